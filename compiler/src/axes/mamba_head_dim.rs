@@ -1,0 +1,13 @@
+//! `axis mamba_head_dim`: channels of every Mamba head (paper eq. 20-21), the same in all heads of a layer
+
+use super::{Axis, Scope};
+use crate::dim::Dim;
+use crate::model::LayerKind;
+
+pub const AXIS: Axis = Axis {
+    name: "mamba_head_dim",
+    dim: Dim::MambaHeadDim,
+    scope: Scope::Layer(LayerKind::Mamba),
+    taps: &["mamba.x", "mamba.z", "mamba.out"],
+    doc: "channels of every Mamba head (paper eq. 20-21), the same in all heads of a layer",
+};

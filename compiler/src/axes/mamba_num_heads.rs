@@ -1,0 +1,13 @@
+//! `axis mamba_num_heads`: Mamba heads (paper eq. 22-24), the same number in every SSM group
+
+use super::{Axis, Scope};
+use crate::dim::Dim;
+use crate::model::LayerKind;
+
+pub const AXIS: Axis = Axis {
+    name: "mamba_num_heads",
+    dim: Dim::MambaNumHeads,
+    scope: Scope::Layer(LayerKind::Mamba),
+    taps: &["mamba.x", "mamba.z", "mamba.out"],
+    doc: "Mamba heads (paper eq. 22-24), the same number in every SSM group",
+};

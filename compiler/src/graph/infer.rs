@@ -1,0 +1,186 @@
+//! Shapes of values from the shapes of their operands, and the verifier.
+//!
+//! Checked, for every node:
+//! - the number of operands is the operation's;
+//! - operands come before the node (the graph is in topological order, so it has no cycle);
+//! - operand shapes fit each other and the operation's own constants;
+//! - the stored shape is the inferred one; outputs name nodes of the graph.
+
+use super::{Graph, Node, Op};
+use crate::dim::{Dim, Extent, Part};
+
+/// A shape that does not fit, told in the operation's terms.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("{op}: {message}")]
+pub struct ShapeError {
+    pub op: &'static str,
+    pub message: String,
+}
+
+impl Op {
+    fn arity(&self) -> usize {
+        match self {
+            Op::Tokens | Op::Input { .. } | Op::Weight { .. } => 0,
+            Op::Part { .. } | Op::Activation(_) | Op::Metric { .. } => 1,
+            Op::Embed | Op::RmsNorm { .. } | Op::Add | Op::Mask | Op::CosineDistance => 2,
+            Op::Linear { bias, residual } => 2 + usize::from(*bias) + usize::from(*residual),
+            Op::ConvSilu { bias, .. } => 2 + usize::from(*bias),
+            Op::GatedNorm { .. } | Op::Attention { .. } | Op::TokenLoss => 3,
+            Op::Divergence => 4,
+            Op::Ssd { .. } => 7,
+        }
+    }
+
+    /// The shape of the value, or what does not fit. Leaves have the shape that they were declared with.
+    pub fn infer(&self, operands: &[&Node]) -> Result<Vec<Extent>, ShapeError> {
+        let fail = |message: String| Err(ShapeError { op: self.name(), message });
+        if operands.len() != self.arity() {
+            return fail(format!("takes {} operands, got {}", self.arity(), operands.len()));
+        }
+        let (rows, cols): (Vec<usize>, Vec<usize>) = operands.iter().map(|n| n.matrix()).unzip();
+        let want = |what: &str, got: usize, expected: usize| {
+            if got == expected {
+                return Ok(());
+            }
+            Err(ShapeError { op: self.name(), message: format!("{what} is {got}, expected {expected}") })
+        };
+        match self {
+            Op::Tokens | Op::Input { .. } | Op::Weight { .. } => fail("a leaf has no operands to infer from".into()),
+            Op::Embed => Ok(vec![operands[0].shape[0].clone(), operands[1].shape[1].clone()]),
+            Op::RmsNorm { active, .. } => {
+                want("width of the weight", operands[1].len(), cols[0])?;
+                if *active == 0 || *active > cols[0] {
+                    return fail(format!("active width {active} of {}", cols[0]));
+                }
+                Ok(operands[0].shape.clone())
+            }
+            Op::Linear { bias, residual } => {
+                want("columns of the weight", cols[1], cols[0])?;
+                let shape = vec![operands[0].shape[0].clone(), operands[1].shape[0].clone()];
+                if *bias {
+                    want("width of the bias", operands[2].len(), rows[1])?;
+                }
+                if *residual {
+                    let last = operands.len() - 1;
+                    want("rows of the residual", rows[last], rows[0])?;
+                    want("columns of the residual", cols[last], rows[1])?;
+                }
+                Ok(shape)
+            }
+            Op::Part { name } => match operands[0].shape.last().and_then(|e| e.part(name)) {
+                Some((_, part)) => {
+                    Ok(vec![operands[0].shape[0].clone(), Extent::concat(vec![part.clone()])])
+                }
+                None => fail(format!("no part `{name}`")),
+            },
+            Op::ConvSilu { kernel, bias } => {
+                want("elements of the weight", operands[1].len(), cols[0] * kernel)?;
+                if *bias {
+                    want("width of the bias", operands[2].len(), cols[0])?;
+                }
+                Ok(operands[0].shape.clone())
+            }
+            Op::Ssd { heads, head_dim, groups, state, .. } => {
+                if *groups == 0 || heads % groups != 0 {
+                    return fail(format!("{heads} heads do not divide into {groups} groups"));
+                }
+                want("width of x", cols[0], heads * head_dim)?;
+                want("width of dt", cols[1], *heads)?;
+                want("width of B", cols[2], groups * state)?;
+                want("width of C", cols[3], groups * state)?;
+                for (i, what) in ["dt_bias", "A_log", "D"].iter().enumerate() {
+                    want(what, operands[4 + i].len(), *heads)?;
+                }
+                Ok(operands[0].shape.clone())
+            }
+            Op::GatedNorm { groups, active, .. } => {
+                want("width of z", cols[1], cols[0])?;
+                want("width of the weight", operands[2].len(), cols[0])?;
+                if *groups == 0 || cols[0] % groups != 0 {
+                    return fail(format!("{} columns do not divide into {groups} groups", cols[0]));
+                }
+                if *active == 0 || *active > cols[0] / groups {
+                    return fail(format!("active width {active} of {}", cols[0] / groups));
+                }
+                Ok(operands[0].shape.clone())
+            }
+            Op::Activation(_) => Ok(operands[0].shape.clone()),
+            Op::Attention { heads, kv_heads, head_dim } => {
+                if *kv_heads == 0 || heads % kv_heads != 0 {
+                    return fail(format!("{heads} query heads do not divide into {kv_heads} key heads"));
+                }
+                want("width of q", cols[0], heads * head_dim)?;
+                want("width of k", cols[1], kv_heads * head_dim)?;
+                want("width of v", cols[2], kv_heads * head_dim)?;
+                Ok(operands[0].shape.clone())
+            }
+            Op::Add => {
+                want("rows of the second operand", rows[1], rows[0])?;
+                want("columns of the second operand", cols[1], cols[0])?;
+                Ok(operands[0].shape.clone())
+            }
+            Op::Mask => {
+                want("width of the mask", operands[1].len(), cols[0])?;
+                Ok(operands[0].shape.clone())
+            }
+            Op::TokenLoss => {
+                want("columns of the head", cols[1], cols[0])?;
+                want("tokens", operands[2].len(), rows[0])?;
+                if rows[0] < 2 {
+                    return fail("a sample needs two tokens to predict one".into());
+                }
+                Ok(vec![Extent::of(Dim::Sequence, rows[0] - 1), columns("nll_hit", 2)])
+            }
+            Op::Divergence => {
+                want("columns of the teacher's head", cols[1], cols[0])?;
+                want("columns of the student's head", cols[3], cols[2])?;
+                want("student's vocabulary", rows[3], rows[1])?;
+                want("student's positions", rows[2], rows[0])?;
+                Ok(vec![Extent::of(Dim::Sequence, rows[0]), columns("kl_mse", 2)])
+            }
+            Op::CosineDistance => {
+                want("columns of the second operand", cols[1], cols[0])?;
+                want("rows of the second operand", rows[1], rows[0])?;
+                Ok(vec![Extent::of(Dim::Sequence, rows[0]), columns("distance", 1)])
+            }
+            Op::Metric { program } => {
+                let Some(element) = operands[0].shape.last() else {
+                    return fail("a scalar has no elements to score".into());
+                };
+                Ok(vec![columns("slots", program.slots()), element.clone()])
+            }
+        }
+    }
+}
+
+fn columns(name: &str, n: usize) -> Extent {
+    Extent::concat(vec![Part::new(name, &[(Dim::One, n)])])
+}
+
+impl Graph {
+    /// The rules at the head of this file.
+    pub fn verify(&self) -> Result<(), ShapeError> {
+        for id in self.order() {
+            let node = self.node(id);
+            let operands = self.operands(id);
+            let fail = |message: &str| Err(ShapeError { op: node.op.name(), message: message.into() });
+            if operands.iter().any(|o| *o >= id) {
+                return fail("an operand comes after the node that reads it");
+            }
+            if node.op.is_leaf() {
+                if !operands.is_empty() {
+                    return fail("a leaf has operands");
+                }
+                continue;
+            }
+            let nodes: Vec<&Node> = operands.iter().map(|&o| self.node(o)).collect();
+            if node.op.infer(&nodes)? != node.shape {
+                return fail("the stored shape is not the inferred one");
+            }
+        }
+        match self.outputs.iter().find(|(_, id)| self.dag.node_weight(*id).is_none()) {
+            Some((name, _)) => Err(ShapeError { op: "output", message: format!("`{name}` names no node") }),
+            None => Ok(()),
+        }
+    }
+}

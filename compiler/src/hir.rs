@@ -1,0 +1,378 @@
+//! The checked recipe: names resolved, units applied, models described.
+//!
+//! Declarations keep the order in which they were written. A name is unique among all declarations.
+
+use crate::axes::{Axis, Tap};
+use crate::metrics::Program;
+use crate::model::{DType, LayerKind, ModelDesc};
+use indexmap::IndexMap;
+use minic_grammar::Span;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Recipe {
+    pub params: IndexMap<String, Param>,
+    pub models: IndexMap<String, Model>,
+    pub data: IndexMap<String, Data>,
+    pub metrics: IndexMap<String, Metric>,
+    pub prunes: IndexMap<String, Prune>,
+    pub searches: IndexMap<String, Search>,
+    pub schedules: IndexMap<String, Schedule>,
+    /// `distill` and `train`.
+    pub distills: IndexMap<String, Distill>,
+    pub evaluations: Vec<Evaluation>,
+    pub deployments: Vec<Deployment>,
+    pub exports: Vec<Export>,
+}
+
+/// The value in force, after `--set`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Param {
+    pub value: Value,
+    pub span: Span,
+}
+
+/// A typed constant.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    Count(u64),
+    Float(f64),
+    Bytes(u64),
+    Fraction(f64),
+    Seconds(f64),
+    Updates(u64),
+    Bool(bool),
+    String(String),
+    List(Vec<Value>),
+}
+
+/// `model NAME { checkpoint = .. }`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Model {
+    /// As written: a path relative to the recipe's folder, or `hf://org/name@revision`.
+    pub checkpoint: String,
+    /// Overrides the lower clamp of Mamba's dt.
+    pub dt_floor: Option<f64>,
+    /// Read from config.json, `dt_floor` applied; absent when there is no config.json at hand.
+    pub desc: Option<ModelDesc>,
+    pub span: Span,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Data {
+    /// One source of weight 1 for plain `files`.
+    pub mix: Vec<Source>,
+    pub sequence: usize,
+    /// `None`: every window of the files.
+    pub samples: Option<usize>,
+    pub seed: u64,
+    pub epochs: f64,
+    /// The text field of JSONL or Parquet rows.
+    pub field: Option<String>,
+    /// A tokenizer.json other than the model's.
+    pub tokenizer: Option<String>,
+    pub span: Span,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Source {
+    /// Paths and globs, relative to the recipe's folder.
+    pub files: Vec<String>,
+    /// Normalised: the weights of a mix sum to 1.
+    pub weight: f64,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Metric {
+    pub program: Arc<Program>,
+    pub span: Span,
+}
+
+/// A space of architectures; a model where every axis has one value.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Prune {
+    /// The model that is cut: a name in any of models, prunes, searches, distills.
+    pub from: String,
+    pub calibrate: Option<String>,
+    /// In the order of [`crate::axes::AXES`].
+    pub axes: Vec<AxisCut>,
+    pub constraints: Constraints,
+    pub repairs: Vec<Repair>,
+    pub span: Span,
+}
+
+impl Prune {
+    /// Every axis has one value.
+    pub fn is_model(&self) -> bool {
+        self.axes.iter().all(|a| a.values.len() == 1)
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct AxisCut {
+    pub axis: &'static Axis,
+    /// Sizes to be kept, ascending, without repeats.
+    pub values: Vec<usize>,
+    pub score: Score,
+    /// Absent for depth, `pca` and controls that look at nothing.
+    pub tap: Option<&'static Tap>,
+    pub span: Span,
+}
+
+impl PartialEq for AxisCut {
+    fn eq(&self, other: &Self) -> bool {
+        let tap = |t: &AxisCut| t.tap.map(|t| t.name);
+        self.axis.name == other.axis.name
+            && self.values == other.values
+            && self.score == other.score
+            && tap(self) == tap(other)
+    }
+}
+
+/// How the members of an axis are ranked, the greatest score kept.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Score {
+    /// A declared metric at the axis's tap.
+    Metric(String),
+    /// Depth: what the model loses without one layer, `kld`, `mse`, `cosine`.
+    Layer(LayerMetric),
+    /// Depth: the least important layer removed, the others scored again, and so on.
+    Iterative(LayerMetric),
+    Random { seed: u64 },
+    Reverse(Box<Score>),
+    /// `hidden_size by pca`
+    Pca,
+}
+
+/// A name of [`crate::metrics::LAYER_METRICS`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LayerMetric {
+    /// Forward KL of the logits, model against model without the layer.
+    Kld,
+    /// Mean squared difference of the logits.
+    Mse,
+    /// 1 - cos(input, output) of the block.
+    Cosine,
+}
+
+/// The groups that a prune stands under, put together. Structural constraints of the family always hold
+/// and are not listed here.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Constraints {
+    /// Names of the groups, as listed.
+    pub groups: Vec<String>,
+    /// `mamba_head_dim per mamba_num_heads`: every head keeps its own channels.
+    pub channels_per_head: bool,
+    /// Axis name to factor.
+    pub multiple_of: BTreeMap<String, usize>,
+    /// Layers never dropped, in the parent's numbering.
+    pub protect: BTreeSet<usize>,
+    /// Exactly so many layers of a kind survive.
+    pub keep: BTreeMap<LayerKind, usize>,
+    /// `order mamba_num_heads before mamba_head_dim`: heads first (the default is channels first).
+    pub heads_before_channels: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Repair {
+    pub kind: RepairKind,
+    pub span: Span,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum RepairKind {
+    /// Scale of RMSNorm weights by (old/new)^power; `None`: fitted.
+    Norms { power: Option<f64> },
+    LeastSquares { damping: f64, sequential: bool },
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Search {
+    pub space: String,
+    pub require: Vec<Require>,
+    pub rungs: Vec<Rung>,
+    pub tie: Option<Tie>,
+    pub controls: Vec<Control>,
+    pub span: Span,
+}
+
+/// `lo <= quantity <= hi`; open ends are infinite. Bytes for memory, counts for the rest.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Require {
+    pub quantity: Quantity,
+    pub lo: f64,
+    pub hi: f64,
+    pub span: Span,
+}
+
+/// Something that a candidate has.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Quantity {
+    Params,
+    ActiveParams,
+    Flops { sequence: usize },
+    Memory { batch: usize, sequence: usize },
+    Throughput { input: usize, output: usize },
+    /// Measured on data: `loss`, `perplexity`, `top1`, `kl`.
+    Measured(Measure),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Measure {
+    Loss,
+    Perplexity,
+    Top1,
+    Kl,
+}
+
+impl Measure {
+    pub const ALL: &[Measure] = &[Measure::Loss, Measure::Perplexity, Measure::Top1, Measure::Kl];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Measure::Loss => "loss",
+            Measure::Perplexity => "perplexity",
+            Measure::Top1 => "top1",
+            Measure::Kl => "kl",
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rung {
+    pub by: Quantity,
+    pub descending: bool,
+    pub on: Option<String>,
+    pub after: Option<String>,
+    pub tokens: Option<u64>,
+    pub keep: usize,
+    pub span: Span,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tie {
+    pub within: f64,
+    pub by: Quantity,
+    pub span: Span,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Control {
+    Random { seed: u64 },
+    Reverse,
+    GroupUnaware,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Schedule {
+    /// At least one; a schedule without `phase` blocks has one, named after the schedule.
+    pub phases: Vec<Phase>,
+    pub span: Span,
+}
+
+/// The settings in force during one phase.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Phase {
+    pub name: String,
+    pub loss: Vec<LossTerm>,
+    pub optimizer: Optimizer,
+    pub rate: Rate,
+    /// Sequences per optimizer update.
+    pub batch: usize,
+    /// batch x sequence over all updates.
+    pub tokens: u64,
+    /// `None`: the data's.
+    pub sequence: Option<usize>,
+    /// `None`: the distillation's data.
+    pub data: Option<String>,
+    pub span: Span,
+}
+
+/// `weight * name(arguments)`; names are of [`crate::losses::LOSSES`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct LossTerm {
+    pub weight: f64,
+    pub loss: &'static str,
+    pub arguments: BTreeMap<String, Value>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Optimizer {
+    pub beta1: f64,
+    pub beta2: f64,
+    pub eps: f64,
+    pub weight_decay: f64,
+    /// Global gradient norm.
+    pub clip: Option<f64>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rate {
+    /// `cosine`, `linear`, `constant`, `wsd`
+    pub shape: &'static str,
+    pub peak: f64,
+    pub floor: f64,
+    /// Updates.
+    pub warmup: u64,
+    /// Updates of the final decay, `wsd` only.
+    pub decay: Option<u64>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Distill {
+    pub from: String,
+    /// Absent for `train`.
+    pub teacher: Option<String>,
+    pub data: String,
+    pub schedule: String,
+    pub span: Span,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Evaluation {
+    pub model: String,
+    pub against: Option<String>,
+    pub on: String,
+    pub measures: Vec<Measure>,
+    pub span: Span,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Deployment {
+    pub model: String,
+    /// Names of [`crate::targets::TARGETS`] with their arguments.
+    pub targets: Vec<(&'static str, BTreeMap<String, Value>)>,
+    pub span: Span,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Export {
+    pub model: String,
+    /// As written; relative ones are relative to `--out`.
+    pub to: String,
+    /// `None`: the source's.
+    pub dtype: Option<DType>,
+    /// Largest shard in bytes; `None`: one file.
+    pub shard: Option<u64>,
+    pub span: Span,
+}
+
+/// What a model's name stands for.
+#[derive(Clone, Copy, Debug)]
+pub enum Origin<'a> {
+    Model(&'a Model),
+    Prune(&'a Prune),
+    Search(&'a Search),
+    Distill(&'a Distill),
+}
+
+impl Recipe {
+    pub fn origin(&self, name: &str) -> Option<Origin<'_>> {
+        let model = self.models.get(name).map(Origin::Model);
+        let prune = || self.prunes.get(name).map(Origin::Prune);
+        let search = || self.searches.get(name).map(Origin::Search);
+        let distill = || self.distills.get(name).map(Origin::Distill);
+        model.or_else(prune).or_else(search).or_else(distill)
+    }
+}

@@ -1,0 +1,12 @@
+//! The recipe language: text to syntax tree, with spans and diagnostics.
+//!
+//! This crate knows identifiers only. Names of axes, metrics, families, losses and targets are looked up
+//! by the compiler.
+
+pub mod ast;
+pub mod codes;
+pub mod diagnostic;
+pub mod span;
+
+pub use diagnostic::{Diagnostic, Label, Severity};
+pub use span::{Span, Spanned};

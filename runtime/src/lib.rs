@@ -1,0 +1,1 @@
+//! The runtime: devices and kernels, checkpoints, data, the executor.
