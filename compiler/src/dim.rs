@@ -153,6 +153,16 @@ impl Extent {
         self.parts.iter().map(Part::size).sum()
     }
 
+    /// A run of neighbouring parts, `x` or `x|B|C`, and the offset at which it begins.
+    pub fn run(&self, names: &str) -> Option<(usize, Extent)> {
+        let names: Vec<&str> = names.split('|').collect();
+        let (offset, _) = self.part(names.first()?)?;
+        let first = self.parts.iter().position(|p| p.name == names[0])?;
+        let parts = self.parts.get(first..first + names.len())?;
+        let same = parts.iter().zip(&names).all(|(p, n)| p.name == *n);
+        same.then(|| (offset, Extent::concat(parts.to_vec())))
+    }
+
     /// The part of that name and the offset at which it begins.
     pub fn part(&self, name: &str) -> Option<(usize, &Part)> {
         let mut offset = 0;

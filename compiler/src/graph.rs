@@ -61,7 +61,7 @@ pub enum Op {
     /// (x [L, I], weight [O, I], bias [O] if `bias`, residual [L, O] if `residual`)
     /// -> residual + x weight^T + bias
     Linear { bias: bool, residual: bool },
-    /// (x [L, C]) -> the columns of one named part, a view.
+    /// (x [L, C]) -> the columns of one named part, or of a run of neighbours `x|B|C`; a view.
     Part { name: String },
     /// (x [L, C], weight [C, 1, K], bias [C] if `bias`) -> silu(causal depthwise convolution), zero left pad:
     /// y[t, c] = silu(b[c] + sum_k w[c, 0, k] x[t - (K-1) + k, c])

@@ -4,9 +4,11 @@
 
 #![allow(dead_code)]
 pub mod axes;
+pub mod config;
 pub mod dim;
 pub mod families;
 pub mod graph;
 pub mod hir;
 pub mod metrics;
 pub mod model;
+pub mod nn;

@@ -165,6 +165,13 @@ impl ModelDesc {
         desc
     }
 
+    /// The same model with another lower clamp of dt, as `model { dt_floor = .. }` asks.
+    pub fn with_dt_floor(mut self, floor: f64) -> ModelDesc {
+        self.dt.lo = floor;
+        self.dt_conflict = None;
+        self
+    }
+
     /// The table of weights: every tensor that a checkpoint of this model stores, and no other.
     pub fn weights(&self) -> Vec<Weight> {
         self.family().weights(self)

@@ -67,10 +67,8 @@ impl Op {
                 }
                 Ok(shape)
             }
-            Op::Part { name } => match operands[0].shape.last().and_then(|e| e.part(name)) {
-                Some((_, part)) => {
-                    Ok(vec![operands[0].shape[0].clone(), Extent::concat(vec![part.clone()])])
-                }
+            Op::Part { name } => match operands[0].shape.last().and_then(|e| e.run(name)) {
+                Some((_, run)) => Ok(vec![operands[0].shape[0].clone(), run]),
                 None => fail(format!("no part `{name}`")),
             },
             Op::ConvSilu { kernel, bias } => {
