@@ -33,8 +33,13 @@ pub mod mamba_num_heads;
 pub mod num_layers;
 
 /// To add an axis: its file, its `mod` line, and its line here. Cuts are made in this order.
-pub const AXES: &[Axis] =
-    &[num_layers::AXIS, mamba_head_dim::AXIS, mamba_num_heads::AXIS, ffn_hidden_size::AXIS, hidden_size::AXIS];
+pub const AXES: &[Axis] = &[
+    num_layers::AXIS,
+    mamba_head_dim::AXIS,
+    mamba_num_heads::AXIS,
+    ffn_hidden_size::AXIS,
+    hidden_size::AXIS,
+];
 
 pub fn find(name: &str) -> Option<&'static Axis> {
     AXES.iter().find(|a| a.name == name)

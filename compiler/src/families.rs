@@ -65,7 +65,8 @@ pub(crate) fn by_name(name: &'static str) -> &'static dyn Family {
 /// A model from the text of its config.json.
 pub fn describe(config: &Map<String, Value>) -> Result<ModelDesc, ConfigError> {
     let error = |message: String, help| ConfigError { key: "model_type".into(), message, help };
-    let known = || Some(format!("families: {}", FAMILIES.iter().map(|f| f.name()).collect::<Vec<_>>().join(", ")));
+    let known =
+        || Some(format!("families: {}", FAMILIES.iter().map(|f| f.name()).collect::<Vec<_>>().join(", ")));
     let Some(name) = config.get("model_type").and_then(Value::as_str) else {
         return Err(error("is missing or not a string".into(), known()));
     };
@@ -98,8 +99,11 @@ mod tests {
         let parent = model(NEMOTRON_8B);
         assert_eq!(parent.params(), 8_100_852_736);
         assert_eq!(table_sum(&parent), 8_100_852_736);
-        let sizes =
-            BTreeMap::from([(Dim::HiddenSize, 3072), (Dim::FfnHiddenSize, 12_288), (Dim::MambaNumHeads, 112)]);
+        let sizes = BTreeMap::from([
+            (Dim::HiddenSize, 3072),
+            (Dim::FfnHiddenSize, 12_288),
+            (Dim::MambaNumHeads, 112),
+        ]);
         let layers: Vec<usize> = (0..52).collect();
         let student = parent.resized(&sizes, &layers);
         assert_eq!((student.params(), table_sum(&student)), (4_489_223_040, 4_489_223_040));

@@ -139,7 +139,9 @@ pub enum Score {
     Layer(LayerMetric),
     /// Depth: the least important layer removed, the others scored again, and so on.
     Iterative(LayerMetric),
-    Random { seed: u64 },
+    Random {
+        seed: u64,
+    },
     Reverse(Box<Score>),
     /// `hidden_size by pca`
     Pca,
@@ -183,8 +185,13 @@ pub struct Repair {
 #[derive(Clone, Debug, PartialEq)]
 pub enum RepairKind {
     /// Scale of RMSNorm weights by (old/new)^power; `None`: fitted.
-    Norms { power: Option<f64> },
-    LeastSquares { damping: f64, sequential: bool },
+    Norms {
+        power: Option<f64>,
+    },
+    LeastSquares {
+        damping: f64,
+        sequential: bool,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -211,9 +218,17 @@ pub struct Require {
 pub enum Quantity {
     Params,
     ActiveParams,
-    Flops { sequence: usize },
-    Memory { batch: usize, sequence: usize },
-    Throughput { input: usize, output: usize },
+    Flops {
+        sequence: usize,
+    },
+    Memory {
+        batch: usize,
+        sequence: usize,
+    },
+    Throughput {
+        input: usize,
+        output: usize,
+    },
     /// Measured on data: `loss`, `perplexity`, `top1`, `kl`.
     Measured(Measure),
 }

@@ -52,10 +52,9 @@ impl DType {
 
     /// Any of the three spellings.
     pub fn from_name(name: &str) -> Option<DType> {
-        DType::ALL
-            .iter()
-            .copied()
-            .find(|d| [d.name(), d.torch_name(), d.recipe_name()].contains(&name.trim_start_matches("torch.")))
+        DType::ALL.iter().copied().find(|d| {
+            [d.name(), d.torch_name(), d.recipe_name()].contains(&name.trim_start_matches("torch."))
+        })
     }
 }
 

@@ -105,9 +105,15 @@ pub struct Prune {
 #[derive(Clone, Debug, PartialEq)]
 pub enum PruneItem {
     /// `calibrate on DATA`
-    Calibrate { data: Ident, span: Span },
+    Calibrate {
+        data: Ident,
+        span: Span,
+    },
     /// `under GROUP, ..`
-    Under { groups: Vec<Ident>, span: Span },
+    Under {
+        groups: Vec<Ident>,
+        span: Span,
+    },
     Axis(Axis),
     Repair(Repair),
 }
@@ -147,12 +153,22 @@ pub struct Search {
 #[derive(Clone, Debug, PartialEq)]
 pub enum SearchItem {
     /// `require QUANTITY in A ..= B`, `require QUANTITY <= A`: see [`ExprKind::In`].
-    Require { condition: Expr, span: Span },
+    Require {
+        condition: Expr,
+        span: Span,
+    },
     Rank(Rank),
     /// `break ties within 0.002 by throughput(..)`
-    BreakTies { within: Expr, by: Expr, span: Span },
+    BreakTies {
+        within: Expr,
+        by: Expr,
+        span: Span,
+    },
     /// `control random(seed = 1), reverse, group_unaware`
-    Control { controls: Vec<Expr>, span: Span },
+    Control {
+        controls: Vec<Expr>,
+        span: Span,
+    },
 }
 
 /// `rank by QUANTITY [descending] [on DATA] [after SCHEDULE [for TOKENS]] keep N`
@@ -253,12 +269,29 @@ pub enum ExprKind {
     /// `{ files = [..]; weight = 70% }`
     Record(Vec<Setting>),
     /// `64..=128 step 8`, `4.3B ..= 4.5B`
-    Range { start: Box<Expr>, end: Box<Expr>, step: Option<Box<Expr>> },
-    Unary { op: UnaryOp, operand: Box<Expr> },
-    Binary { op: Spanned<BinaryOp>, left: Box<Expr>, right: Box<Expr> },
+    Range {
+        start: Box<Expr>,
+        end: Box<Expr>,
+        step: Option<Box<Expr>>,
+    },
+    Unary {
+        op: UnaryOp,
+        operand: Box<Expr>,
+    },
+    Binary {
+        op: Spanned<BinaryOp>,
+        left: Box<Expr>,
+        right: Box<Expr>,
+    },
     /// `quantity in a ..= b`, only in `require`.
-    In { value: Box<Expr>, domain: Box<Expr> },
-    Call { callee: Path, arguments: Vec<Argument> },
+    In {
+        value: Box<Expr>,
+        domain: Box<Expr>,
+    },
+    Call {
+        callee: Path,
+        arguments: Vec<Argument>,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -118,7 +118,10 @@ impl Family for Mamba2 {
                 "heads x head_dim = {inner} is no multiple of hidden_size = {hidden}, and mamba2 stores it as a whole `expand`"
             ),
             help: (!legal.is_empty()).then(|| {
-                format!("at hidden_size {hidden} and this head_dim, mamba_num_heads may be {}", legal.join(", "))
+                format!(
+                    "at hidden_size {hidden} and this head_dim, mamba_num_heads may be {}",
+                    legal.join(", ")
+                )
             }),
         })
     }

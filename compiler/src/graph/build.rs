@@ -152,7 +152,13 @@ impl Builder {
         self.add_op(Op::Part { name: name.into() }, &[x])
     }
 
-    pub fn conv_silu(&mut self, x: ValueId, weight: ValueId, bias: Option<ValueId>, kernel: usize) -> ValueId {
+    pub fn conv_silu(
+        &mut self,
+        x: ValueId,
+        weight: ValueId,
+        bias: Option<ValueId>,
+        kernel: usize,
+    ) -> ValueId {
         let operands: Vec<ValueId> = [x, weight].into_iter().chain(bias).collect();
         self.add_op(Op::ConvSilu { kernel, bias: bias.is_some() }, &operands)
     }
@@ -163,7 +169,14 @@ impl Builder {
         self.mask(y)
     }
 
-    pub fn gated_norm(&mut self, y: ValueId, z: ValueId, weight: ValueId, groups: usize, eps: f64) -> ValueId {
+    pub fn gated_norm(
+        &mut self,
+        y: ValueId,
+        z: ValueId,
+        weight: ValueId,
+        groups: usize,
+        eps: f64,
+    ) -> ValueId {
         let active = self.active(y, groups);
         self.add_op(Op::GatedNorm { groups, eps, active }, &[y, z, weight])
     }
@@ -241,6 +254,7 @@ impl Builder {
     fn active(&self, x: ValueId, groups: usize) -> usize {
         let Some(extent) = self.extent(x) else { return 0 };
         let kept = |s: &Sized| self.masks.kept(self.layer, s.dim).unwrap_or(s.size);
-        extent.parts.iter().map(|p| p.factors.iter().map(kept).product::<usize>()).sum::<usize>() / groups.max(1)
+        extent.parts.iter().map(|p| p.factors.iter().map(kept).product::<usize>()).sum::<usize>()
+            / groups.max(1)
     }
 }

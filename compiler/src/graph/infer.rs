@@ -45,7 +45,9 @@ impl Op {
             Err(ShapeError { op: self.name(), message: format!("{what} is {got}, expected {expected}") })
         };
         match self {
-            Op::Tokens | Op::Input { .. } | Op::Weight { .. } => fail("a leaf has no operands to infer from".into()),
+            Op::Tokens | Op::Input { .. } | Op::Weight { .. } => {
+                fail("a leaf has no operands to infer from".into())
+            }
             Op::Embed => Ok(vec![operands[0].shape[0].clone(), operands[1].shape[1].clone()]),
             Op::RmsNorm { active, .. } => {
                 want("width of the weight", operands[1].len(), cols[0])?;
