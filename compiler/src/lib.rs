@@ -5,10 +5,12 @@
 #![allow(dead_code)]
 pub mod axes;
 pub mod config;
+pub mod cut;
 pub mod dim;
 pub mod families;
 pub mod graph;
 pub mod hir;
 pub mod metrics;
 pub mod model;
+pub mod names;
 pub mod nn;
