@@ -7,7 +7,7 @@ mod build;
 mod infer;
 mod print;
 
-pub use build::{Builder, MaskInput, Masks, TapValue};
+pub use build::{Builder, MaskInput, Masks};
 pub use infer::ShapeError;
 
 use crate::dim::Extent;
@@ -124,6 +124,16 @@ impl Op {
     /// Bound before a run rather than computed by it.
     pub fn is_leaf(&self) -> bool {
         matches!(self, Op::Tokens | Op::Input { .. } | Op::Weight { .. })
+    }
+
+    /// The operand whose buffer the value may take over. Such an operation updates its output in place: the
+    /// output holds that operand when the kernel is called, and the kernel is not given it as an argument.
+    pub fn in_place_operand(&self) -> Option<usize> {
+        match self {
+            Op::Activation(_) | Op::Mask | Op::Add => Some(0),
+            Op::Linear { bias, residual: true } => Some(2 + usize::from(*bias)),
+            _ => None,
+        }
     }
 
     pub fn elem(&self) -> Elem {

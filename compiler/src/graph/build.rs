@@ -31,14 +31,6 @@ pub struct MaskInput {
     pub factors: Vec<Sized>,
 }
 
-/// A tap that a block offered: name, layer (`None`: after the last norm), and value.
-#[derive(Clone, Debug, PartialEq)]
-pub struct TapValue {
-    pub tap: &'static str,
-    pub layer: Option<usize>,
-    pub value: ValueId,
-}
-
 /// Adds nodes to a graph. The first shape that does not fit is kept and told by [`Builder::finish`].
 #[derive(Default)]
 pub struct Builder {
@@ -46,7 +38,8 @@ pub struct Builder {
     masks: Masks,
     /// The block that is being built.
     pub layer: Option<usize>,
-    pub taps: Vec<TapValue>,
+    /// Metrics to hang on taps, by the name of the tap.
+    pub metrics: Vec<(&'static str, Arc<Program>)>,
     leaves: BTreeMap<String, ValueId>,
     error: Option<ShapeError>,
     /// Put before the names of weights, so that two models can share a graph.
@@ -207,9 +200,16 @@ impl Builder {
         self.add_op(Op::Metric { program }, &[x])
     }
 
-    /// Offers a value to whoever wants to score it.
-    pub fn tap(&mut self, tap: &'static str, value: ValueId) {
-        self.taps.push(TapValue { tap, layer: self.layer, value });
+    /// Offers a value to the metrics that want it. They are computed at once, so that the value need not
+    /// be kept.
+    pub fn tap(&mut self, tap: &str, value: ValueId) {
+        let wanted: Vec<Arc<Program>> =
+            self.metrics.iter().filter(|(name, _)| *name == tap).map(|(_, program)| program.clone()).collect();
+        for program in wanted {
+            let name = crate::forward::output::metric(tap, &program.name, self.layer);
+            let partial = self.metric(value, program);
+            self.output(name, partial);
+        }
     }
 
     /// The factors of a value's columns, when they are one part and a mask bears on one of them.

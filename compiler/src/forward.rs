@@ -1,0 +1,136 @@
+//! The graphs that minic runs, put together from a family's embedding, blocks and head.
+
+use crate::dim::{Dim, Extent};
+use crate::graph::{Builder, Graph, Masks, ShapeError, ValueId};
+use crate::hir::LayerMetric;
+use crate::metrics::Program;
+use crate::model::ModelDesc;
+use std::sync::Arc;
+
+/// What one pass over a calibration set is to gather.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Gather {
+    /// Activation metrics: at every block that has the tap.
+    pub metrics: Vec<(&'static str, Arc<Program>)>,
+    /// Layer metrics, for every one of the model's layers.
+    pub layers: Vec<LayerMetric>,
+    /// Loss of the model itself.
+    pub loss: bool,
+}
+
+/// Names of a graph's outputs.
+pub mod output {
+    use crate::hir::LayerMetric;
+
+    /// [L-1, 2]: nll in nats, hit.
+    pub const LOSS: &str = "loss";
+    /// [L, 2]: KL(teacher || student), squared difference of the logits.
+    pub const DIVERGENCE: &str = "divergence";
+    pub const LOGITS: &str = "logits";
+    /// The stream after a block.
+    pub const STREAM: &str = "stream";
+
+    /// A metric's partial at a tap of a block; `None`: after the last norm.
+    pub fn metric(tap: &str, metric: &str, layer: Option<usize>) -> String {
+        match layer {
+            Some(layer) => format!("{tap}.{layer} {metric}"),
+            None => format!("{tap}.last {metric}"),
+        }
+    }
+
+    /// What removing one layer does. `kld` and `mse` are columns of one output.
+    pub fn layer(metric: LayerMetric, layer: usize) -> String {
+        match metric {
+            LayerMetric::Kld | LayerMetric::Mse => format!("without.{layer}"),
+            LayerMetric::Cosine => format!("influence.{layer}"),
+        }
+    }
+}
+
+/// Streams before each block, and after the last; on demand also how little each block changes its stream.
+fn body(b: &mut Builder, desc: &ModelDesc, tokens: ValueId, influence: bool) -> Vec<ValueId> {
+    let mut streams = vec![desc.family().embed(b, desc, tokens)];
+    for layer in 0..desc.layers.len() {
+        let before = streams[layer];
+        let after = desc.family().block(b, desc, layer, before);
+        if influence {
+            let distance = b.cosine_distance(before, after);
+            b.output(output::layer(LayerMetric::Cosine, layer), distance);
+        }
+        streams.push(after);
+    }
+    streams
+}
+
+/// tokens -> (last hidden state, head): what logits are made of.
+fn hidden(b: &mut Builder, desc: &ModelDesc, tokens: ValueId) -> (ValueId, ValueId) {
+    let streams = body(b, desc, tokens, false);
+    let hidden = desc.family().last_norm(b, desc, streams[streams.len() - 1]);
+    (hidden, desc.family().head(b, desc))
+}
+
+/// Logits [L, V] of a sample, whole: for `minic logits` and the gate.
+pub fn logits(desc: &ModelDesc, sequence: usize, masks: Masks) -> Result<Graph, ShapeError> {
+    let mut b = Builder::masked(masks);
+    let tokens = b.tokens(sequence);
+    let (hidden, head) = hidden(&mut b, desc, tokens);
+    b.layer = None;
+    let logits = b.linear(hidden, head, None);
+    b.output(output::LOGITS, logits);
+    b.finish()
+}
+
+/// One block by itself: input `stream` [L, E] -> output `stream` [L, E].
+pub fn block(desc: &ModelDesc, layer: usize, sequence: usize, masks: Masks) -> Result<Graph, ShapeError> {
+    let mut b = Builder::masked(masks);
+    let width = Extent::of(Dim::HiddenSize, desc.size(Dim::HiddenSize));
+    let stream = b.input(output::STREAM, vec![Extent::of(Dim::Sequence, sequence), width]);
+    let out = desc.family().block(&mut b, desc, layer, stream);
+    b.output(output::STREAM, out);
+    b.finish()
+}
+
+/// Loss of a model; its divergence from a teacher, whose weights are named `teacher/..`.
+pub fn evaluation(desc: &ModelDesc, teacher: Option<&ModelDesc>, sequence: usize) -> Result<Graph, ShapeError> {
+    let mut b = Builder::new();
+    let tokens = b.tokens(sequence);
+    let student = hidden(&mut b, desc, tokens);
+    let loss = b.token_loss(student.0, student.1, tokens);
+    b.output(output::LOSS, loss);
+    if let Some(teacher) = teacher {
+        b.scope = TEACHER.into();
+        let teacher = hidden(&mut b, teacher, tokens);
+        let divergence = b.divergence(teacher, student);
+        b.output(output::DIVERGENCE, divergence);
+    }
+    b.finish()
+}
+
+/// Prefix of a teacher's weights in a graph that holds two models.
+pub const TEACHER: &str = "teacher/";
+
+/// Everything that one pass over a calibration set gathers: one forward pass, and for `kld` and `mse` one
+/// branch a layer, which starts from the stream that the layer was given.
+pub fn calibration(desc: &ModelDesc, sequence: usize, gather: &Gather) -> Result<Graph, ShapeError> {
+    let mut b = Builder::new();
+    b.metrics = gather.metrics.clone();
+    let tokens = b.tokens(sequence);
+    let streams = body(&mut b, desc, tokens, gather.layers.contains(&LayerMetric::Cosine));
+    let hidden = desc.family().last_norm(&mut b, desc, streams[streams.len() - 1]);
+    b.metrics.clear();
+    let head = desc.family().head(&mut b, desc);
+    if gather.loss {
+        let loss = b.token_loss(hidden, head, tokens);
+        b.output(output::LOSS, loss);
+    }
+    if gather.layers.iter().any(|m| *m != LayerMetric::Cosine) {
+        for (layer, &stream) in streams.iter().take(desc.layers.len()).enumerate() {
+            let rest = layer + 1..desc.layers.len();
+            let end = rest.fold(stream, |x, l| desc.family().block(&mut b, desc, l, x));
+            let without = desc.family().last_norm(&mut b, desc, end);
+            let divergence = b.divergence((hidden, head), (without, head));
+            b.output(output::layer(LayerMetric::Kld, layer), divergence);
+        }
+    }
+    b.finish()
+}
