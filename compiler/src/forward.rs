@@ -91,7 +91,11 @@ pub fn block(desc: &ModelDesc, layer: usize, sequence: usize, masks: Masks) -> R
 }
 
 /// Loss of a model; its divergence from a teacher, whose weights are named `teacher/..`.
-pub fn evaluation(desc: &ModelDesc, teacher: Option<&ModelDesc>, sequence: usize) -> Result<Graph, ShapeError> {
+pub fn evaluation(
+    desc: &ModelDesc,
+    teacher: Option<&ModelDesc>,
+    sequence: usize,
+) -> Result<Graph, ShapeError> {
     let mut b = Builder::new();
     let tokens = b.tokens(sequence);
     let student = hidden(&mut b, desc, tokens);

@@ -154,7 +154,8 @@ impl<'a> Planner<'a> {
                 continue;
             }
             let operand_ids = self.graph.operands(id);
-            let operands: Vec<Place> = operand_ids.iter().filter_map(|o| self.places[o.index()].clone()).collect();
+            let operands: Vec<Place> =
+                operand_ids.iter().filter_map(|o| self.places[o.index()].clone()).collect();
             let in_place = self.takes_over(id, &operand_ids);
             let out = match in_place {
                 Some(position) => written_by(id, &operands[position]),
@@ -341,7 +342,8 @@ mod tests {
     #[test]
     fn one_graph_gathers_every_layer_metric() {
         let desc = tiny();
-        let gather = Gather { layers: vec![LayerMetric::Kld, LayerMetric::Cosine], loss: true, ..Gather::default() };
+        let gather =
+            Gather { layers: vec![LayerMetric::Kld, LayerMetric::Cosine], loss: true, ..Gather::default() };
         let graph = forward::calibration(&desc, 8, &gather).unwrap();
         let planned = schedule(&graph).unwrap();
         assert_eq!(planned.outputs.len(), 1 + 2 * desc.layers.len());

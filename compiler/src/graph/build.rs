@@ -203,8 +203,12 @@ impl Builder {
     /// Offers a value to the metrics that want it. They are computed at once, so that the value need not
     /// be kept.
     pub fn tap(&mut self, tap: &str, value: ValueId) {
-        let wanted: Vec<Arc<Program>> =
-            self.metrics.iter().filter(|(name, _)| *name == tap).map(|(_, program)| program.clone()).collect();
+        let wanted: Vec<Arc<Program>> = self
+            .metrics
+            .iter()
+            .filter(|(name, _)| *name == tap)
+            .map(|(_, program)| program.clone())
+            .collect();
         for program in wanted {
             let name = crate::forward::output::metric(tap, &program.name, self.layer);
             let partial = self.metric(value, program);
