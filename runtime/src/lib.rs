@@ -1,1 +1,3 @@
 //! The runtime: devices and kernels, checkpoints, data, the executor.
+
+pub mod kernels;

@@ -1,0 +1,170 @@
+//! The CPU kernels, one file an operation.
+//!
+//! What every kernel keeps to:
+//! - Same bits for any number of threads: work is cut by shape alone, and every reduction has a fixed order.
+//! - In-place operations ([`Op::in_place_operand`]) find that operand in `out` when they are called and update
+//!   it there; it is left out of `args`. All other kernels write every element of `out` and read none.
+//! - Beyond its operands, one worker thread holds at most [`Kernel::scratch`] bytes at a time.
+//! - Shapes are those that [`Op::infer`] accepted. Token ids are data: an id outside the table gives NaN.
+
+mod activation;
+mod add;
+mod attention;
+mod conv_silu;
+mod cosine_distance;
+mod divergence;
+mod embed;
+mod gated_norm;
+mod gemm;
+mod linear;
+mod mask;
+mod math;
+mod parallel;
+mod rms_norm;
+mod ssd;
+#[cfg(test)]
+mod tests;
+mod token_loss;
+mod view;
+
+pub use view::{View, ViewMut};
+
+use minic_compiler::graph::Op;
+
+/// To add a kernel: its file, its `mod` line, and its line here.
+pub const KERNELS: &[Kernel] = &[
+    embed::KERNEL,
+    rms_norm::KERNEL,
+    linear::KERNEL,
+    conv_silu::KERNEL,
+    ssd::KERNEL,
+    gated_norm::KERNEL,
+    activation::RELU2,
+    activation::SILU,
+    attention::KERNEL,
+    add::KERNEL,
+    mask::KERNEL,
+    token_loss::KERNEL,
+    divergence::KERNEL,
+    cosine_distance::KERNEL,
+];
+
+/// One operation's implementations, side by side with the tolerance of their test.
+pub struct Kernel {
+    /// [`Op::name`] of the operation that it computes.
+    pub name: &'static str,
+    pub cpu: fn(Call),
+    /// The same in f64, naive and plain: all operands in order -> the value, row-major.
+    pub reference: fn(&Op, &[Exact]) -> Vec<f64>,
+    /// Bytes that one worker thread needs beyond the operands, from the operands' (rows, columns), in order.
+    pub scratch: fn(&Op, &[(usize, usize)]) -> usize,
+    /// Largest difference from `reference`, relative to the largest magnitude of the value (at least one).
+    pub tolerance: f64,
+}
+
+/// An operand of a kernel.
+#[derive(Clone, Copy)]
+pub enum Arg<'a> {
+    F32(View<'a>),
+    U32(&'a [u32]),
+}
+
+/// Where a kernel writes; f64 values are contiguous.
+pub enum Out<'a> {
+    F32(ViewMut<'a>),
+    F64(&'a mut [f64]),
+}
+
+/// One invocation: the operation, its operands in order less the in-place one, and the place of its value.
+pub struct Call<'a> {
+    pub op: &'a Op,
+    pub args: &'a [Arg<'a>],
+    pub out: Out<'a>,
+}
+
+impl<'a> Call<'a> {
+    /// Argument `i` as a matrix; a vector is one row.
+    fn f32(&self, i: usize) -> View<'a> {
+        match self.args.get(i) {
+            Some(Arg::F32(view)) => *view,
+            _ => panic!("bug: argument {i} of `{}` is not an f32 matrix", self.op.name()),
+        }
+    }
+
+    fn tokens(&self, i: usize) -> &'a [u32] {
+        match self.args.get(i) {
+            Some(Arg::U32(ids)) => ids,
+            _ => panic!("bug: argument {i} of `{}` is not a list of tokens", self.op.name()),
+        }
+    }
+
+    fn out_f32(self) -> ViewMut<'a> {
+        match self.out {
+            Out::F32(view) => view,
+            Out::F64(_) => panic!("bug: `{}` writes f32", self.op.name()),
+        }
+    }
+
+    fn out_f64(self) -> &'a mut [f64] {
+        match self.out {
+            Out::F64(out) => out,
+            Out::F32(_) => panic!("bug: `{}` writes f64", self.op.name()),
+        }
+    }
+}
+
+/// An operand of a reference implementation: a contiguous row-major matrix, or tokens.
+pub enum Exact {
+    F64 { data: Vec<f64>, rows: usize, cols: usize },
+    U32(Vec<u32>),
+}
+
+impl Exact {
+    fn data(&self) -> &[f64] {
+        match self {
+            Exact::F64 { data, .. } => data,
+            Exact::U32(_) => &[],
+        }
+    }
+
+    fn rows(&self) -> usize {
+        match self {
+            Exact::F64 { rows, .. } => *rows,
+            Exact::U32(ids) => ids.len(),
+        }
+    }
+
+    fn cols(&self) -> usize {
+        match self {
+            Exact::F64 { cols, .. } => *cols,
+            Exact::U32(_) => 1,
+        }
+    }
+
+    fn row(&self, r: usize) -> &[f64] {
+        let cols = self.cols();
+        &self.data()[r * cols..(r + 1) * cols]
+    }
+
+    fn tokens(&self) -> &[u32] {
+        match self {
+            Exact::U32(ids) => ids,
+            Exact::F64 { .. } => &[],
+        }
+    }
+}
+
+/// The kernel of an operation; leaves and views have none.
+pub fn find(op: &Op) -> Option<&'static Kernel> {
+    KERNELS.iter().find(|k| k.name == op.name())
+}
+
+/// Bytes that one worker thread needs beyond the operands; zero for leaves and views.
+pub fn scratch_bytes(op: &Op, operands: &[(usize, usize)]) -> usize {
+    find(op).map_or(0, |kernel| (kernel.scratch)(op, operands))
+}
+
+/// The scratch of kernels that need none.
+fn no_scratch(_: &Op, _: &[(usize, usize)]) -> usize {
+    0
+}

@@ -1,0 +1,304 @@
+//! Matrix products on packed panels: c (+)= a b, where b was laid out in panels of [`PANEL`] columns.
+//!
+//! A product with a deep inner dimension is the caller's to cut into pieces of [`DEPTH`], the first of which
+//! overwrites and the others accumulate. Within a piece every element of c is one sum in the order of k, so how
+//! c is cut into blocks changes no bit.
+
+use super::math::Level;
+use super::{View, ViewMut};
+
+/// Columns of a panel: b[k, 32 p + j] lies at panels[(p * depth + k) * 32 + j], zero past the last column.
+pub const PANEL: usize = 32;
+
+/// Rows of b to a piece: a panel of 24 KiB stays in the first-level cache.
+pub const DEPTH: usize = 192;
+
+/// Elements of the panels of a `depth` x `cols` matrix.
+pub fn panels_len(depth: usize, cols: usize) -> usize {
+    depth * cols.next_multiple_of(PANEL)
+}
+
+/// Panels of b = w^T from w [cols, depth].
+pub fn pack_transposed(w: View, panels: &mut [f32]) {
+    let depth = w.cols();
+    for (p, panel) in panels[..panels_len(depth, w.rows())].chunks_exact_mut(depth * PANEL).enumerate() {
+        let rows = PANEL.min(w.rows() - p * PANEL);
+        for j in 0..PANEL {
+            if j < rows {
+                let row = w.row(p * PANEL + j);
+                panel.chunks_exact_mut(PANEL).zip(row).for_each(|(line, x)| line[j] = *x);
+            } else {
+                panel.chunks_exact_mut(PANEL).for_each(|line| line[j] = 0.0);
+            }
+        }
+    }
+}
+
+/// Panels of b [depth, cols].
+pub fn pack(b: View, panels: &mut [f32]) {
+    let depth = b.rows();
+    for (p, panel) in panels[..panels_len(depth, b.cols())].chunks_exact_mut(depth * PANEL).enumerate() {
+        let cols = PANEL.min(b.cols() - p * PANEL);
+        for (k, line) in panel.chunks_exact_mut(PANEL).enumerate() {
+            let (kept, padding) = line.split_at_mut(cols);
+            kept.copy_from_slice(&b.row(k)[p * PANEL..p * PANEL + cols]);
+            padding.fill(0.0);
+        }
+    }
+}
+
+/// c = a b, or c += a b, where `panels` holds b [a.cols, c.cols].
+pub fn multiply(a: View, panels: &[f32], mut c: ViewMut, accumulate: bool) {
+    let depth = a.cols();
+    assert!(
+        a.rows() == c.rows() && panels.len() >= panels_len(depth, c.cols()),
+        "bug: a product does not fit"
+    );
+    for p in 0..c.cols().div_ceil(PANEL) {
+        let (rows, start) = (c.rows(), p * PANEL);
+        let cols = PANEL.min(c.cols() - start);
+        let panel = &panels[p * depth * PANEL..(p + 1) * depth * PANEL];
+        let mut c = c.block(0, rows, start, cols);
+        let strip = Strip {
+            rows,
+            cols,
+            depth,
+            a: a.as_ptr(),
+            a_stride: a.stride(),
+            panel: panel.as_ptr(),
+            c_stride: c.stride(),
+            c: c.as_mut_ptr(),
+            accumulate,
+        };
+        // SAFETY: the strip's pointers and sizes are those of `a`, `panel` and `c`, checked above.
+        unsafe { strip.run() }
+    }
+}
+
+/// One panel's product: c [rows, cols] (+)= a [rows, depth] panel [depth, PANEL].
+#[derive(Clone, Copy)]
+struct Strip {
+    rows: usize,
+    cols: usize,
+    depth: usize,
+    a: *const f32,
+    a_stride: usize,
+    panel: *const f32,
+    c: *mut f32,
+    c_stride: usize,
+    accumulate: bool,
+}
+
+impl Strip {
+    /// # Safety
+    /// `a`, `panel` and `c` are valid for the sizes and strides given, and nothing else touches `c`.
+    unsafe fn run(self) {
+        // SAFETY: the caller's promise, and each variant runs only where its instructions exist.
+        unsafe {
+            match Level::of_machine() {
+                #[cfg(target_arch = "x86_64")]
+                Level::V4 => x86::run_v4(self),
+                #[cfg(target_arch = "x86_64")]
+                Level::V3 => x86::run_v3(self),
+                _ => self.sweep::<Plain>(),
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn sweep<V: Lanes>(self) {
+        for column in (0..self.cols).step_by(2 * V::N) {
+            let mut row = 0;
+            // SAFETY: the tiles are blocks of the strip.
+            unsafe {
+                if V::ROWS >= 12 {
+                    row = self.tiles::<V, 12>(row, column);
+                }
+                if V::ROWS >= 6 {
+                    row = self.tiles::<V, 6>(row, column);
+                }
+                row = self.tiles::<V, 4>(row, column);
+                row = self.tiles::<V, 2>(row, column);
+                self.tiles::<V, 1>(row, column);
+            }
+        }
+    }
+
+    /// As many tiles of `R` rows as fit from `row` on; the first row that is left.
+    #[inline(always)]
+    unsafe fn tiles<V: Lanes, const R: usize>(self, mut row: usize, column: usize) -> usize {
+        while self.rows - row >= R {
+            // SAFETY: rows row..row+R and the columns from `column` on are within the strip.
+            unsafe { self.tile::<V, R>(row, column) };
+            row += R;
+        }
+        row
+    }
+
+    /// R rows by two vectors of c, held in registers over the whole depth.
+    #[inline(always)]
+    unsafe fn tile<V: Lanes, const R: usize>(self, row: usize, column: usize) {
+        // SAFETY: the caller's promise keeps every address within its matrix; a panel is padded to PANEL.
+        unsafe {
+            let a = self.a.add(row * self.a_stride);
+            let b = self.panel.add(column);
+            let mut sums = [[V::zero(); 2]; R];
+            for k in 0..self.depth {
+                let b = b.add(k * PANEL);
+                let (b0, b1) = (V::load(b), V::load(b.add(V::N)));
+                for (r, sum) in sums.iter_mut().enumerate() {
+                    let x = V::splat(*a.add(r * self.a_stride + k));
+                    *sum = [V::mul_add(x, b0, sum[0]), V::mul_add(x, b1, sum[1])];
+                }
+            }
+            let width = (self.cols - column).min(2 * V::N);
+            for (r, sum) in sums.iter().enumerate() {
+                let c = self.c.add((row + r) * self.c_stride + column);
+                if width == 2 * V::N {
+                    let old =
+                        if self.accumulate { [V::load(c), V::load(c.add(V::N))] } else { [V::zero(); 2] };
+                    V::store(V::add(old[0], sum[0]), c);
+                    V::store(V::add(old[1], sum[1]), c.add(V::N));
+                } else {
+                    let mut line = [0.0f32; PANEL];
+                    V::store(sum[0], line.as_mut_ptr());
+                    V::store(sum[1], line.as_mut_ptr().add(V::N));
+                    for (j, x) in line[..width].iter().enumerate() {
+                        *c.add(j) = if self.accumulate { *c.add(j) + x } else { *x };
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A vector register.
+trait Lanes: Copy {
+    const N: usize;
+    /// Rows of the largest tile that leaves registers for two vectors of b.
+    const ROWS: usize;
+    unsafe fn zero() -> Self;
+    unsafe fn load(from: *const f32) -> Self;
+    unsafe fn store(self, to: *mut f32);
+    unsafe fn splat(x: f32) -> Self;
+    unsafe fn add(a: Self, b: Self) -> Self;
+    /// a * b + c
+    unsafe fn mul_add(a: Self, b: Self, c: Self) -> Self;
+}
+
+/// Four lanes for the compiler to vectorise, with rounding between product and sum.
+#[derive(Clone, Copy)]
+struct Plain([f32; 4]);
+
+impl Lanes for Plain {
+    const N: usize = 4;
+    const ROWS: usize = 4;
+
+    #[inline(always)]
+    unsafe fn zero() -> Plain {
+        Plain([0.0; 4])
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Plain {
+        // SAFETY: four elements are readable by the caller's promise; an array of f32 has f32's alignment.
+        Plain(unsafe { from.cast::<[f32; 4]>().read() })
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: four elements are writable by the caller's promise.
+        unsafe { to.cast::<[f32; 4]>().write(self.0) }
+    }
+
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> Plain {
+        Plain([x; 4])
+    }
+
+    #[inline(always)]
+    unsafe fn add(a: Plain, b: Plain) -> Plain {
+        Plain(std::array::from_fn(|i| a.0[i] + b.0[i]))
+    }
+
+    #[inline(always)]
+    unsafe fn mul_add(a: Plain, b: Plain, c: Plain) -> Plain {
+        Plain(std::array::from_fn(|i| a.0[i] * b.0[i] + c.0[i]))
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::{Lanes, Strip};
+    use std::arch::x86_64::*;
+
+    #[target_feature(enable = "avx512f")]
+    pub(super) unsafe fn run_v4(strip: Strip) {
+        // SAFETY: the caller's promise.
+        unsafe { strip.sweep::<__m512>() }
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    pub(super) unsafe fn run_v3(strip: Strip) {
+        // SAFETY: the caller's promise.
+        unsafe { strip.sweep::<__m256>() }
+    }
+
+    macro_rules! lanes {
+        ($vector:ty, $n:literal, $rows:literal, $zero:ident, $load:ident, $store:ident, $splat:ident, $add:ident, $fma:ident) => {
+            // SAFETY (all): the instructions exist where `sweep` of this vector is called, and addresses are
+            // valid by the caller's promise.
+            impl Lanes for $vector {
+                const N: usize = $n;
+                const ROWS: usize = $rows;
+                #[inline(always)]
+                unsafe fn zero() -> Self {
+                    unsafe { $zero() }
+                }
+                #[inline(always)]
+                unsafe fn load(from: *const f32) -> Self {
+                    unsafe { $load(from) }
+                }
+                #[inline(always)]
+                unsafe fn store(self, to: *mut f32) {
+                    unsafe { $store(to, self) }
+                }
+                #[inline(always)]
+                unsafe fn splat(x: f32) -> Self {
+                    unsafe { $splat(x) }
+                }
+                #[inline(always)]
+                unsafe fn add(a: Self, b: Self) -> Self {
+                    unsafe { $add(a, b) }
+                }
+                #[inline(always)]
+                unsafe fn mul_add(a: Self, b: Self, c: Self) -> Self {
+                    unsafe { $fma(a, b, c) }
+                }
+            }
+        };
+    }
+
+    lanes!(
+        __m512,
+        16,
+        12,
+        _mm512_setzero_ps,
+        _mm512_loadu_ps,
+        _mm512_storeu_ps,
+        _mm512_set1_ps,
+        _mm512_add_ps,
+        _mm512_fmadd_ps
+    );
+    lanes!(
+        __m256,
+        8,
+        6,
+        _mm256_setzero_ps,
+        _mm256_loadu_ps,
+        _mm256_storeu_ps,
+        _mm256_set1_ps,
+        _mm256_add_ps,
+        _mm256_fmadd_ps
+    );
+}

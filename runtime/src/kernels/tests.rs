@@ -1,0 +1,288 @@
+//! Every kernel, every case, against its f64 reference, and the same bits in pools of several sizes.
+
+use super::*;
+use minic_compiler::dim::{Dim, Extent};
+use minic_compiler::graph::{Activation, Node};
+
+/// An operand of a case: values drawn evenly from a range, or tokens below a bound.
+#[derive(Clone, Copy, Debug)]
+enum Given {
+    Matrix { rows: usize, cols: usize, low: f64, high: f64 },
+    Tokens { count: usize, below: u32 },
+}
+
+use Given::Tokens;
+
+fn matrix(rows: usize, cols: usize) -> Given {
+    between(rows, cols, -1.0, 1.0)
+}
+
+fn between(rows: usize, cols: usize, low: f64, high: f64) -> Given {
+    Given::Matrix { rows, cols, low, high }
+}
+
+type Case = (Op, Vec<Given>);
+
+const SHAPES: &[(usize, usize)] = &[(1, 1), (1, 7), (3, 16), (17, 33), (600, 160), (5, 4097)];
+
+fn cases(kernel: &str) -> Vec<Case> {
+    let elementwise = |op: Op, second: fn(usize, usize) -> Option<Given>| {
+        let of_shape = |&(r, c): &(usize, usize)| {
+            (op.clone(), [Some(between(r, c, -8.0, 8.0)), second(r, c)].into_iter().flatten().collect())
+        };
+        SHAPES.iter().map(of_shape).collect::<Vec<Case>>()
+    };
+    match kernel {
+        "embed" => vec![(1, 5, 3), (257, 260, 160), (31, 2, 1)]
+            .into_iter()
+            .map(|(l, v, e)| (Op::Embed, vec![Tokens { count: l, below: v as u32 }, matrix(v, e)]))
+            .collect(),
+        "rms_norm" => SHAPES
+            .iter()
+            .map(|&(r, c)| {
+                (Op::RmsNorm { eps: 1e-5, active: c.div_ceil(2) }, vec![matrix(r, c), matrix(1, c)])
+            })
+            .collect(),
+        "gated_norm" => [(1, 1, 1), (7, 4, 20), (600, 8, 37), (13, 1, 320)]
+            .into_iter()
+            .map(|(l, groups, width)| {
+                let x = between(l, groups * width, -3.0, 3.0);
+                let op = Op::GatedNorm { groups, eps: 1e-5, active: width };
+                (op, vec![x, x, matrix(1, groups * width)])
+            })
+            .collect(),
+        "linear" => linear_cases(),
+        "conv_silu" => {
+            [(1, 1, 4, true), (2, 5, 4, false), (600, 352, 4, true), (97, 33, 3, true), (9, 1030, 1, false)]
+                .into_iter()
+                .map(|(l, c, kernel, bias)| {
+                    let bias_vector = bias.then(|| matrix(1, c));
+                    let operands =
+                        [between(l, c, -3.0, 3.0), matrix(c, kernel)].into_iter().chain(bias_vector);
+                    (Op::ConvSilu { kernel, bias }, operands.collect())
+                })
+                .collect()
+        }
+        "ssd" => ssd_cases(),
+        "relu2" => elementwise(Op::Activation(Activation::Relu2), |_, _| None),
+        "silu" => elementwise(Op::Activation(Activation::Silu), |_, _| None),
+        "mask" => elementwise(Op::Mask, |_, c| Some(matrix(1, c))),
+        "add" => elementwise(Op::Add, |r, c| Some(matrix(r, c))),
+        "cosine_distance" => elementwise(Op::CosineDistance, |r, c| Some(matrix(r, c))),
+        "attention" => [(1, 1, 1, 1), (37, 5, 1, 32), (600, 4, 2, 20), (131, 3, 3, 64), (49, 2, 1, 7)]
+            .into_iter()
+            .map(|(l, heads, kv_heads, head_dim)| {
+                let [q, kv] = [heads, kv_heads].map(|n| between(l, n * head_dim, -2.0, 2.0));
+                (Op::Attention { heads, kv_heads, head_dim }, vec![q, kv, kv])
+            })
+            .collect(),
+        "token_loss" => [(2, 3, 1), (65, 20, 260), (130, 37, 1031), (67, 200, 513)]
+            .into_iter()
+            .map(|(l, e, v)| {
+                (Op::TokenLoss, vec![matrix(l, e), matrix(v, e), Tokens { count: l, below: v as u32 }])
+            })
+            .collect(),
+        "divergence" => [(1, 1, 2, 3), (65, 20, 12, 260), (66, 37, 40, 1031)]
+            .into_iter()
+            .map(|(l, e, s, v)| {
+                (Op::Divergence, vec![matrix(l, e), matrix(v, e), matrix(l, s), matrix(v, s)])
+            })
+            .collect(),
+        other => panic!("`{other}` has no cases"),
+    }
+}
+
+fn linear_cases() -> Vec<Case> {
+    let sizes = [
+        (1, 1, 1),
+        (1, 160, 260),
+        (13, 7, 31),
+        (257, 193, 129),
+        (600, 160, 752),
+        (97, 400, 33),
+        (12, 192, 64),
+    ];
+    let variants = [(false, false), (true, false), (false, true), (true, true)];
+    let case = |((l, i, o), (bias, residual)): ((usize, usize, usize), (bool, bool))| {
+        let extra = [bias.then(|| matrix(1, o)), residual.then(|| matrix(l, o))].into_iter().flatten();
+        (Op::Linear { bias, residual }, [matrix(l, i), matrix(o, i)].into_iter().chain(extra).collect())
+    };
+    sizes.into_iter().flat_map(|size| variants.map(|variant| (size, variant))).map(case).collect()
+}
+
+fn ssd_cases() -> Vec<Case> {
+    // Tokens, heads, channels, groups, states, and the limits of dt.
+    let infinite = f64::INFINITY;
+    let sizes = [
+        (1, 1, 1, 1, 1, 0.0, infinite),
+        (600, 16, 20, 4, 16, 1e-3, infinite),
+        (131, 6, 1, 2, 7, 0.0, 0.5),
+        (257, 3, 13, 1, 33, 0.0, infinite),
+        (200, 4, 64, 2, 128, 1e-3, 0.1),
+        (64, 2, 40, 2, 16, 0.0, infinite),
+    ];
+    let case =
+        |(l, heads, head_dim, groups, state, dt_lo, dt_hi): (usize, usize, usize, usize, usize, f64, f64)| {
+            let head = |low, high| between(1, heads, low, high);
+            let operands = vec![
+                matrix(l, heads * head_dim),
+                between(l, heads, -6.0, 3.0),
+                matrix(l, groups * state),
+                matrix(l, groups * state),
+                head(-1.0, 1.0),
+                head(-2.0, 2.8),
+                head(-1.0, 1.0),
+            ];
+            (Op::Ssd { heads, head_dim, groups, state, dt_lo, dt_hi }, operands)
+        };
+    sizes.into_iter().map(case).collect()
+}
+
+/// Numbers in [0, 1), the same in every run.
+struct Draw(u64);
+
+impl Draw {
+    fn next(&mut self) -> f64 {
+        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (self.0 >> 40) as f64 / (1u64 << 24) as f64
+    }
+}
+
+/// An operand's f32 or u32 elements. Rows lie `GAP` elements apart, as those of a part do, unless it is a vector.
+enum Stored {
+    F32 { data: Vec<f32>, rows: usize, cols: usize },
+    U32(Vec<u32>),
+}
+
+const GAP: usize = 5;
+
+impl Stored {
+    fn draw(given: Given, draw: &mut Draw) -> Stored {
+        match given {
+            Given::Matrix { rows, cols, low, high } => {
+                let element = |_| (low + draw.next() * (high - low)) as f32;
+                Stored::F32 { data: (0..rows * (cols + GAP)).map(element).collect(), rows, cols }
+            }
+            Tokens { count, below } => {
+                Stored::U32((0..count).map(|_| (draw.next() * f64::from(below)) as u32).collect())
+            }
+        }
+    }
+
+    fn arg(&self) -> Arg<'_> {
+        match self {
+            Stored::F32 { data, rows, cols } => Arg::F32(View::new(data, *rows, *cols, cols + GAP)),
+            Stored::U32(ids) => Arg::U32(ids),
+        }
+    }
+
+    fn exact(&self) -> Exact {
+        match self.arg() {
+            Arg::F32(view) => {
+                let data = (0..view.rows()).flat_map(|r| view.row(r).iter().map(|x| f64::from(*x))).collect();
+                Exact::F64 { data, rows: view.rows(), cols: view.cols() }
+            }
+            Arg::U32(ids) => Exact::U32(ids.to_vec()),
+        }
+    }
+
+    fn node(&self) -> Node {
+        let input = Op::Input { name: String::new() };
+        match self {
+            Stored::F32 { rows, cols, .. } => {
+                Node { op: input, shape: vec![Extent::of(Dim::Sequence, *rows), Extent::of(Dim::One, *cols)] }
+            }
+            Stored::U32(ids) => Node { op: Op::Tokens, shape: vec![Extent::of(Dim::Sequence, ids.len())] },
+        }
+    }
+}
+
+/// The kernel's value as f64 bits' worth of numbers; what lies between the rows must stay untouched.
+fn compute(kernel: &Kernel, op: &Op, operands: &[Stored]) -> Vec<f64> {
+    let nodes: Vec<Node> = operands.iter().map(Stored::node).collect();
+    let shape = op.infer(&nodes.iter().collect::<Vec<_>>()).unwrap();
+    let (rows, cols) = Node { op: op.clone(), shape }.matrix();
+    let in_place = op.in_place_operand();
+    let args: Vec<Arg> =
+        operands.iter().enumerate().filter(|(i, _)| Some(*i) != in_place).map(|(_, s)| s.arg()).collect();
+    if op.elem() == minic_compiler::graph::Elem::F64 {
+        let mut out = vec![f64::NAN; rows * cols];
+        (kernel.cpu)(Call { op, args: &args, out: Out::F64(&mut out) });
+        return out;
+    }
+    let stride = cols + 3;
+    let mut out = vec![f32::NAN; rows * stride];
+    if let Some(Arg::F32(operand)) = in_place.map(|i| operands[i].arg()) {
+        (0..rows).for_each(|r| out[r * stride..r * stride + cols].copy_from_slice(operand.row(r)));
+    }
+    (kernel.cpu)(Call { op, args: &args, out: Out::F32(ViewMut::new(&mut out, rows, cols, stride)) });
+    assert!(
+        out.chunks(stride).all(|row| row[cols..].iter().all(|x| x.is_nan())),
+        "{op:?} wrote between rows"
+    );
+    out.chunks(stride).flat_map(|row| row[..cols].iter().map(|x| f64::from(*x))).collect()
+}
+
+#[test]
+fn kernels_agree_with_their_references_in_pools_of_any_size() {
+    let pools: Vec<rayon::ThreadPool> =
+        [1, 2, 3, 7].map(|n| rayon::ThreadPoolBuilder::new().num_threads(n).build().unwrap()).into();
+    for kernel in KERNELS {
+        for (op, given) in cases(kernel.name) {
+            assert_eq!(kernel.name, op.name());
+            let mut draw = Draw(7);
+            let operands: Vec<Stored> = given.iter().map(|g| Stored::draw(*g, &mut draw)).collect();
+            let exact: Vec<Exact> = operands.iter().map(Stored::exact).collect();
+            let expected = (kernel.reference)(&op, &exact);
+            let values: Vec<Vec<f64>> =
+                pools.iter().map(|pool| pool.install(|| compute(kernel, &op, &operands))).collect();
+            check(kernel, &op, &given, &expected, &values[0]);
+            for value in &values[1..] {
+                let same = value.iter().zip(&values[0]).all(|(a, b)| a.to_bits() == b.to_bits());
+                assert!(same, "{op:?} on {given:?} depends on the number of threads");
+            }
+        }
+    }
+}
+
+fn check(kernel: &Kernel, op: &Op, given: &[Given], expected: &[f64], value: &[f64]) {
+    assert_eq!(expected.len(), value.len(), "{op:?}");
+    let largest = expected.iter().fold(1.0f64, |m, x| m.max(x.abs()));
+    let off = |(e, v): (&f64, &f64)| if v.is_nan() { f64::INFINITY } else { (e - v).abs() / largest };
+    let worst = expected.iter().zip(value).map(off).fold(0.0, f64::max);
+    assert!(
+        worst <= kernel.tolerance,
+        "{op:?} on {given:?}: off by {worst:e}, tolerance {:e}",
+        kernel.tolerance
+    );
+}
+
+#[test]
+fn every_operation_that_computes_has_one_kernel() {
+    let names: std::collections::BTreeSet<&str> = KERNELS.iter().map(|k| k.name).collect();
+    assert_eq!(names.len(), KERNELS.len());
+}
+
+#[test]
+fn tokens_outside_the_table_give_nan() {
+    let (ids, table) = ([0u32, 9], [1.0f32, 2.0]);
+    let mut out = [0.0f32; 2];
+    let args = [Arg::U32(&ids), Arg::F32(View::new(&table, 2, 1, 1))];
+    (embed::KERNEL.cpu)(Call { op: &Op::Embed, args: &args, out: Out::F32(ViewMut::new(&mut out, 2, 1, 1)) });
+    assert!(out[0] == 1.0 && out[1].is_nan());
+    let hidden = [1.0f32, 1.0];
+    let mut loss = [0.0f64; 2];
+    let args = [Arg::F32(View::new(&hidden, 2, 1, 1)), Arg::F32(View::new(&table, 2, 1, 1)), Arg::U32(&ids)];
+    (token_loss::KERNEL.cpu)(Call { op: &Op::TokenLoss, args: &args, out: Out::F64(&mut loss) });
+    assert!(loss[0].is_nan() && loss[1] == 0.0);
+}
+
+#[test]
+fn equal_maxima_are_decided_for_the_lowest_token() {
+    let (ids, hidden) = ([0u32, 1, 2], [1.0f32; 3]);
+    let head = [0.0f32, 5.0, 5.0];
+    let mut loss = [0.0f64; 4];
+    let args = [Arg::F32(View::new(&hidden, 3, 1, 1)), Arg::F32(View::new(&head, 3, 1, 1)), Arg::U32(&ids)];
+    (token_loss::KERNEL.cpu)(Call { op: &Op::TokenLoss, args: &args, out: Out::F64(&mut loss) });
+    assert_eq!((loss[1], loss[3]), (1.0, 0.0));
+}
