@@ -1,0 +1,53 @@
+//! Reading a file at a position, from several threads at once.
+
+use crate::error::IoError;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+/// A file without a cursor of its own.
+#[derive(Debug)]
+pub struct PositionedFile {
+    path: PathBuf,
+    #[cfg(unix)]
+    file: File,
+    #[cfg(not(unix))]
+    file: std::sync::Mutex<File>,
+}
+
+impl PositionedFile {
+    pub fn open(path: &Path) -> Result<PositionedFile, IoError> {
+        let file = File::open(path).map_err(IoError::at(path, "open"))?;
+        Ok(PositionedFile { path: path.to_path_buf(), file: file.into() })
+    }
+
+    /// In bytes.
+    pub fn len(&self) -> Result<u64, IoError> {
+        #[cfg(unix)]
+        let metadata = self.file.metadata();
+        #[cfg(not(unix))]
+        let metadata = self.file.lock().unwrap_or_else(|e| e.into_inner()).metadata();
+        Ok(metadata.map_err(IoError::at(&self.path, "read the size"))?.len())
+    }
+
+    pub fn is_empty(&self) -> Result<bool, IoError> {
+        Ok(self.len()? == 0)
+    }
+
+    /// Fills `buffer` with the bytes from `offset` on; an end of file before that is an error.
+    pub fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> Result<(), IoError> {
+        self.fill(buffer, offset).map_err(IoError::at(&self.path, "read"))
+    }
+
+    #[cfg(unix)]
+    fn fill(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<()> {
+        std::os::unix::fs::FileExt::read_exact_at(&self.file, buffer, offset)
+    }
+
+    #[cfg(not(unix))]
+    fn fill(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<()> {
+        use std::io::{Read, Seek, SeekFrom};
+        let mut file = self.file.lock().unwrap_or_else(|e| e.into_inner());
+        file.seek(SeekFrom::Start(offset))?;
+        file.read_exact(buffer)
+    }
+}
