@@ -44,7 +44,9 @@ impl IoError {
     /// A name that leads nowhere is a wrong input; everything else is the world's doing.
     pub fn kind(&self) -> Kind {
         match self.source.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory => Kind::Input,
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory => {
+                Kind::Input
+            }
             _ => Kind::World,
         }
     }

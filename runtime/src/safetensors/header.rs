@@ -82,7 +82,8 @@ impl<'de> Visitor<'de> for HeaderVisitor {
 
 /// Checks the text of a header against the `data_len` bytes that follow it.
 pub(super) fn parse(bytes: &[u8], data_len: u64) -> Result<Header, Fault> {
-    let text = std::str::from_utf8(bytes).map_err(|e| Fault::whole(format!("the header is not UTF-8: {e}")))?;
+    let text =
+        std::str::from_utf8(bytes).map_err(|e| Fault::whole(format!("the header is not UTF-8: {e}")))?;
     if !text.starts_with('{') {
         return Err(Fault::whole("the header does not start with `{`"));
     }
@@ -109,7 +110,9 @@ fn check_tensor(name: &str, raw: RawTensor, data_len: u64) -> Result<Tensor, Fau
         return Err(fault(format!("its range of bytes {begin}..{end} ends before it begins")));
     }
     if end > data_len {
-        return Err(fault(format!("its range of bytes {begin}..{end} leaves the file's {data_len} bytes of data")));
+        return Err(fault(format!(
+            "its range of bytes {begin}..{end} leaves the file's {data_len} bytes of data"
+        )));
     }
     let size = byte_size(&raw.shape, element)
         .ok_or_else(|| fault(format!("its shape {:?} overflows the size of a file", raw.shape)))?;
@@ -144,7 +147,10 @@ fn check_cover(tensors: &IndexMap<String, Tensor>, data_len: u64) -> Result<(), 
             return Err(Fault::of(name, format!("its bytes overlap those of `{before}`")));
         }
         if tensor.begin > at {
-            return Err(Fault::of(name, format!("{} unused bytes between `{before}` and it", tensor.begin - at)));
+            return Err(Fault::of(
+                name,
+                format!("{} unused bytes between `{before}` and it", tensor.begin - at),
+            ));
         }
         at = tensor.end;
         before = name;

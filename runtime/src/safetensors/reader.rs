@@ -33,7 +33,9 @@ impl Reader {
             return Err(fault(format!("a header of {header_len} bytes is over the limit of {MAX_HEADER}")));
         }
         if header_len > len - 8 {
-            return Err(fault(format!("a header of {header_len} bytes is longer than the file of {len} bytes")));
+            return Err(fault(format!(
+                "a header of {header_len} bytes is longer than the file of {len} bytes"
+            )));
         }
         let mut text = vec![0; header_len as usize];
         file.read_exact_at(&mut text, 8)?;
@@ -64,7 +66,12 @@ impl Reader {
     }
 
     /// The bytes of rows `rows` (indices of the first dimension) into `out`, whose former contents are lost.
-    pub fn read_rows(&self, name: &str, rows: Range<usize>, out: &mut Vec<u8>) -> Result<(), SafetensorsError> {
+    pub fn read_rows(
+        &self,
+        name: &str,
+        rows: Range<usize>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), SafetensorsError> {
         let tensor = self.tensor(name).ok_or_else(|| self.fault(name, "is not in this file".into()))?;
         if rows.start > rows.end || rows.end > tensor.rows() {
             return Err(self.fault(name, format!("rows {rows:?} of {} are asked for", tensor.rows())));

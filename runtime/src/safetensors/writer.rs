@@ -37,10 +37,8 @@ impl Writer {
     /// Refuses an order in which a tensor would begin at no multiple of its element size: loaders map the
     /// file and read elements in place. Wider dtypes first is always right.
     pub fn create(path: &Path, entries: &[Entry]) -> Result<Writer, SafetensorsError> {
-        let (header, expected) = header(entries).map_err(|reason| SafetensorsError::Written {
-            path: path.to_path_buf(),
-            reason,
-        })?;
+        let (header, expected) = header(entries)
+            .map_err(|reason| SafetensorsError::Written { path: path.to_path_buf(), reason })?;
         let file = File::create_new(path).map_err(IoError::at(path, "create"))?;
         let file = BufWriter::with_capacity(BUFFER, file);
         let mut writer =
@@ -93,7 +91,10 @@ fn header(entries: &[Entry]) -> Result<(Vec<u8>, u64), String> {
     for entry in entries {
         let Entry { name, dtype, shape } = entry;
         if at % dtype.bytes() as u64 != 0 {
-            return Err(format!("tensor `{name}` would begin at byte {at}, inside an element of {}", dtype.name()));
+            return Err(format!(
+                "tensor `{name}` would begin at byte {at}, inside an element of {}",
+                dtype.name()
+            ));
         }
         let end = at + entry.bytes();
         let value = json!({ "dtype": dtype.name(), "shape": shape, "data_offsets": [at, end] });
