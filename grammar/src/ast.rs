@@ -8,7 +8,24 @@ pub struct Recipe {
     /// The number after `mrecipe`; absent when the header is missing.
     pub version: Option<Spanned<u64>>,
     pub declarations: Vec<Declaration>,
+    /// What could not be read, declarations and lines of blocks: already reported.
+    pub broken: Vec<Broken>,
 }
+
+/// A statement that is missing from the tree. Uses of its name, and holes that it leaves in a block, are not
+/// faults of their own.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Broken {
+    /// What it would have declared.
+    pub name: Option<Ident>,
+    pub span: Span,
+}
+
+/// The first words of declarations, in the order of [`Declaration`].
+pub const DECLARATIONS: &[&str] = &[
+    "param", "model", "data", "metric", "group", "prune", "search", "schedule", "distill", "train",
+    "evaluate", "deploy", "export",
+];
 
 pub type Ident = Spanned<String>;
 

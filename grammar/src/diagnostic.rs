@@ -68,3 +68,8 @@ impl Diagnostic {
         if self.code.starts_with('W') { Severity::Warning } else { Severity::Error }
     }
 }
+
+/// Puts diagnostics in the order of their places: by line and column, then by code.
+pub fn sort(diagnostics: &mut [Diagnostic]) {
+    diagnostics.sort_by_key(|d| (d.span.start, d.span.end, d.code));
+}

@@ -6,7 +6,12 @@
 pub mod ast;
 pub mod codes;
 pub mod diagnostic;
+mod parse;
+pub mod render;
 pub mod span;
+mod suggest;
 
 pub use diagnostic::{Diagnostic, Label, Severity};
+pub use parse::parse;
 pub use span::{Span, Spanned};
+pub use suggest::nearest;

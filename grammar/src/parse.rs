@@ -1,0 +1,210 @@
+//! Text to syntax tree. Parsing never fails: what cannot be read is absent from the tree and present as a diagnostic.
+//!
+//! The text is laid out first ([`layout`]), each statement goes through the pest grammar, and the pairs are made
+//! into the tree here and below. Nothing outside of this module names a `Rule`.
+
+mod declarations;
+mod expressions;
+mod layout;
+mod messages;
+mod numbers;
+
+use crate::ast::{Broken, DECLARATIONS, Ident, Recipe};
+use crate::diagnostic::{self, Diagnostic};
+use crate::span::{Span, Spanned};
+use crate::suggest::nearest;
+use pest::Parser as _;
+use pest::iterators::Pair;
+
+#[derive(pest_derive::Parser)]
+#[grammar = "mrecipe.pest"]
+struct Grammar;
+
+/// The version of the language that this crate reads.
+const VERSION: u64 = 1;
+
+/// Reads a recipe. The diagnostics are sorted by place.
+pub fn parse(source: &str) -> (Recipe, Vec<Diagnostic>) {
+    let layout = layout::scan(source);
+    let mut reader = Reader {
+        base: 0,
+        recipe: Recipe::default(),
+        layout_faults: layout.diagnostics.iter().map(|d| d.span).collect(),
+        diagnostics: layout.diagnostics,
+    };
+    reader.recipe(&layout.text, &layout.statements);
+    diagnostic::sort(&mut reader.diagnostics);
+    (reader.recipe, reader.diagnostics)
+}
+
+/// Makes the tree. Its methods return `None` where a part cannot be made, having said why.
+struct Reader {
+    /// Where the text that is being parsed begins in the source.
+    base: usize,
+    recipe: Recipe,
+    diagnostics: Vec<Diagnostic>,
+    /// Faults that the layout has reported: a statement around one is not reported again.
+    layout_faults: Vec<Span>,
+}
+
+impl Reader {
+    fn recipe(&mut self, text: &str, statements: &[Span]) {
+        let mut statements = statements.iter().copied().peekable();
+        let first = statements.peek().copied();
+        if let Some(header) = first.filter(|s| self.is_header(text, *s)) {
+            statements.next();
+            self.header(text, header);
+        } else {
+            let at = first.map_or(0, |s| s.start);
+            let end = at + first_word(text, at).len();
+            self.report(
+                Diagnostic::new("E0101", Span::new(at, end), "the header `mrecipe 1` is missing")
+                    .help("begin the file with the line `mrecipe 1`"),
+            );
+        }
+        for statement in statements {
+            self.statement(text, statement);
+        }
+    }
+
+    /// `mrecipe`, or a misspelling of it before a number.
+    fn is_header(&self, text: &str, statement: Span) -> bool {
+        let word = first_word(text, statement.start);
+        let rest = text.get(statement.start + word.len()..statement.end).unwrap_or_default();
+        let number = rest.trim_start().starts_with(|c: char| c.is_ascii_digit());
+        word == "mrecipe" || (number && nearest(word, ["mrecipe"]).is_some())
+    }
+
+    fn header(&mut self, text: &str, statement: Span) {
+        let word = first_word(text, statement.start);
+        let written = text.get(statement.start..statement.end).unwrap_or_default();
+        let version = Grammar::parse(Rule::statement, written)
+            .ok()
+            .and_then(|mut pairs| pairs.next())
+            .and_then(|header| header.into_inner().find(|p| p.as_rule() == Rule::version));
+        let Some(version) = version else {
+            let message = if word == "mrecipe" {
+                "the header must be `mrecipe 1`, alone on its line".to_owned()
+            } else {
+                format!("the header is `mrecipe 1`, not `{word} ..`")
+            };
+            self.report(Diagnostic::new("E0101", statement, message).help("write `mrecipe 1`"));
+            return;
+        };
+        self.base = statement.start;
+        let span = self.span(&version);
+        let number = version.as_str().parse().unwrap_or(u64::MAX);
+        self.recipe.version = Some(Spanned::new(number, span));
+        if number != VERSION {
+            let message = format!("version {} of the recipe language is not known", version.as_str());
+            self.report(Diagnostic::new("E0101", span, message).help("this program reads `mrecipe 1`"));
+        }
+    }
+
+    fn statement(&mut self, text: &str, statement: Span) {
+        let word = first_word(text, statement.start);
+        if !DECLARATIONS.contains(&word) {
+            self.unknown_declaration(word, text, statement);
+            return;
+        }
+        let written = text.get(statement.start..statement.end).unwrap_or_default();
+        self.base = statement.start;
+        let before = self.diagnostics.len();
+        let made = match Grammar::parse(Rule::statement, written) {
+            Ok(mut pairs) => pairs.next().and_then(|pair| self.declaration(pair)),
+            Err(error) => {
+                self.unreadable(&error, written);
+                None
+            }
+        };
+        match made {
+            Some(declaration) => self.recipe.declarations.push(declaration),
+            None => {
+                self.ensure_reported(before, statement);
+                let name = declared_name(text, statement);
+                self.recipe.broken.push(Broken { name, span: statement });
+            }
+        }
+    }
+
+    fn unknown_declaration(&mut self, word: &str, text: &str, statement: Span) {
+        let name = declared_name(text, statement);
+        self.recipe.broken.push(Broken { name, span: statement });
+        if self.layout_reported(statement) {
+            return;
+        }
+        if word == "mrecipe" {
+            let message = "the header `mrecipe 1` stands once, at the head of the file";
+            self.report(Diagnostic::new("E0102", statement, message).help("remove this line"));
+            return;
+        }
+        if word.is_empty() {
+            let found = messages::found(text, statement.start);
+            let message = format!("expected a declaration, found {}", found.description);
+            let span = Span::new(statement.start, found.end);
+            self.report(Diagnostic::new("E0104", span, message).help(declarations_help()));
+            return;
+        }
+        let span = Span::new(statement.start, statement.start + word.len());
+        let help = match nearest(word, DECLARATIONS.iter().copied()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => declarations_help(),
+        };
+        let message = format!("no declaration begins with `{word}`");
+        self.report(Diagnostic::new("E0104", span, message).help(help));
+    }
+
+    fn report(&mut self, diagnostic: Diagnostic) {
+        self.diagnostics.push(diagnostic);
+    }
+
+    /// What was left out of the tree without a word is a fault of this module; say at least where.
+    fn ensure_reported(&mut self, before: usize, span: Span) {
+        if self.diagnostics.len() == before && !self.layout_reported(span) {
+            self.report(Diagnostic::new("E0102", span, "this statement cannot be read"));
+        }
+    }
+
+    fn layout_reported(&self, span: Span) -> bool {
+        self.layout_faults.iter().any(|f| span.start <= f.start && f.start <= span.end)
+    }
+
+    /// The place of a pair in the source, without the blanks that pest leaves at its end.
+    fn span(&self, pair: &Pair<Rule>) -> Span {
+        let start = self.base + pair.as_span().start();
+        let length = pair.as_str().trim_end_matches([' ', '\t', '\n']).len();
+        Span::new(start, start + length)
+    }
+
+    fn ident(&self, pair: &Pair<Rule>) -> Ident {
+        Spanned::new(pair.as_str().to_owned(), self.span(pair))
+    }
+}
+
+fn declarations_help() -> String {
+    format!(
+        "declarations begin with {}",
+        messages::alternatives(DECLARATIONS.iter().map(|d| format!("`{d}`")))
+    )
+}
+
+/// The word that begins at `at`; empty where something else does.
+fn first_word(text: &str, at: usize) -> &str {
+    let rest = text.get(at..).unwrap_or_default();
+    let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(rest.len());
+    rest.get(..end).unwrap_or_default()
+}
+
+/// The name after the first word, as in `model NAME`: what a broken declaration would have declared.
+fn declared_name(text: &str, statement: Span) -> Option<Ident> {
+    let keyword = first_word(text, statement.start);
+    if matches!(keyword, "" | "evaluate" | "deploy" | "export" | "mrecipe") {
+        return None;
+    }
+    let after = text.get(statement.start + keyword.len()..statement.end)?;
+    let blanks = after.len() - after.trim_start_matches([' ', '\t']).len();
+    let start = statement.start + keyword.len() + blanks;
+    let name = first_word(text, start);
+    let named = blanks > 0 && name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+    named.then(|| Spanned::new(name.to_owned(), Span::new(start, start + name.len())))
+}

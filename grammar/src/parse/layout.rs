@@ -1,0 +1,435 @@
+//! The one scan before the grammar: brackets matched, comments blanked, continued lines joined, statements found.
+//!
+//! The result has the length of the source, so every offset into it is an offset into the source. What a
+//! bracket fault would have spoiled is kept small: the lines that an unclosed bracket swallowed are given back, and
+//! a new declaration ends whatever is still open.
+
+use crate::ast::DECLARATIONS;
+use crate::diagnostic::Diagnostic;
+use crate::span::Span;
+
+/// Brackets may stand in each other so deep; what lies deeper is blanked, so that no later recursion overflows.
+pub const MAX_DEPTH: usize = 64;
+
+pub struct Layout {
+    pub text: String,
+    /// Top-level statements, in order, without the blanks around them.
+    pub statements: Vec<Span>,
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+pub fn scan(source: &str) -> Layout {
+    let mut scanner = Scanner {
+        source: source.as_bytes(),
+        text: source.as_bytes().to_vec(),
+        open: Vec::new(),
+        buried: 0,
+        statements: Vec::new(),
+        start: None,
+        line: 0,
+        fresh_line: true,
+        joined: None,
+        previous: Previous::Nothing,
+        end: 0,
+        diagnostics: Vec::new(),
+    };
+    scanner.run();
+    // Only whole characters are overwritten, by ASCII.
+    let text = String::from_utf8(scanner.text).unwrap_or_else(|_| source.to_owned());
+    Layout { text, statements: scanner.statements, diagnostics: scanner.diagnostics }
+}
+
+/// What a line end inside a bracket means.
+#[derive(Clone, Copy, PartialEq)]
+enum Lines {
+    /// It separates: the block of a declaration, a record.
+    Separate,
+    /// It is a blank: `( )`, `[ ]`, a set.
+    Join,
+}
+
+struct Open {
+    at: usize,
+    byte: u8,
+    lines: Lines,
+    /// Line ends blanked while this bracket was the innermost.
+    joined: Vec<usize>,
+}
+
+/// The last token before the cursor, as far as the layout cares.
+#[derive(Clone, Copy, PartialEq)]
+enum Previous {
+    Nothing,
+    Operand,
+    /// A comma or a binary operator: the line goes on.
+    Continues,
+    Other,
+}
+
+struct Scanner<'a> {
+    source: &'a [u8],
+    text: Vec<u8>,
+    open: Vec<Open>,
+    /// How many brackets beyond [`MAX_DEPTH`] are open.
+    buried: usize,
+    statements: Vec<Span>,
+    /// Where the current top-level statement began.
+    start: Option<usize>,
+    /// Where the current line's first token began.
+    line: usize,
+    /// No token of this line has been seen.
+    fresh_line: bool,
+    /// The line end that was blanked because its line goes on, if it is the last one.
+    joined: Option<usize>,
+    previous: Previous,
+    /// Where the last token ended.
+    end: usize,
+    diagnostics: Vec<Diagnostic>,
+}
+
+impl Scanner<'_> {
+    fn run(&mut self) {
+        let mut at = 0;
+        if self.source.starts_with("\u{feff}".as_bytes()) {
+            self.blank(0, 3);
+            at = 3;
+        }
+        while let Some(byte) = self.byte(at) {
+            at = match byte {
+                b'\n' => self.line_end(at),
+                b' ' | b'\t' => at + 1,
+                b'\r' => {
+                    self.blank(at, at + 1);
+                    at + 1
+                }
+                b'#' => self.comment(at),
+                _ => self.token(at, byte),
+            };
+        }
+        self.unclosed_at(0, self.source.len(), "the file ends here");
+        self.finish_statement();
+    }
+
+    fn token(&mut self, at: usize, byte: u8) -> usize {
+        if self.fresh_line {
+            self.begin_line(at, byte);
+        }
+        let buried = self.buried > 0;
+        let end = match byte {
+            b'"' => self.string(at),
+            b'(' | b'[' | b'{' => self.open(at, byte),
+            b')' | b']' | b'}' => self.close(at, byte),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' => self.word(at),
+            b';' if self.innermost() == Some(Lines::Join) => self.stray_separator(at),
+            _ => self.mark(at, byte),
+        };
+        if buried || self.buried > 0 {
+            self.blank(at, end);
+        }
+        self.end = end;
+        end
+    }
+
+    fn byte(&self, at: usize) -> Option<u8> {
+        self.source.get(at).copied()
+    }
+
+    fn blank(&mut self, start: usize, end: usize) {
+        if let Some(bytes) = self.text.get_mut(start..end) {
+            bytes.fill(b' ');
+        }
+    }
+
+    fn put(&mut self, at: usize, byte: u8) {
+        if let Some(place) = self.text.get_mut(at) {
+            *place = byte;
+        }
+    }
+
+    fn innermost(&self) -> Option<Lines> {
+        self.open.last().map(|o| o.lines)
+    }
+
+    /// How many brackets are open up to and with the innermost whose lines separate.
+    fn block_depth(&self) -> usize {
+        self.open.iter().rposition(|o| o.lines == Lines::Separate).map_or(0, |i| i + 1)
+    }
+
+    fn comment(&mut self, at: usize) -> usize {
+        let end = (at..self.source.len()).find(|&i| self.byte(i) == Some(b'\n')).unwrap_or(self.source.len());
+        self.blank(at, end);
+        end
+    }
+
+    fn word(&mut self, at: usize) -> usize {
+        let word = word_at(self.source, at);
+        let continues = matches!(word, b"and" | b"or" | b"in");
+        self.previous = if continues { Previous::Continues } else { Previous::Operand };
+        at + word.len()
+    }
+
+    fn mark(&mut self, at: usize, byte: u8) -> usize {
+        let before = at.checked_sub(1).and_then(|i| self.byte(i));
+        self.previous = match byte {
+            b',' | b'+' | b'-' | b'*' | b'/' | b'<' | b'>' => Previous::Continues,
+            b'=' if matches!(before, Some(b'=' | b'<' | b'>' | b'!' | b'.')) => Previous::Continues,
+            b'=' | b'!' | b'.' | b';' | b':' => Previous::Other,
+            _ => Previous::Operand,
+        };
+        at + 1
+    }
+
+    /// A `;` inside `( )`, `[ ]` or a set with a setting after it: the bracket before it was not closed.
+    fn stray_separator(&mut self, at: usize) -> usize {
+        let next = skip_blanks(self.source, at + 1, true);
+        let keep = self.block_depth();
+        if keep > 0 && begins_setting(self.source, next) {
+            self.unclosed_at(keep, at, "the setting ends here");
+        }
+        self.previous = Previous::Other;
+        at + 1
+    }
+
+    fn line_end(&mut self, at: usize) -> usize {
+        self.fresh_line = true;
+        if let Some(open) = self.open.last_mut().filter(|o| o.lines == Lines::Join) {
+            open.joined.push(at);
+            self.blank(at, at + 1);
+        } else if self.previous == Previous::Continues {
+            self.joined = Some(at);
+            self.blank(at, at + 1);
+        } else if self.open.is_empty() {
+            self.finish_statement();
+        }
+        if self.buried > 0 {
+            self.blank(at, at + 1);
+        }
+        at + 1
+    }
+
+    /// Called at the first token of a line: what can be said there about the lines before?
+    fn begin_line(&mut self, at: usize, byte: u8) {
+        self.fresh_line = false;
+        self.line = at;
+        if begins_declaration(self.source, at) {
+            self.unclosed_at(0, at, "a new declaration begins here");
+            self.finish_statement();
+        } else if self.open.last().is_some_and(|o| o.byte == b'{' && o.lines == Lines::Join)
+            && self.previous == Previous::Operand
+            && (begins_setting(self.source, at) || begins_phrase(self.source, at))
+        {
+            self.unclosed_at(self.block_depth(), at, "a new line of the block begins here");
+        } else if self.innermost() != Some(Lines::Join) && begins_setting(self.source, at) {
+            // The comma before was no continuation.
+            if let Some(joined) = self.joined {
+                self.put(joined, b'\n');
+            }
+        }
+        self.joined = None;
+        if self.start.is_none() {
+            self.start = Some(at);
+            if byte == b'{' {
+                self.join_brace(at);
+            }
+        }
+    }
+
+    /// A `{` on a line of its own is reported, then read as if it stood where it belongs.
+    fn join_brace(&mut self, at: usize) {
+        let begun = self.statements.last().is_some_and(|s| {
+            begins_declaration(self.source, s.start) && self.source.get(s.end - 1) != Some(&b'}')
+        });
+        if begun && let Some(statement) = self.statements.pop() {
+            let message = "`{` must stand on the line that it belongs to";
+            self.diagnostics.push(
+                Diagnostic::new("E0102", Span::new(at, at + 1), message)
+                    .also(Span::new(statement.start, statement.end), "this line ended its statement")
+                    .help("write `{` at the end of the line before"),
+            );
+            self.blank(statement.end, at);
+            self.start = Some(statement.start);
+        }
+    }
+
+    fn finish_statement(&mut self) {
+        if let Some(start) = self.start.take() {
+            self.statements.push(Span::new(start, self.end.max(start)));
+        }
+        self.previous = Previous::Nothing;
+    }
+
+    /// Reads a string. One that is not closed on its line is reported and closed in the text, before the
+    /// brackets and commas that its line ends with, so that they count.
+    fn string(&mut self, at: usize) -> usize {
+        self.previous = Previous::Operand;
+        let mut end = at + 1;
+        loop {
+            match self.byte(end) {
+                Some(b'"') => return end + 1,
+                Some(b'\\') if !matches!(self.byte(end + 1), None | Some(b'\r' | b'\n')) => end += 2,
+                None | Some(b'\n') => break,
+                Some(_) => end += 1,
+            }
+        }
+        let written = self.source.get(at..end).unwrap_or_default();
+        let length = written.trim_ascii_end().len();
+        self.diagnostics.push(
+            Diagnostic::new("E0105", Span::new(at, at + length), "a string is not closed on its line")
+                .label("opened here")
+                .help("end it with `\"`"),
+        );
+        let kept = written.iter().rposition(|b| !b" \t\r{}[](),;".contains(b)).unwrap_or(0);
+        if kept > 0 {
+            let first = (0..=kept).rev().find(|&i| written.get(i).is_some_and(|b| b & 0xC0 != 0x80));
+            let first = first.unwrap_or(kept).max(1);
+            self.blank(at + first, at + kept + 1);
+            self.put(at + first, b'"');
+        }
+        at + kept + 1
+    }
+
+    fn open(&mut self, at: usize, byte: u8) -> usize {
+        if self.buried > 0 || self.open.len() >= MAX_DEPTH {
+            if self.buried == 0 {
+                let message = format!("brackets are nested more than {MAX_DEPTH} deep");
+                self.diagnostics
+                    .push(Diagnostic::new("E0109", Span::new(at, at + 1), message).label("too deep"));
+            }
+            self.buried += 1;
+        } else {
+            let lines = if byte == b'{' { self.brace_lines(at) } else { Lines::Join };
+            self.open.push(Open { at, byte, lines, joined: Vec::new() });
+        }
+        self.previous = Previous::Other;
+        at + 1
+    }
+
+    /// A brace opens a block, unless a value stands in its place; of the values, a record has a key first.
+    fn brace_lines(&self, at: usize) -> Lines {
+        let line_word = word_at(self.source, self.line);
+        let block = self.previous == Previous::Operand && !matches!(line_word, b"evaluate" | b"protect");
+        let inside = skip_blanks(self.source, at + 1, true);
+        let record = begins_setting(self.source, inside) && line_word != b"evaluate";
+        if block || record { Lines::Separate } else { Lines::Join }
+    }
+
+    fn close(&mut self, at: usize, byte: u8) -> usize {
+        self.previous = Previous::Operand;
+        if self.buried > 0 {
+            self.buried -= 1;
+            return at + 1;
+        }
+        let matching = self.open.iter().rposition(|o| closer(o.byte) == byte);
+        match (matching, self.open.last().map(|o| (o.at, o.byte, o.lines))) {
+            (Some(index), _) => {
+                self.unclosed_at(index + 1, at, &format!("`{}` closes what is outside of it", byte as char));
+                self.open.truncate(index);
+            }
+            (None, Some((opened, opener, Lines::Join))) => {
+                let (wrong, right) = (byte as char, closer(opener) as char);
+                self.diagnostics.push(
+                    Diagnostic::new(
+                        "E0103",
+                        Span::new(at, at + 1),
+                        format!("`{wrong}` cannot close `{}`", opener as char),
+                    )
+                    .also(Span::new(opened, opened + 1), "opened here")
+                    .help(format!("write `{right}`")),
+                );
+                self.put(at, closer(opener));
+                self.open.pop();
+            }
+            (None, _) => {
+                let message = format!("`{}` closes nothing", byte as char);
+                self.diagnostics.push(
+                    Diagnostic::new("E0103", Span::new(at, at + 1), message).label("nothing is open here"),
+                );
+                self.blank(at, at + 1);
+            }
+        }
+        at + 1
+    }
+
+    /// Brackets from number `keep` on are not closed: reports them together and gives back the line ends that
+    /// they had joined.
+    fn unclosed_at(&mut self, keep: usize, at: usize, why: &str) {
+        let lost = self.open.split_off(keep.min(self.open.len()));
+        self.buried = 0;
+        let Some((inner, outer)) = lost.split_last() else { return };
+        let (opener, right) = (inner.byte as char, closer(inner.byte) as char);
+        let mut diagnostic = Diagnostic::new(
+            "E0103",
+            Span::new(inner.at, inner.at + 1),
+            format!("`{opener}` is never closed"),
+        )
+        .label("opened here")
+        .help(format!("add `{right}`"));
+        for open in outer.iter().rev().take(3) {
+            diagnostic = diagnostic.also(Span::new(open.at, open.at + 1), "nor is this one");
+        }
+        let end = (at + 1).min(self.source.len()).max(at);
+        self.diagnostics.push(diagnostic.also(Span::new(at, end), why));
+        for &line_end in lost.iter().flat_map(|o| &o.joined) {
+            self.put(line_end, b'\n');
+        }
+    }
+}
+
+fn closer(opener: u8) -> u8 {
+    match opener {
+        b'(' => b')',
+        b'[' => b']',
+        _ => b'}',
+    }
+}
+
+/// The word that begins at `at`; empty where none does.
+fn word_at(source: &[u8], at: usize) -> &[u8] {
+    let rest = source.get(at..).unwrap_or_default();
+    let end = rest.iter().position(|b| !(b.is_ascii_alphanumeric() || *b == b'_')).unwrap_or(rest.len());
+    rest.get(..end).unwrap_or_default()
+}
+
+fn skip_blanks(source: &[u8], mut at: usize, over_lines: bool) -> usize {
+    loop {
+        match source.get(at) {
+            Some(b' ' | b'\t' | b'\r') => at += 1,
+            Some(b'\n') if over_lines => at += 1,
+            Some(b'#') if over_lines => {
+                let rest = source.get(at..).unwrap_or_default();
+                at += rest.iter().position(|b| *b == b'\n').unwrap_or(rest.len());
+            }
+            _ => return at,
+        }
+    }
+}
+
+/// A name and what follows it on its line; empty where no name begins.
+fn name_and_rest(source: &[u8], at: usize) -> (&[u8], &[u8]) {
+    let word = word_at(source, at);
+    if word.first().is_none_or(u8::is_ascii_digit) {
+        return (&[], &[]);
+    }
+    let next = skip_blanks(source, at + word.len(), false);
+    (word, source.get(next..).unwrap_or_default())
+}
+
+/// `key =`
+fn begins_setting(source: &[u8], at: usize) -> bool {
+    let (_, rest) = name_and_rest(source, at);
+    rest.starts_with(b"=") && !rest.starts_with(b"==")
+}
+
+/// `axis mamba_num_heads`: two words on a line, as every line of a block has that is no setting.
+fn begins_phrase(source: &[u8], at: usize) -> bool {
+    let (word, rest) = name_and_rest(source, at);
+    !matches!(word, b"and" | b"or" | b"in" | b"step" | b"steps")
+        && rest.first().is_some_and(|b| b.is_ascii_alphabetic())
+}
+
+/// `model parent`: the keyword of a declaration and a name.
+fn begins_declaration(source: &[u8], at: usize) -> bool {
+    let (word, rest) = name_and_rest(source, at);
+    let follows = rest.first().is_some_and(|b| b.is_ascii_alphabetic() || *b == b'_');
+    follows && DECLARATIONS.iter().any(|d| d.as_bytes() == word)
+}

@@ -1,0 +1,194 @@
+//! What pest says, in the user's words: "expected `by`, found `activation`".
+
+use super::{Reader, Rule, numbers};
+use crate::diagnostic::Diagnostic;
+use crate::span::Span;
+use crate::suggest::nearest;
+use pest::error::{Error, ErrorVariant, InputLocation};
+
+impl Reader {
+    /// Reports a statement that the grammar refused. `written` is its text, as laid out.
+    pub(super) fn unreadable(&mut self, error: &Error<Rule>, written: &str) {
+        let whole = Span::new(self.base, self.base + written.len());
+        if self.layout_reported(whole) {
+            return;
+        }
+        let at = match error.location {
+            InputLocation::Pos(at) | InputLocation::Span((at, _)) => at,
+        };
+        let found = found(written, at);
+        let expected = match &error.variant {
+            ErrorVariant::ParsingError { positives, .. } => expected(positives),
+            ErrorVariant::CustomError { .. } => Vec::new(),
+        };
+        let message = if expected.is_empty() {
+            format!("{} cannot stand here", found.description)
+        } else {
+            format!("expected {}, found {}", alternatives(expected.iter().cloned()), found.description)
+        };
+        let span = Span::new(self.base + at, self.base + found.end);
+        let mut diagnostic = Diagnostic::new("E0102", span, message);
+        diagnostic.help = help(found.token, written.get(..at).unwrap_or_default(), &expected);
+        self.report(diagnostic);
+    }
+}
+
+/// A token as a message shows it.
+pub(super) struct Found<'a> {
+    pub token: &'a str,
+    pub description: String,
+    /// Where it ends in the text that was looked at.
+    pub end: usize,
+}
+
+/// The token that begins at `at`.
+pub(super) fn found(text: &str, at: usize) -> Found<'_> {
+    let rest = text.get(at..).unwrap_or_default();
+    let Some(first) = rest.chars().next().filter(|c| *c != '\n') else {
+        return Found { token: "", description: "the end of the line".to_owned(), end: at };
+    };
+    let length = match first {
+        '"' => rest.get(1..).and_then(|r| r.find(['"', '\n'])).map_or(rest.len(), |i| i + 2),
+        c if is_word(c) => rest.find(|c| !(is_word(c) || c == '.')).unwrap_or(rest.len()),
+        _ => ["..=", "==", "<=", ">=", "!="]
+            .iter()
+            .find(|m| rest.starts_with(**m))
+            .map_or(first.len_utf8(), |m| m.len()),
+    };
+    let token = rest.get(..length).unwrap_or(rest);
+    let description = match first {
+        '"' => format!("the string {token}"),
+        c if c.is_whitespace() || c.is_control() => format!("the character U+{:04X}", c as u32),
+        _ => format!("`{token}`"),
+    };
+    Found { token, description, end: at + token.len() }
+}
+
+fn is_word(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '_'
+}
+
+/// `a`, `b` or `c`
+pub(super) fn alternatives(words: impl Iterator<Item = String>) -> String {
+    let words: Vec<String> = words.collect();
+    match words.split_last() {
+        None => String::new(),
+        Some((last, [])) => last.clone(),
+        Some((last, before)) => format!("{} or {last}", before.join(", ")),
+    }
+}
+
+/// The user's words for what pest expected. That an expression could go on is said only where nothing else could be.
+fn expected(rules: &[Rule]) -> Vec<String> {
+    let mut rules = rules.to_vec();
+    rules.sort_unstable();
+    rules.dedup();
+    let clear: Vec<Rule> = rules.iter().copied().filter(|r| !goes_on(*r)).collect();
+    let mut words = Vec::new();
+    for rule in if clear.is_empty() { rules } else { clear } {
+        let word = name(rule);
+        if !words.contains(&word) {
+            words.push(word);
+        }
+    }
+    words
+}
+
+/// May an expression go on with it?
+fn goes_on(rule: Rule) -> bool {
+    matches!(
+        rule,
+        Rule::range_op
+            | Rule::less_equal
+            | Rule::greater_equal
+            | Rule::equal
+            | Rule::not_equal
+            | Rule::less
+            | Rule::greater
+            | Rule::plus
+            | Rule::minus
+            | Rule::times
+            | Rule::divide
+            | Rule::kw_and
+            | Rule::kw_or
+            | Rule::kw_step
+            | Rule::kw_steps
+            | Rule::arguments
+            | Rule::open_paren
+    )
+}
+
+fn name(rule: Rule) -> String {
+    let text = match rule {
+        Rule::ident | Rule::path | Rule::reference => "a name",
+        Rule::string => "a string",
+        Rule::expr | Rule::condition | Rule::argument | Rule::number | Rule::boolean => "a value",
+        Rule::setting => "`key = value`",
+        Rule::EOI => "the end of the line",
+        Rule::separator => "a new line",
+        Rule::open_brace => "`{`",
+        Rule::close_brace => "`}`",
+        Rule::open_paren | Rule::arguments => "`(`",
+        Rule::close_paren => "`)`",
+        Rule::open_bracket => "`[`",
+        Rule::close_bracket => "`]`",
+        Rule::comma => "`,`",
+        Rule::assign => "`=`",
+        _ => return keyword(rule),
+    };
+    text.to_owned()
+}
+
+/// `kw_multiple_of` is the rule of `multiple_of`; a clause is known by its first word.
+fn keyword(rule: Rule) -> String {
+    let name = format!("{rule:?}");
+    let word =
+        ["kw_", "axis_", "rank_", "repair_"].iter().find_map(|p| name.strip_prefix(p)).unwrap_or(&name);
+    format!("`{word}`")
+}
+
+/// A way to mend the usual slips.
+fn help(found: &str, before: &str, expected: &[String]) -> Option<String> {
+    let quoted = |word: &str| expected.iter().any(|e| e == word);
+    let last = before.trim_end().rsplit([' ', '\t', '(', '[', '{', '=', ',']).next().unwrap_or_default();
+    let after_number = last.starts_with(|c: char| c.is_ascii_digit());
+    let words = expected.iter().map(|e| e.trim_matches('`'));
+    match found {
+        "%" if after_number => {
+            Some(format!("a unit touches its number: `{last}%`; the remainder is `mod(a, b)`"))
+        }
+        unit if after_number && numbers::is_unit(unit) => {
+            Some(format!("a unit touches its number: `{last}{unit}`"))
+        }
+        ":" if quoted("`=`") => Some("settings are written `key = value`".to_owned()),
+        "," if quoted("the end of the line") || quoted("a new line") => {
+            Some("settings are separated by line ends or `;`".to_owned())
+        }
+        "'" => Some("strings stand in double quotes".to_owned()),
+        word if quoted("a name") && is_reserved(word) => {
+            Some(format!("`{word}` is a word of the language and cannot be a name"))
+        }
+        word => nearest(word, words).map(|near| format!("did you mean `{near}`?")),
+    }
+}
+
+fn is_reserved(word: &str) -> bool {
+    matches!(
+        word,
+        "by" | "at"
+            | "on"
+            | "from"
+            | "to"
+            | "for"
+            | "against"
+            | "after"
+            | "keep"
+            | "under"
+            | "with"
+            | "and"
+            | "or"
+            | "not"
+            | "true"
+            | "false"
+    )
+}
