@@ -11,6 +11,7 @@ mod lower;
 mod partial;
 mod rankings;
 mod reducers;
+mod typing;
 
 pub use expr::{Block, Expr, LANES, Leaf};
 pub use functions::{Binary, FUNCTIONS, Function, Unary};

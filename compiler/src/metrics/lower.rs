@@ -6,6 +6,7 @@
 
 use super::functions::{self, FUNCTIONS, Function};
 use super::reducers::{self, REDUCERS, Reducer, Reduction};
+use super::typing::{Axes, Typed, join, remove};
 use super::{Binary, Expr, Leaf, Program, Unary};
 use crate::names::nearest;
 use minic_grammar::ast::{self, Argument, BinaryOp, ExprKind, UnaryOp, Unit};
@@ -71,40 +72,6 @@ fn reads(expr: &ast::Expr, name: &str) -> bool {
     }
 }
 
-/// The axes that a value still has besides its element.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Axes {
-    /// A number: not even an element.
-    Number,
-    /// batch and sequence
-    Token,
-    /// batch
-    Sample,
-    /// the other side of w
-    Weight,
-    /// None left: one value per element. `of_x`: activations went into it.
-    Element { of_x: bool },
-}
-
-impl Axes {
-    fn describe(self) -> &'static str {
-        match self {
-            Axes::Number => "a number",
-            Axes::Token => "one value per sample and position",
-            Axes::Sample => "one value per sample",
-            Axes::Weight => "one value per entry of the weight",
-            Axes::Element { of_x: true } => "one value per element, reduced over all samples",
-            Axes::Element { of_x: false } => "one value per element, reduced from the weight",
-        }
-    }
-}
-
-struct Typed {
-    expr: Expr,
-    axes: Axes,
-    span: Span,
-}
-
 struct Lower<'a> {
     metric: &'a ast::Metric,
     params: &'a BTreeMap<String, f64>,
@@ -129,6 +96,10 @@ impl<'a> Lower<'a> {
     fn refuse<T>(&mut self, diagnostic: Diagnostic) -> Option<T> {
         self.diagnostics.push(diagnostic);
         None
+    }
+
+    fn sound<T>(&mut self, result: Result<T, Diagnostic>) -> Option<T> {
+        result.map_err(|diagnostic| self.diagnostics.push(diagnostic)).ok()
     }
 
     fn check_parameters(&mut self) {
@@ -190,7 +161,7 @@ impl<'a> Lower<'a> {
                     _ => return self.no_metric(op.span),
                 };
                 let (left, right) = (left?, right?);
-                let axes = self.join(&left, &right)?;
+                let axes = self.sound(join(&left, &right))?;
                 Some(Typed { expr: Expr::binary(op, left.expr, right.expr), axes, span })
             }
             ExprKind::Call { callee, arguments } => self.call(callee, arguments, span, depth),
@@ -244,39 +215,6 @@ impl<'a> Lower<'a> {
             diagnostic.help(help.unwrap_or_else(|| "metrics read x, w and numbers".into()))
         };
         self.refuse(diagnostic)
-    }
-
-    /// The axes of an elementwise operation on two values, or why there are none.
-    fn join(&mut self, left: &Typed, right: &Typed) -> Option<Axes> {
-        use Axes::{Element, Number, Sample, Token, Weight};
-        let (message, help) = match (left.axes, right.axes) {
-            (Number, axes) | (axes, Number) => return Some(axes),
-            (Element { of_x: a }, Element { of_x: b }) => return Some(Element { of_x: a || b }),
-            (a, b) if a == b => return Some(a),
-            (Token, Sample | Element { of_x: true })
-            | (Sample | Element { of_x: true }, Token)
-            | (Sample, Element { of_x: true })
-            | (Element { of_x: true }, Sample)
-            | (Weight, Element { of_x: false })
-            | (Element { of_x: false }, Weight) => (
-                "a reduced value meets the values that it was made of, which needs a second pass over them",
-                "use `variance` for squared distances from the mean, or combine the values once both are reduced",
-            ),
-            (Token | Sample, Element { of_x: false }) | (Element { of_x: false }, Token | Sample) => (
-                "a statistic of the weight meets activations that are not reduced yet",
-                "reduce the activations first, as in `mean(abs(x), over = tokens) * l2(w)`",
-            ),
-            _ => (
-                "activations and the weight have no axis in common but the element",
-                "reduce each by itself first, as in `mean(abs(x), over = tokens) * l2(w)`",
-            ),
-        };
-        let second_pass = message.ends_with("over them");
-        let code = if second_pass { "E1006" } else { "E1007" };
-        let diagnostic = Diagnostic::new(code, left.span.to(right.span), message)
-            .also(left.span, left.axes.describe())
-            .also(right.span, right.axes.describe());
-        self.refuse(diagnostic.help(help))
     }
 
     fn call(
@@ -342,7 +280,7 @@ impl<'a> Lower<'a> {
         let mut joined: Option<Typed> = None;
         for value in &values {
             let axes = match &joined {
-                Some(so_far) => self.join(so_far, value)?,
+                Some(so_far) => self.sound(join(so_far, value))?,
                 None => value.axes,
             };
             let from = joined.map_or(value.span, |j| j.span);
@@ -370,7 +308,7 @@ impl<'a> Lower<'a> {
             return self.refuse(Diagnostic::new("E1008", span, message).help(help));
         }
         let (over, value) = (over?, values.into_iter().flatten().next()?);
-        let axes = self.remove(reducer, &value, over, callee)?;
+        let axes = self.sound(remove(reducer, &value, over, callee))?;
         let reductions = match axes {
             Axes::Sample => &mut self.program.sequence,
             Axes::Element { of_x: false } => &mut self.program.weight,
@@ -414,54 +352,6 @@ impl<'a> Lower<'a> {
             over = self.refuse(Diagnostic::new("E1003", argument.value.span, message).help(help));
         }
         over
-    }
-
-    /// The axes left after a reduction, or why there can be none.
-    fn remove(
-        &mut self,
-        reducer: Reducer,
-        value: &Typed,
-        over: Option<(&'static str, Span)>,
-        callee: Span,
-    ) -> Option<Axes> {
-        let name = reducer.name();
-        let at = over.map_or(callee, |(_, span)| span);
-        let wrong = |code, message: &str, help: String| {
-            Diagnostic::new(code, at, message).also(value.span, value.axes.describe()).help(help)
-        };
-        let diagnostic = match (value.axes, over.map(|(axis, _)| axis)) {
-            (Axes::Token, Some("sequence")) => return Some(Axes::Sample),
-            (Axes::Token, Some("tokens")) | (Axes::Sample, Some("batch")) => {
-                return Some(Axes::Element { of_x: true });
-            }
-            (Axes::Weight, None) => return Some(Axes::Element { of_x: false }),
-            (Axes::Token | Axes::Sample, None) => wrong(
-                "E1003",
-                &format!("`{name}` of activations must say which axes it reduces"),
-                "add `over = sequence`, `over = batch`, or `over = tokens` for both at once".into(),
-            ),
-            (Axes::Token, Some(_)) => wrong(
-                "E1004",
-                "the batch cannot be reduced before the sequence",
-                format!(
-                    "reduce the sequence first, `{name}(mean(.., over = sequence), over = batch)`, or both at once, `over = tokens`"
-                ),
-            ),
-            (Axes::Sample, Some(_)) => wrong(
-                "E1004",
-                "the sequence is reduced already",
-                "only the batch is left: write `over = batch`".into(),
-            ),
-            (Axes::Weight, Some(_)) => wrong(
-                "E1003",
-                "a reducer of the weight always reduces its other side",
-                format!("leave `over` out: `{name}(w)`"),
-            ),
-            (Axes::Number | Axes::Element { .. }, _) => {
-                wrong("E1004", "there is nothing left to reduce", format!("leave this `{name}` out"))
-            }
-        };
-        self.refuse(diagnostic)
     }
 }
 
