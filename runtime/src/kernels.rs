@@ -19,6 +19,7 @@ mod gemm;
 mod linear;
 mod mask;
 mod math;
+mod metric;
 mod parallel;
 mod rms_norm;
 mod ssd;
@@ -47,6 +48,7 @@ pub const KERNELS: &[Kernel] = &[
     token_loss::KERNEL,
     divergence::KERNEL,
     cosine_distance::KERNEL,
+    metric::KERNEL,
 ];
 
 /// One operation's implementations, side by side with the tolerance of their test.

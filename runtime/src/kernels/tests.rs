@@ -3,6 +3,8 @@
 use super::*;
 use minic_compiler::dim::{Dim, Extent};
 use minic_compiler::graph::{Activation, Node};
+use minic_compiler::metrics::{Binary, Expr, Leaf, Program, REDUCERS, Reduction, Unary};
+use std::sync::Arc;
 
 /// An operand of a case: values drawn evenly from a range, or tokens below a bound.
 #[derive(Clone, Copy, Debug)]
@@ -88,8 +90,33 @@ fn cases(kernel: &str) -> Vec<Case> {
                 (Op::Divergence, vec![matrix(l, e), matrix(v, e), matrix(l, s), matrix(v, s)])
             })
             .collect(),
+        "metric" => {
+            let of_shape = |&(r, c): &(usize, usize)| {
+                let x = between(r, c, -8.0, 8.0);
+                metric_programs().into_iter().map(move |program| (Op::Metric { program }, vec![x]))
+            };
+            SHAPES.iter().flat_map(of_shape).collect()
+        }
         other => panic!("`{other}` has no cases"),
     }
+}
+
+/// Every reducer at every place, of expressions that are no more than a leaf and of deeper ones.
+fn metric_programs() -> Vec<Arc<Program>> {
+    let reducers = || REDUCERS.iter().map(|r| r.reducer);
+    let x = || Expr::Leaf(Leaf::X);
+    let deeper = Expr::binary(Binary::Max, Expr::unary(Unary::Silu, x()), Expr::Number(-0.2));
+    let all_of = |of: &Expr| reducers().map(|reducer| Reduction { reducer, of: of.clone() }).collect();
+    let ratio = Expr::binary(Binary::Divide, Expr::Leaf(Leaf::Sequence(1)), Expr::Leaf(Leaf::Sequence(3)));
+    let program = |sequence, batch, tokens| {
+        let (weight, score) = (Vec::new(), Expr::Number(0.0));
+        Arc::new(Program { name: "case".into(), sequence, batch, tokens, weight, score })
+    };
+    vec![
+        program(all_of(&x()), all_of(&Expr::Leaf(Leaf::Sequence(5))), Vec::new()),
+        program(all_of(&Expr::unary(Unary::Abs, x())), all_of(&ratio), all_of(&deeper)),
+        program(Vec::new(), Vec::new(), all_of(&Expr::unary(Unary::Square, x()))),
+    ]
 }
 
 fn linear_cases() -> Vec<Case> {
