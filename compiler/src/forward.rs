@@ -24,11 +24,18 @@ pub mod output {
 
     /// [L-1, 2]: nll in nats, hit.
     pub const LOSS: &str = "loss";
-    /// [L, 2]: KL(teacher || student), squared difference of the logits.
-    pub const DIVERGENCE: &str = "divergence";
     pub const LOGITS: &str = "logits";
     /// The stream after a block.
     pub const STREAM: &str = "stream";
+
+    pub fn loss(model: &str) -> String {
+        format!("{model} {LOSS}")
+    }
+
+    /// [L, 2]: KL(against || model), mean squared difference of the logits.
+    pub fn divergence(model: &str, against: &str) -> String {
+        format!("{model} against {against}")
+    }
 
     /// A metric's partial at a tap of a block; `None`: after the last norm.
     pub fn metric(tap: &str, metric: &str, layer: Option<usize>) -> String {
@@ -90,28 +97,39 @@ pub fn block(desc: &ModelDesc, layer: usize, sequence: usize, masks: Masks) -> R
     b.finish()
 }
 
-/// Loss of a model; its divergence from a teacher, whose weights are named `teacher/..`.
+/// A comparison: the figures of `model`, and its divergence from `against`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Comparison<'a> {
+    pub model: &'a str,
+    pub against: Option<&'a str>,
+}
+
+/// Several models over the same tokens, each run once: the loss of every model, and the divergence that each
+/// comparison asks for. The weights of model `half` are named `half/..`.
 pub fn evaluation(
-    desc: &ModelDesc,
-    teacher: Option<&ModelDesc>,
+    models: &[(&str, &ModelDesc)],
+    comparisons: &[Comparison],
     sequence: usize,
 ) -> Result<Graph, ShapeError> {
     let mut b = Builder::new();
     let tokens = b.tokens(sequence);
-    let student = hidden(&mut b, desc, tokens);
-    let loss = b.token_loss(student.0, student.1, tokens);
-    b.output(output::LOSS, loss);
-    if let Some(teacher) = teacher {
-        b.scope = TEACHER.into();
-        let teacher = hidden(&mut b, teacher, tokens);
-        let divergence = b.divergence(teacher, student);
-        b.output(output::DIVERGENCE, divergence);
+    let mut ends = Vec::new();
+    for &(name, desc) in models {
+        b.scope = format!("{name}/");
+        let end = hidden(&mut b, desc, tokens);
+        let loss = b.token_loss(end.0, end.1, tokens);
+        b.output(output::loss(name), loss);
+        ends.push((name, end));
+    }
+    let end = |name: &str| ends.iter().find(|(n, _)| *n == name).map(|(_, end)| *end);
+    for Comparison { model, against } in comparisons {
+        if let (Some(student), Some(teacher)) = (end(model), against.and_then(end)) {
+            let divergence = b.divergence(teacher, student);
+            b.output(output::divergence(model, against.unwrap_or_default()), divergence);
+        }
     }
     b.finish()
 }
-
-/// Prefix of a teacher's weights in a graph that holds two models.
-pub const TEACHER: &str = "teacher/";
 
 /// Everything that one pass over a calibration set gathers: one forward pass, and for `kld` and `mse` one
 /// branch a layer, which starts from the stream that the layer was given.

@@ -3,12 +3,20 @@
 pub mod checkpoint;
 pub mod convert;
 pub mod data;
+pub mod device;
 pub mod error;
+pub mod evaluate;
+pub mod gate;
 pub mod kernels;
+pub mod mask;
 pub mod position;
 pub mod random;
+pub mod run;
 pub mod safetensors;
+pub mod samples;
+pub mod source;
 pub mod tokens;
+pub mod tree;
 
 #[cfg(test)]
 mod testing;

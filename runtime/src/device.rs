@@ -1,0 +1,90 @@
+//! Devices run schedules. What a device is asked is the same for all of them; kernels meet devices in the
+//! device's own dispatch.
+
+pub mod cpu;
+mod weights;
+
+pub use weights::Weights;
+
+use minic_compiler::schedule::Schedule;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceError {
+    #[error("{what} `{name}` is not bound")]
+    Unbound { what: &'static str, name: String },
+    #[error("{what} `{name}` has {found} elements, the schedule reads {expected}")]
+    Length { what: &'static str, name: String, found: usize, expected: usize },
+    #[error("operation `{0}` has no kernel on this device")]
+    NoKernel(&'static str),
+}
+
+/// What one run is given: one sample.
+#[derive(Clone, Default)]
+pub struct Bindings<'a> {
+    pub tokens: &'a [u32],
+    pub inputs: BTreeMap<&'a str, &'a [f32]>,
+}
+
+/// A result of a run, row-major.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Output {
+    F32(Vec<f32>),
+    F64(Vec<f64>),
+}
+
+impl Output {
+    /// f64 results; empty for an f32 one.
+    pub fn f64(&self) -> &[f64] {
+        match self {
+            Output::F64(data) => data,
+            Output::F32(_) => &[],
+        }
+    }
+
+    /// f32 results; empty for an f64 one.
+    pub fn f32(&self) -> &[f32] {
+        match self {
+            Output::F32(data) => data,
+            Output::F64(_) => &[],
+        }
+    }
+}
+
+pub type Outputs = BTreeMap<String, Output>;
+
+/// Bytes that a run is planned to hold at its peak.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    pub weights: u64,
+    /// Arena, results and inputs of all lanes.
+    pub lanes: u64,
+    /// What the kernels' worker threads need beside their operands.
+    pub scratch: u64,
+}
+
+impl Memory {
+    pub fn total(self) -> u64 {
+        self.weights + self.lanes + self.scratch
+    }
+}
+
+/// Something that runs schedules.
+pub trait Device: Send + Sync {
+    /// As `--device` names it.
+    fn name(&self) -> &'static str;
+
+    /// Samples that are best kept in flight at once.
+    fn lanes(&self) -> usize;
+
+    fn memory(&self, schedule: &Schedule, lanes: usize) -> Memory;
+
+    /// Binds weights to a schedule; each session is one lane.
+    fn prepare(&self, schedule: Arc<Schedule>, weights: Weights) -> Result<Box<dyn Session>, DeviceError>;
+}
+
+/// One lane: a schedule with its buffers.
+pub trait Session: Send {
+    fn run(&mut self, bindings: &Bindings) -> Result<Outputs, DeviceError>;
+}

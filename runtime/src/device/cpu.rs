@@ -1,0 +1,165 @@
+//! The CPU device: the reference, and the default where there is no GPU. Arithmetic is f32, accumulators f64.
+
+use super::{Bindings, Device, DeviceError, Memory, Output, Outputs, Session, Weights};
+use crate::kernels::{self, Arg, Call, Kernel, Out, View, ViewMut};
+use minic_compiler::schedule::{Home, Leaf, Place, Schedule, Step};
+use std::sync::Arc;
+
+pub struct Cpu;
+
+impl Device for Cpu {
+    fn name(&self) -> &'static str {
+        "cpu"
+    }
+
+    fn lanes(&self) -> usize {
+        rayon::current_num_threads()
+    }
+
+    fn memory(&self, schedule: &Schedule, lanes: usize) -> Memory {
+        let scratch = |step: &Step| {
+            let shapes: Vec<(usize, usize)> = step.operands.iter().map(|p| (p.rows, p.cols)).collect();
+            kernels::scratch_bytes(&step.op, &shapes) as u64
+        };
+        let worker = schedule.steps.iter().map(scratch).max().unwrap_or(0);
+        Memory {
+            weights: schedule.weight_bytes(),
+            lanes: schedule.lane_bytes() * lanes as u64,
+            scratch: worker * rayon::current_num_threads() as u64,
+        }
+    }
+
+    fn prepare(&self, schedule: Arc<Schedule>, weights: Weights) -> Result<Box<dyn Session>, DeviceError> {
+        for (name, &expected) in &schedule.weights {
+            let Some(tensor) = weights.get(name) else {
+                return Err(DeviceError::Unbound { what: "weight", name: name.clone() });
+            };
+            length("weight", name, tensor.len(), expected)?;
+        }
+        let kernels = schedule.steps.iter().map(|s| kernels::find(&s.op).ok_or(DeviceError::NoKernel(s.op.name())));
+        let kernels = kernels.collect::<Result<_, _>>()?;
+        let arena = vec![0.0; schedule.arena];
+        let results = schedule.results.iter().map(|&n| vec![0.0; n]).collect();
+        Ok(Box::new(CpuSession { schedule, weights, kernels, arena, results }))
+    }
+}
+
+struct CpuSession {
+    schedule: Arc<Schedule>,
+    weights: Weights,
+    /// One a step.
+    kernels: Vec<&'static Kernel>,
+    arena: Vec<f32>,
+    results: Vec<Vec<f64>>,
+}
+
+impl Session for CpuSession {
+    fn run(&mut self, bindings: &Bindings) -> Result<Outputs, DeviceError> {
+        let schedule = self.schedule.clone();
+        length("tokens", "tokens", bindings.tokens.len(), schedule.sequence)?;
+        for (name, &expected) in &schedule.inputs {
+            let Some(input) = bindings.inputs.get(name.as_str()) else {
+                return Err(DeviceError::Unbound { what: "input", name: name.clone() });
+            };
+            length("input", name, input.len(), expected)?;
+        }
+        for (index, step) in schedule.steps.iter().enumerate() {
+            self.step(step, self.kernels[index], bindings);
+        }
+        Ok(schedule.outputs.iter().map(|(name, place)| (name.clone(), self.output(place, bindings))).collect())
+    }
+}
+
+impl CpuSession {
+    fn step(&mut self, step: &Step, kernel: &Kernel, bindings: &Bindings) {
+        let in_place = step.op.in_place_operand();
+        if let (Some(position), None) = (in_place, step.in_place) {
+            self.copy(&step.operands[position], &step.out, bindings);
+        }
+        let arena = Base(self.arena.as_mut_ptr());
+        let given = step.operands.iter().enumerate().filter(|(i, _)| Some(*i) != in_place);
+        let args: Vec<Arg> = given.map(|(_, place)| arg(place, &arena, &self.weights, bindings)).collect();
+        let out = match step.out.home {
+            Home::Result(i) => Out::F64(&mut self.results[i]),
+            _ => {
+                // SAFETY: the schedule was verified: `out` lies inside the arena and overlaps no operand but
+                // the one that it works in place on, which is not among `args`.
+                let data = unsafe { arena.slice_mut(&step.out) };
+                Out::F32(ViewMut::new(data, step.out.rows, step.out.cols, step.out.stride))
+            }
+        };
+        (kernel.cpu)(Call { op: &step.op, args: &args, out });
+    }
+
+    /// Puts an operand where the kernel will update it.
+    fn copy(&mut self, from: &Place, to: &Place, bindings: &Bindings) {
+        let arena = Base(self.arena.as_mut_ptr());
+        let Arg::F32(source) = arg(from, &arena, &self.weights, bindings) else { return };
+        // SAFETY: as in `step`: the two places do not overlap.
+        let target = unsafe { arena.slice_mut(to) };
+        for (r, row) in target.chunks_mut(to.stride.max(1)).enumerate().take(to.rows) {
+            row[..to.cols].copy_from_slice(source.row(r));
+        }
+    }
+
+    fn output(&self, place: &Place, bindings: &Bindings) -> Output {
+        if let Home::Result(i) = place.home {
+            return Output::F64(self.results[i].clone());
+        }
+        let data = match &place.home {
+            Home::Arena { at, .. } => &self.arena[*at..],
+            Home::Leaf(leaf) => leaf_data(leaf, &self.weights, bindings),
+            Home::Result(_) => &[],
+        };
+        let rows = (0..place.rows).map(|r| place.offset + r * place.stride);
+        Output::F32(rows.flat_map(|start| data[start..start + place.cols].iter().copied()).collect())
+    }
+}
+
+/// The arena's base, so that one step can read some of its ranges and write another.
+struct Base(*mut f32);
+
+impl Base {
+    fn start(&self, place: &Place) -> *mut f32 {
+        match place.home {
+            // SAFETY: a verified place lies inside the arena.
+            Home::Arena { at, .. } => unsafe { self.0.add(at + place.offset) },
+            _ => self.0,
+        }
+    }
+
+    /// SAFETY: `place` is a verified arena place that nothing writes while the slice lives.
+    unsafe fn slice<'a>(&self, place: &Place) -> &'a [f32] {
+        unsafe { std::slice::from_raw_parts(self.start(place), place.span()) }
+    }
+
+    /// SAFETY: `place` is a verified arena place that nothing else reads or writes while the slice lives.
+    unsafe fn slice_mut<'a>(&self, place: &Place) -> &'a mut [f32] {
+        unsafe { std::slice::from_raw_parts_mut(self.start(place), place.span()) }
+    }
+}
+
+fn arg<'a>(place: &Place, arena: &Base, weights: &'a Weights, bindings: &'a Bindings) -> Arg<'a> {
+    let data = match &place.home {
+        Home::Leaf(Leaf::Tokens) => return Arg::U32(bindings.tokens),
+        Home::Leaf(leaf) => &leaf_data(leaf, weights, bindings)[place.offset..],
+        // SAFETY: the schedule was verified: the step writes no operand that it reads.
+        _ => unsafe { arena.slice(place) },
+    };
+    Arg::F32(View::new(data, place.rows, place.cols, place.stride))
+}
+
+fn leaf_data<'a>(leaf: &Leaf, weights: &'a Weights, bindings: &'a Bindings) -> &'a [f32] {
+    match leaf {
+        Leaf::Weight(name) => weights.get(name).unwrap_or(&[]),
+        Leaf::Input(name) => bindings.inputs.get(name.as_str()).copied().unwrap_or(&[]),
+        Leaf::Tokens => &[],
+    }
+}
+
+fn length(what: &'static str, name: &str, found: usize, expected: usize) -> Result<(), DeviceError> {
+    if found == expected {
+        return Ok(());
+    }
+    Err(DeviceError::Length { what, name: name.into(), found, expected })
+}

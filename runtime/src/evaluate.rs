@@ -1,0 +1,131 @@
+//! Loss, perplexity, top-1 accuracy and divergence over samples.
+//!
+//! Each sample's sums are f64 and are added in a fixed binary tree over the sample index, so that figures are
+//! the same bits for any number of threads.
+
+use crate::device::{Device, Output};
+use crate::samples::Runner;
+use crate::source::{self, WeightSource};
+use crate::tree::Tree;
+use crate::run::RunError;
+use minic_compiler::forward::{self, output};
+use minic_compiler::schedule;
+use serde::{Deserialize, Serialize};
+use std::ops::ControlFlow;
+
+/// Figures of one model on one set of samples.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Figures {
+    /// Mean over all predicted positions, nats per token.
+    pub loss: f64,
+    pub perplexity: f64,
+    /// Share of predicted positions whose most likely token is the right one.
+    pub top1: f64,
+    /// KL(teacher || model), mean over all positions, nats per token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kl: Option<f64>,
+    /// Predicted positions.
+    pub tokens: u64,
+}
+
+/// Sums over positions, in the tree's partials.
+#[derive(Clone, Copy, Default)]
+struct Sums {
+    nll: f64,
+    hits: f64,
+    predicted: u64,
+    kl: f64,
+    positions: u64,
+}
+
+impl Sums {
+    fn of(loss: &Output, divergence: Option<&Output>) -> Sums {
+        let mut sums = Sums::default();
+        for row in loss.f64().chunks_exact(2) {
+            sums.nll += row[0];
+            sums.hits += row[1];
+            sums.predicted += 1;
+        }
+        for row in divergence.map_or(&[][..], Output::f64).chunks_exact(2) {
+            sums.kl += row[0];
+            sums.positions += 1;
+        }
+        sums
+    }
+
+    fn add(&mut self, other: Sums) {
+        self.nll += other.nll;
+        self.hits += other.hits;
+        self.predicted += other.predicted;
+        self.kl += other.kl;
+        self.positions += other.positions;
+    }
+
+    fn figures(self) -> Figures {
+        let loss = self.nll / self.predicted as f64;
+        Figures {
+            loss,
+            perplexity: loss.exp(),
+            top1: self.hits / self.predicted as f64,
+            kl: (self.positions > 0).then(|| self.kl / self.positions as f64),
+            tokens: self.predicted,
+        }
+    }
+}
+
+/// Gathers the figures of a run sample by sample.
+#[derive(Default)]
+pub struct Meter {
+    tree: Tree<Sums>,
+}
+
+impl Meter {
+    pub fn push(&mut self, loss: &Output, divergence: Option<&Output>) {
+        self.tree.push(Sums::of(loss, divergence), Sums::add);
+    }
+
+    /// `None` before the first sample.
+    pub fn figures(self) -> Option<Figures> {
+        self.tree.finish(Sums::add).map(Sums::figures)
+    }
+}
+
+/// One model beside another, by name.
+pub use minic_compiler::forward::Comparison;
+
+/// The figures of each model, in the order given; `kl` where a comparison asks for it. Every model is run
+/// once over `samples`, which are of equal length. `tick` is called after every sample.
+pub fn evaluate(
+    device: &dyn Device,
+    models: &[(&str, &WeightSource)],
+    comparisons: &[Comparison],
+    samples: &[&[u32]],
+    mut tick: impl FnMut(usize),
+) -> Result<Vec<Figures>, RunError> {
+    let sequence = samples.first().map_or(0, |s| s.len());
+    let descs: Vec<_> = models.iter().map(|(name, source)| (*name, source.desc())).collect();
+    let graph = forward::evaluation(&descs, comparisons, sequence)?;
+    let schedule = schedule::schedule(&graph)?;
+    let weights = source::bind_scoped(&schedule, models)?;
+    let against = |name: &str| comparisons.iter().find(|c| c.model == name).and_then(|c| c.against);
+    let names: Vec<(String, Option<String>)> = models
+        .iter()
+        .map(|(name, _)| (output::loss(name), against(name).map(|a| output::divergence(name, a))))
+        .collect();
+    let mut meters: Vec<Meter> = models.iter().map(|_| Meter::default()).collect();
+    Runner::new(device, schedule, weights, samples.len())?.all(samples, |index, outputs| {
+        for (meter, (loss, divergence)) in meters.iter_mut().zip(&names) {
+            if let Some(loss) = outputs.get(loss) {
+                meter.push(loss, divergence.as_ref().and_then(|d| outputs.get(d)));
+            }
+        }
+        tick(index + 1);
+        ControlFlow::Continue(())
+    })?;
+    let figures = meters.into_iter().map(|meter| meter.figures().ok_or(RunError::NoSamples));
+    let figures: Vec<Figures> = figures.collect::<Result<_, _>>()?;
+    match figures.iter().zip(models).find(|(f, _)| !f.loss.is_finite()) {
+        Some((_, (name, _))) => Err(RunError::NotFinite { what: format!("the loss of `{name}`") }),
+        None => Ok(figures),
+    }
+}

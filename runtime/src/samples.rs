@@ -1,0 +1,70 @@
+//! Running a schedule over samples, several side by side, with results handed on in the samples' order.
+
+use crate::device::{Bindings, Device, DeviceError, Outputs, Session, Weights};
+use minic_compiler::schedule::Schedule;
+use rayon::prelude::*;
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+/// Samples that are run on one device with one schedule.
+pub struct Runner {
+    sessions: Vec<Box<dyn Session>>,
+    /// Constant inputs, such as masks.
+    inputs: BTreeMap<String, Vec<f32>>,
+}
+
+impl Runner {
+    /// As many lanes as the device likes, but no more than there are samples.
+    pub fn new(
+        device: &dyn Device,
+        schedule: Schedule,
+        weights: Weights,
+        samples: usize,
+    ) -> Result<Runner, DeviceError> {
+        let lanes = device.lanes().clamp(1, samples.max(1));
+        let schedule = Arc::new(schedule);
+        let sessions = (0..lanes).map(|_| device.prepare(schedule.clone(), weights.clone()));
+        Ok(Runner { sessions: sessions.collect::<Result<_, _>>()?, inputs: BTreeMap::new() })
+    }
+
+    pub fn with_inputs(mut self, inputs: BTreeMap<String, Vec<f32>>) -> Runner {
+        self.inputs = inputs;
+        self
+    }
+
+    pub fn set_input(&mut self, name: &str, data: Vec<f32>) {
+        self.inputs.insert(name.into(), data);
+    }
+
+    /// One sample.
+    pub fn once(&mut self, tokens: &[u32]) -> Result<Outputs, DeviceError> {
+        let inputs = self.inputs.iter().map(|(name, data)| (name.as_str(), data.as_slice())).collect();
+        self.sessions[0].run(&Bindings { tokens, inputs })
+    }
+
+    /// Every sample; `each` sees the results in the samples' order, whatever ran first.
+    pub fn all(
+        &mut self,
+        samples: &[&[u32]],
+        mut each: impl FnMut(usize, Outputs) -> ControlFlow<()>,
+    ) -> Result<(), DeviceError> {
+        let inputs: BTreeMap<&str, &[f32]> =
+            self.inputs.iter().map(|(name, data)| (name.as_str(), data.as_slice())).collect();
+        let mut index = 0;
+        for chunk in samples.chunks(self.sessions.len()) {
+            let run = |(session, tokens): (&mut Box<dyn Session>, &&[u32])| {
+                session.run(&Bindings { tokens, inputs: inputs.clone() })
+            };
+            let results: Vec<Result<Outputs, DeviceError>> =
+                self.sessions.par_iter_mut().zip(chunk.par_iter()).map(run).collect();
+            for result in results {
+                if each(index, result?).is_break() {
+                    return Ok(());
+                }
+                index += 1;
+            }
+        }
+        Ok(())
+    }
+}

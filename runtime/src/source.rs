@@ -1,0 +1,170 @@
+//! A weight source: a checkpoint and an ordered list of transforms, read tensor by tensor.
+//!
+//! Candidates, staged cuts and exports are all weight sources; nothing is changed in place.
+
+mod gather;
+
+use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::convert;
+use crate::device::Weights;
+use minic_compiler::schedule::Schedule;
+use minic_compiler::cut::{CutError, CutPlan};
+use minic_compiler::model::{DType, ModelDesc, Weight};
+use crate::error::Kind;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    #[error("the cut does not fit its model: {0}")]
+    Cut(#[from] CutError),
+    #[error("no weight `{0}`")]
+    Unknown(String),
+    #[error("{}: weight `{name}` holds {value} at element {index}", folder.display())]
+    NotFinite { folder: PathBuf, name: String, index: usize, value: f32 },
+}
+
+impl SourceError {
+    pub fn kind(&self) -> Kind {
+        match self {
+            SourceError::Checkpoint(e) => e.kind(),
+            SourceError::NotFinite { .. } => Kind::Input,
+            SourceError::Cut(_) | SourceError::Unknown(_) => Kind::Proof,
+        }
+    }
+}
+
+/// A model's weights, made when they are read.
+#[derive(Clone)]
+pub struct WeightSource {
+    base: Arc<Checkpoint>,
+    desc: ModelDesc,
+    transforms: Vec<Arc<Transform>>,
+}
+
+/// One step from a model to the next.
+enum Transform {
+    Cut {
+        plan: CutPlan,
+        /// The model before, and its weight table.
+        from: ModelDesc,
+        /// Name after the cut -> the weight before it.
+        before: BTreeMap<String, Weight>,
+    },
+}
+
+/// A tensor in the bytes of its checkpoint's dtype.
+pub struct Tensor {
+    pub dtype: DType,
+    pub shape: Vec<usize>,
+    pub bytes: Vec<u8>,
+}
+
+impl WeightSource {
+    pub fn new(base: Arc<Checkpoint>) -> WeightSource {
+        WeightSource { desc: base.desc().clone(), base, transforms: Vec::new() }
+    }
+
+    /// The same weights under another description, e.g. another floor of dt.
+    pub fn with_desc(mut self, desc: ModelDesc) -> WeightSource {
+        self.desc = desc;
+        self
+    }
+
+    pub fn desc(&self) -> &ModelDesc {
+        &self.desc
+    }
+
+    pub fn base(&self) -> &Arc<Checkpoint> {
+        &self.base
+    }
+
+    /// The model that keeps what `plan` keeps: unchanged weights, gathered along named dimensions.
+    pub fn cut(&self, plan: CutPlan) -> Result<WeightSource, SourceError> {
+        plan.verify(&self.desc)?;
+        let desc = self.desc.resized(&plan.sizes(&self.desc), &plan.layers);
+        let before = before(&self.desc, &desc, &plan);
+        let mut transforms = self.transforms.clone();
+        transforms.push(Arc::new(Transform::Cut { plan, from: self.desc.clone(), before }));
+        Ok(WeightSource { base: self.base.clone(), desc, transforms })
+    }
+
+    /// The cuts, the first one first, each in the numbering of the model before it.
+    pub fn cuts(&self) -> impl Iterator<Item = (&CutPlan, &ModelDesc)> {
+        self.transforms.iter().map(|t| match t.as_ref() {
+            Transform::Cut { plan, from, .. } => (plan, from),
+        })
+    }
+
+    pub fn read(&self, name: &str) -> Result<Tensor, SourceError> {
+        self.read_after(self.transforms.len(), name)
+    }
+
+    pub fn read_f32(&self, name: &str) -> Result<Vec<f32>, SourceError> {
+        let tensor = self.read(name)?;
+        let mut values = Vec::with_capacity(tensor.bytes.len() / tensor.dtype.bytes());
+        convert::decode(tensor.dtype, &tensor.bytes, &mut values);
+        match values.iter().position(|v| !v.is_finite()) {
+            None => Ok(values),
+            Some(index) => {
+                let folder = self.base.folder().to_path_buf();
+                Err(SourceError::NotFinite { folder, name: name.into(), index, value: values[index] })
+            }
+        }
+    }
+
+    /// A tensor after the first `n` transforms.
+    fn read_after(&self, n: usize, name: &str) -> Result<Tensor, SourceError> {
+        let Some(last) = n.checked_sub(1) else {
+            let (dtype, shape) = (self.base.dtype(name)?, self.base.shape(name)?.to_vec());
+            let mut bytes = Vec::new();
+            self.base.read_bytes(name, &mut bytes)?;
+            return Ok(Tensor { dtype, shape, bytes });
+        };
+        match self.transforms[last].as_ref() {
+            Transform::Cut { plan, before, .. } => {
+                let weight = before.get(name).ok_or_else(|| SourceError::Unknown(name.into()))?;
+                let whole = self.read_after(last, &weight.name)?;
+                Ok(gather::gather(&whole, weight, plan))
+            }
+        }
+    }
+}
+
+/// Which weight of `from` each weight of `to` is made of: the same line of its layer's table.
+fn before(from: &ModelDesc, to: &ModelDesc, plan: &CutPlan) -> BTreeMap<String, Weight> {
+    let mut by_layer: BTreeMap<Option<usize>, Vec<Weight>> = BTreeMap::new();
+    for weight in from.weights() {
+        by_layer.entry(weight.layer).or_default().push(weight);
+    }
+    let mut position: BTreeMap<Option<usize>, usize> = BTreeMap::new();
+    let mut out = BTreeMap::new();
+    for weight in to.weights() {
+        let index = position.entry(weight.layer).or_default();
+        let layer = weight.layer.and_then(|l| plan.layers.get(l).copied());
+        if let Some(source) = by_layer.get(&layer).and_then(|table| table.get(*index)) {
+            out.insert(weight.name, source.clone());
+        }
+        *index += 1;
+    }
+    out
+}
+
+/// The weights that a schedule reads of one model, in f32.
+pub fn bind(schedule: &Schedule, model: &WeightSource) -> Result<Weights, SourceError> {
+    Weights::load(schedule.weights.keys().cloned(), |name| model.read_f32(name))
+}
+
+/// The weights that a schedule of several models reads: `half/lm_head.weight` of model `half`.
+pub fn bind_scoped(schedule: &Schedule, models: &[(&str, &WeightSource)]) -> Result<Weights, SourceError> {
+    Weights::load(schedule.weights.keys().cloned(), |name| {
+        let (model, weight) = name.split_once('/').unwrap_or(("", name));
+        match models.iter().find(|(n, _)| *n == model) {
+            Some((_, source)) => source.read_f32(weight),
+            None => Err(SourceError::Unknown(name.into())),
+        }
+    })
+}
