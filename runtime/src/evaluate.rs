@@ -4,10 +4,10 @@
 //! the same bits for any number of threads.
 
 use crate::device::{Device, Output};
+use crate::run::RunError;
 use crate::samples::Runner;
 use crate::source::{self, WeightSource};
 use crate::tree::Tree;
-use crate::run::RunError;
 use minic_compiler::forward::{self, output};
 use minic_compiler::schedule;
 use serde::{Deserialize, Serialize};

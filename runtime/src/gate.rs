@@ -238,14 +238,21 @@ fn tokens(sample: u64, vocab: u64) -> Vec<u32> {
 /// Proves a written folder against its source: config.json describes the planned model, the files hold its
 /// weight table and nothing else (both checked by opening it), the counts agree, and every tensor is, bit for
 /// bit, the source's tensor rounded to `dtype`.
-pub fn prove_folder(folder: &Path, source: &WeightSource, dtype: Option<DType>) -> Result<FolderProof, GateError> {
+pub fn prove_folder(
+    folder: &Path,
+    source: &WeightSource,
+    dtype: Option<DType>,
+) -> Result<FolderProof, GateError> {
     let made = Checkpoint::open(folder).map_err(GateError::Folder)?;
     same_model(folder, made.desc(), source.desc())?;
     let planned = source.desc().params();
     let mut params = 0;
     let table = made.desc().weights();
-    let sources: BTreeMap<String, String> =
-        table.iter().zip(source.desc().weights()).map(|(made, planned)| (made.name.clone(), planned.name)).collect();
+    let sources: BTreeMap<String, String> = table
+        .iter()
+        .zip(source.desc().weights())
+        .map(|(made, planned)| (made.name.clone(), planned.name))
+        .collect();
     for weight in &table {
         let tensor = source.read(&sources[&weight.name])?;
         let dtype = dtype.unwrap_or(tensor.dtype);

@@ -36,7 +36,8 @@ impl Device for Cpu {
             };
             length("weight", name, tensor.len(), expected)?;
         }
-        let kernels = schedule.steps.iter().map(|s| kernels::find(&s.op).ok_or(DeviceError::NoKernel(s.op.name())));
+        let kernels =
+            schedule.steps.iter().map(|s| kernels::find(&s.op).ok_or(DeviceError::NoKernel(s.op.name())));
         let kernels = kernels.collect::<Result<_, _>>()?;
         let arena = vec![0.0; schedule.arena];
         let results = schedule.results.iter().map(|&n| vec![0.0; n]).collect();
@@ -66,7 +67,11 @@ impl Session for CpuSession {
         for (index, step) in schedule.steps.iter().enumerate() {
             self.step(step, self.kernels[index], bindings);
         }
-        Ok(schedule.outputs.iter().map(|(name, place)| (name.clone(), self.output(place, bindings))).collect())
+        Ok(schedule
+            .outputs
+            .iter()
+            .map(|(name, place)| (name.clone(), self.output(place, bindings)))
+            .collect())
     }
 }
 
