@@ -1,0 +1,217 @@
+//! The text of a plan: one line a stage, `half.cut <- model parent, scores half.score.hidden_size: cut
+//! hidden_size = 128`, in the order of the run. `-> half` at the end names the models that it completes.
+
+use super::{Calibrate, Cut, Data, Evaluation, Export, Plan, Score, Search, Source, Stage, Training};
+use crate::hir::{self, LayerMetric, Quantity, RepairKind};
+use crate::metrics::LAYER_METRICS;
+use crate::model::LayerKind;
+use petgraph::graph::NodeIndex;
+use std::fmt;
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        for id in self.order() {
+            let node = self.node(id);
+            f.write_str(&node.name)?;
+            if !node.aliases.is_empty() {
+                write!(f, " (also {})", node.aliases.join(", "))?;
+            }
+            let inputs = self.input_list(id);
+            if !inputs.is_empty() {
+                write!(f, " <- {inputs}")?;
+            }
+            write!(f, ": {}", node.stage)?;
+            if !node.makes.is_empty() {
+                write!(f, " -> {}", node.makes.join(", "))?;
+            }
+            writeln!(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl Plan {
+    fn input_list(&self, id: NodeIndex) -> String {
+        let one = |(from, value): &(NodeIndex, super::Value)| format!("{} {}", value.name(), self.node(*from).name);
+        self.inputs(id).iter().map(one).collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// A stage in one line, its kind first.
+pub(super) fn stage(stage: &Stage) -> String {
+    let detail = detail(stage);
+    if detail.is_empty() { stage.name().to_string() } else { format!("{} {detail}", stage.name()) }
+}
+
+/// What the kind of the stage does not say.
+pub(super) fn detail(stage: &Stage) -> String {
+    match stage {
+        Stage::Load(Source::Checkpoint { path, dt_floor }) => {
+            let floor = dt_floor.map(|v| format!(", dt_floor {v}")).unwrap_or_default();
+            format!("{path:?}{floor}")
+        }
+        Stage::Load(Source::Data(data)) => self::data(data),
+        Stage::Calibrate(wanted) => calibrate(wanted),
+        Stage::Score(score) => self::score(score),
+        Stage::Rotate => "the residual stream".into(),
+        Stage::Cut(cut) => self::cut(cut),
+        Stage::Repair(repairs) => repairs.iter().map(repair).collect::<Vec<_>>().join(", "),
+        Stage::Search(search) => self::search(search),
+        Stage::Train(training) | Stage::Distill(training) => self::training(training),
+        Stage::Evaluate(evaluations) => evaluations.iter().map(evaluation).collect::<Vec<_>>().join("; "),
+        Stage::Export(export) => self::export(export),
+        Stage::Report => String::new(),
+    }
+}
+
+fn data(data: &Data) -> String {
+    let source = |s: &hir::Source| {
+        let weight = if s.weight == 1.0 { String::new() } else { format!("{}% ", s.weight * 100.0) };
+        format!("{weight}{:?}", s.files)
+    };
+    let mut text = data.mix.iter().map(source).collect::<Vec<_>>().join(" + ");
+    text += &format!(", sequence {}", data.sequence);
+    if let Some(samples) = data.samples {
+        text += &format!(", {samples} samples");
+    }
+    text += &format!(", seed {}", data.seed);
+    if data.epochs != 1.0 {
+        text += &format!(", {} epochs", data.epochs);
+    }
+    if let Some(field) = &data.field {
+        text += &format!(", field {field:?}");
+    }
+    if let Some(tokenizer) = &data.tokenizer {
+        text += &format!(", tokenizer {tokenizer:?}");
+    }
+    text
+}
+
+fn calibrate(wanted: &Calibrate) -> String {
+    let mut parts: Vec<String> =
+        wanted.requests.iter().map(|r| format!("{} at {}", r.metric, r.tap.name)).collect();
+    parts.extend(wanted.layers.iter().map(|m| format!("layers by {}", layer_metric(*m))));
+    if wanted.covariance {
+        parts.push("covariance of the stream".into());
+    }
+    parts.extend(wanted.evaluations.iter().map(evaluation));
+    parts.join("; ")
+}
+
+fn score(score: &Score) -> String {
+    let tap = score.tap.map(|t| format!(" at {}", t.name)).unwrap_or_default();
+    format!("{} by {}{tap}", score.axis.name, scored_by(&score.score))
+}
+
+/// As the recipe writes it: `reverse(activation)`.
+pub fn scored_by(score: &hir::Score) -> String {
+    match score {
+        hir::Score::Metric(name) => name.clone(),
+        hir::Score::Layer(metric) => layer_metric(*metric).to_string(),
+        hir::Score::Iterative(metric) => format!("iterative({})", layer_metric(*metric)),
+        hir::Score::Random { seed } => format!("random(seed = {seed})"),
+        hir::Score::Reverse(inner) => format!("reverse({})", scored_by(inner)),
+        hir::Score::Pca => "pca".into(),
+    }
+}
+
+fn layer_metric(metric: LayerMetric) -> &'static str {
+    LAYER_METRICS.iter().find(|m| m.metric == metric).map_or("", |m| m.name)
+}
+
+fn cut(cut: &Cut) -> String {
+    let mut parts: Vec<String> = cut
+        .axes
+        .iter()
+        .map(|a| {
+            let leading = if a.leading { " leading directions" } else { "" };
+            format!("{} = {}{leading}", a.axis.name, a.size)
+        })
+        .collect();
+    let c = &cut.constraints;
+    if c.channels_per_head {
+        parts.push("channels per head".into());
+    }
+    if c.heads_before_channels {
+        parts.push("heads before channels".into());
+    }
+    parts.extend(c.keep.iter().map(|(kind, n): (&LayerKind, _)| format!("keep {} {n}", kind.name())));
+    if !c.protect.is_empty() {
+        parts.push(format!("protect layers {:?}", c.protect));
+    }
+    parts.join(", ")
+}
+
+fn repair(repair: &RepairKind) -> String {
+    match repair {
+        RepairKind::Norms { power: Some(power) } => format!("norms by (old/new)^{power}"),
+        RepairKind::Norms { power: None } => "norms fitted".into(),
+        RepairKind::LeastSquares { damping, sequential } => {
+            let how = if *sequential { ", sequential" } else { "" };
+            format!("outputs by least squares, damping {damping}{how}")
+        }
+    }
+}
+
+fn search(search: &Search) -> String {
+    let axes = search.space.axes.iter().map(|a| format!("{} of {}", a.values.len(), a.axis.name));
+    let mut text = axes.collect::<Vec<_>>().join(" x ");
+    for require in &search.search.require {
+        text += &format!("; require {} <= {} <= {}", require.lo, quantity(&require.quantity), require.hi);
+    }
+    for rung in &search.search.rungs {
+        text += &format!("; rank by {}", quantity(&rung.by));
+        text += if rung.descending { " descending" } else { "" };
+        text += &rung.on.as_ref().map(|d| format!(" on {d}")).unwrap_or_default();
+        text += &rung.after.as_ref().map(|s| format!(" after {s}")).unwrap_or_default();
+        text += &rung.tokens.map(|n| format!(" for {n} tokens")).unwrap_or_default();
+        text += &format!(" keep {}", rung.keep);
+    }
+    if let Some(tie) = &search.search.tie {
+        text += &format!("; ties within {} by {}", tie.within, quantity(&tie.by));
+    }
+    text
+}
+
+fn quantity(quantity: &Quantity) -> String {
+    match quantity {
+        Quantity::Params => "params".into(),
+        Quantity::ActiveParams => "active_params".into(),
+        Quantity::Flops { sequence } => format!("flops(sequence = {sequence})"),
+        Quantity::Memory { batch, sequence } => format!("memory(batch = {batch}, sequence = {sequence})"),
+        Quantity::Throughput { input, output } => format!("throughput(input = {input}, output = {output})"),
+        Quantity::Measured(measure) => measure.name().into(),
+    }
+}
+
+fn training(training: &Training) -> String {
+    let phases = training.schedule.phases.iter();
+    let tokens: u64 = phases.clone().map(|p| p.tokens).sum();
+    format!(
+        "on {} by {}: {tokens} tokens in {}",
+        training.data,
+        training.schedule_name,
+        count(phases.len(), "phase")
+    )
+}
+
+fn count(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
+
+fn evaluation(evaluation: &Evaluation) -> String {
+    let against = evaluation.against.as_ref().map(|a| format!(" against {a}")).unwrap_or_default();
+    let measures: Vec<&str> = evaluation.measures.iter().map(|m| m.name()).collect();
+    format!("{}{against} on {}: {}", evaluation.model, evaluation.data, measures.join(", "))
+}
+
+fn export(export: &Export) -> String {
+    let mut text = format!("{:?}", export.to);
+    if let Some(dtype) = export.dtype {
+        text += &format!(", {}", dtype.recipe_name());
+    }
+    if let Some(shard) = export.shard {
+        text += &format!(", shards of {shard} bytes");
+    }
+    text
+}
