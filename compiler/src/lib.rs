@@ -5,14 +5,18 @@
 #![allow(dead_code)]
 pub mod axes;
 pub mod config;
+pub mod cost;
 pub mod cut;
 pub mod dim;
 pub mod families;
 pub mod forward;
 pub mod graph;
 pub mod hir;
+pub mod lower;
 pub mod metrics;
 pub mod model;
 pub mod names;
 pub mod nn;
+pub mod passes;
+pub mod plan;
 pub mod schedule;

@@ -14,7 +14,8 @@ use std::collections::BTreeMap;
 
 /// The whole recipe as a plan, before any pass.
 pub fn lower(recipe: &Recipe) -> Plan {
-    let mut lowering = Lowering { recipe, plan: Plan::default(), models: BTreeMap::new(), prunes: BTreeMap::new() };
+    let mut lowering =
+        Lowering { recipe, plan: Plan::default(), models: BTreeMap::new(), prunes: BTreeMap::new() };
     for name in recipe.models.keys().chain(recipe.prunes.keys()) {
         lowering.model(name);
     }
@@ -37,7 +38,13 @@ struct Lowering<'a> {
 }
 
 impl Lowering<'_> {
-    fn add(&mut self, name: String, stage: Stage, span: Span, inputs: &[(Option<NodeIndex>, Value)]) -> NodeIndex {
+    fn add(
+        &mut self,
+        name: String,
+        stage: Stage,
+        span: Span,
+        inputs: &[(Option<NodeIndex>, Value)],
+    ) -> NodeIndex {
         let id = self.plan.add(PlanNode::new(name, stage, span));
         for (from, value) in inputs {
             if let Some(from) = from {
@@ -144,7 +151,9 @@ impl Lowering<'_> {
     ) -> NodeIndex {
         let mut inputs = vec![(parent, Value::Model)];
         match score.needs() {
-            Needs::Request(_) | Needs::Layer(_) | Needs::Covariance => inputs.push((partials, Value::Partials)),
+            Needs::Request(_) | Needs::Layer(_) | Needs::Covariance => {
+                inputs.push((partials, Value::Partials))
+            }
             Needs::Iterative(_) => inputs.push((samples, Value::Samples)),
             Needs::Nothing => {}
         }

@@ -16,7 +16,8 @@ pub struct Pass {
 }
 
 /// In the order in which they run. To add a pass: its file, its `mod` line, and its line here.
-pub const PASSES: &[Pass] = &[dead::PASS, merge::PASS, fuse_calibrations::PASS, fuse_evaluations::PASS, merge::PASS];
+pub const PASSES: &[Pass] =
+    &[dead::PASS, merge::PASS, fuse_calibrations::PASS, fuse_evaluations::PASS, merge::PASS];
 
 /// All passes, the plan verified before the first and after each. An error is a bug of the pass named last.
 pub fn run(plan: &Plan) -> Result<Plan, (&'static str, VerifyError)> {
@@ -28,3 +29,6 @@ pub fn run(plan: &Plan) -> Result<Plan, (&'static str, VerifyError)> {
     }
     Ok(plan)
 }
+
+#[cfg(test)]
+mod tests;

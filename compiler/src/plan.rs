@@ -5,6 +5,8 @@
 //! cut, and what a search finds, are known only at run time: such a step stays one stage.
 
 mod dot;
+#[cfg(test)]
+pub(crate) mod fixture;
 mod json;
 mod mermaid;
 mod shapes;
@@ -16,6 +18,7 @@ pub use shapes::{Bounds, Shape, Shapes, Variant};
 pub use verify::VerifyError;
 
 use crate::axes::{Axis, Tap};
+use crate::forward::Gather;
 use crate::hir::{self, LayerMetric, Measure, RepairKind};
 use crate::metrics::Program;
 use crate::model::DType;
@@ -155,6 +158,15 @@ pub struct Calibrate {
 impl Calibrate {
     pub fn is_empty(&self) -> bool {
         self.requests.is_empty() && self.layers.is_empty() && !self.covariance && self.evaluations.is_empty()
+    }
+
+    /// As the builder of the calibration's graph takes it.
+    pub fn gather(&self) -> Gather {
+        Gather {
+            metrics: self.requests.iter().map(|r| (r.tap.name, r.program.clone())).collect(),
+            layers: self.layers.clone(),
+            loss: !self.evaluations.is_empty(),
+        }
     }
 
     /// Some of it is computed by leaving out one layer at a time: `kld` and `mse`, not `cosine`.
@@ -349,7 +361,9 @@ impl Stage {
             | Stage::Evaluate(_)
             | Stage::Export(_)
             | Stage::Report => true,
-            Stage::Rotate | Stage::Repair(_) | Stage::Search(_) | Stage::Train(_) | Stage::Distill(_) => false,
+            Stage::Rotate | Stage::Repair(_) | Stage::Search(_) | Stage::Train(_) | Stage::Distill(_) => {
+                false
+            }
         }
     }
 
@@ -515,3 +529,8 @@ impl fmt::Display for Stage {
         f.write_str(&text::stage(self))
     }
 }
+
+#[cfg(test)]
+mod shapes_tests;
+#[cfg(test)]
+mod tests;

@@ -4,8 +4,11 @@ use super::Pass;
 use crate::plan::{Plan, Stage, Value};
 use petgraph::graph::NodeIndex;
 
-pub const PASS: Pass =
-    Pass { name: "fuse_calibrations", doc: "gather all metrics of one model on one data set in one pass", run };
+pub const PASS: Pass = Pass {
+    name: "fuse_calibrations",
+    doc: "gather all metrics of one model on one data set in one pass",
+    run,
+};
 
 fn run(plan: &Plan) -> Plan {
     let mut plan = plan.clone();

@@ -12,8 +12,11 @@ use crate::plan::{Plan, Stage, Value};
 use petgraph::graph::NodeIndex;
 use std::collections::BTreeSet;
 
-pub const PASS: Pass =
-    Pass { name: "fuse_evaluations", doc: "evaluate beside calibrations, and students of one teacher together", run };
+pub const PASS: Pass = Pass {
+    name: "fuse_evaluations",
+    doc: "evaluate beside calibrations, and students of one teacher together",
+    run,
+};
 
 fn run(plan: &Plan) -> Plan {
     let plan = join_calibrations(plan);
@@ -42,7 +45,9 @@ fn join_calibrations(plan: &Plan) -> Plan {
                 && plan.source(*other, Value::Model) == Some(*model)
                 && plan.source(*other, Value::Samples) == samples
         };
-        let Some(calibration) = plan.graph.node_indices().find(calibrates).filter(|_| alone) else { continue };
+        let Some(calibration) = plan.graph.node_indices().find(calibrates).filter(|_| alone) else {
+            continue;
+        };
         if let Stage::Calibrate(wanted) = &mut plan.graph[calibration].stage {
             wanted.evaluations.extend(evaluations);
         }

@@ -32,7 +32,8 @@ impl fmt::Display for Plan {
 
 impl Plan {
     fn input_list(&self, id: NodeIndex) -> String {
-        let one = |(from, value): &(NodeIndex, super::Value)| format!("{} {}", value.name(), self.node(*from).name);
+        let one =
+            |(from, value): &(NodeIndex, super::Value)| format!("{} {}", value.name(), self.node(*from).name);
         self.inputs(id).iter().map(one).collect::<Vec<_>>().join(", ")
     }
 }
@@ -124,7 +125,7 @@ fn cut(cut: &Cut) -> String {
         .axes
         .iter()
         .map(|a| {
-            let leading = if a.leading { " leading directions" } else { "" };
+            let leading = if a.leading { " (leading directions)" } else { "" };
             format!("{} = {}{leading}", a.axis.name, a.size)
         })
         .collect();

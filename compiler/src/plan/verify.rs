@@ -147,7 +147,8 @@ impl Plan {
         let node = self.node(id);
         ensure(!cut.axes.is_empty(), node, "it cuts no axis")?;
         let scored = |name: &str| {
-            let of = |from: &NodeIndex| matches!(&self.node(*from).stage, Stage::Score(s) if s.axis.name == name);
+            let of =
+                |from: &NodeIndex| matches!(&self.node(*from).stage, Stage::Score(s) if s.axis.name == name);
             self.sources(id, Value::Scores).iter().any(of)
         };
         for axis in &cut.axes {

@@ -1,0 +1,155 @@
+//! What a model costs, by closed formulas of its dimensions alone.
+//!
+//! Dimensions as in [`crate::dim::Dim`]: E hidden, F neurons, I = H x P heads x channels, G x N groups x
+//! states, K convolution taps, V vocabulary. A multiplication and an addition are two operations. Elementwise
+//! work (norms, gates, activation functions, exponentials) is left out: it is linear in the widths and under
+//! one per cent of any model of use.
+
+use crate::dim::Dim;
+use crate::model::{DType, LayerKind, ModelDesc};
+use crate::plan::{Needs, Score, Stage};
+
+/// Bytes of one element of weights, keys, values and convolution windows in a deployment.
+const BF16: u64 = 2;
+/// Bytes of one element of an SSM's state: recurrences in 16 bits drift, so that every engine keeps f32.
+const F32: u64 = 4;
+
+fn s(desc: &ModelDesc, dim: Dim) -> u64 {
+    desc.size(dim) as u64
+}
+
+fn product(factors: &[u64]) -> u64 {
+    factors.iter().fold(1, |a, b| a.saturating_mul(*b))
+}
+
+fn sum(terms: &[u64]) -> u64 {
+    terms.iter().fold(0, |a, b| a.saturating_add(*b))
+}
+
+/// Operations of one block for one token, the mean over the positions of a sequence.
+///
+/// - Mamba2, from equations 5 to 14 of arXiv:2504.11409: in_proj 2 E (2I + 2GN + H), convolution
+///   2 K (I + 2GN), recurrence S = a S + (dt x) B^T and y = C S + D x, 5 I N + 2 I, out_proj 2 I E. Chunked
+///   scans do more to be faster; that is not counted.
+/// - Feed-forward: 4 E F.
+/// - Attention: projections 2 E (2 Hq + 2 Hkv) D, and 4 Hq D for each key that a causal position sees, of
+///   which there are (L + 1) / 2 in the mean.
+pub fn block_flops(desc: &ModelDesc, kind: LayerKind, sequence: usize) -> u64 {
+    let s = |dim| s(desc, dim);
+    let e = s(Dim::HiddenSize);
+    match kind {
+        LayerKind::Mamba => {
+            let heads = s(Dim::MambaNumHeads);
+            let inner = product(&[heads, s(Dim::MambaHeadDim)]);
+            let states = s(Dim::SsmStateSize);
+            let groups = product(&[s(Dim::NGroups), states]);
+            let in_proj = product(&[2, e, sum(&[inner, inner, groups, groups, heads])]);
+            let conv = product(&[2, s(Dim::ConvKernel), sum(&[inner, groups, groups])]);
+            let scan = sum(&[product(&[5, inner, states]), product(&[2, inner])]);
+            sum(&[in_proj, conv, scan, product(&[2, inner, e])])
+        }
+        LayerKind::Mlp => product(&[4, e, s(Dim::FfnHiddenSize)]),
+        LayerKind::Attention => {
+            let width = s(Dim::AttentionHeadDim);
+            let (queries, keys) = (s(Dim::NumAttentionHeads), s(Dim::NumKeyValueHeads));
+            let projections = product(&[4, e, sum(&[queries, keys]), width]);
+            sum(&[projections, product(&[2, queries, width, sequence as u64 + 1])])
+        }
+    }
+}
+
+/// Operations of the head for one token: 2 E V.
+pub fn head_flops(desc: &ModelDesc) -> u64 {
+    product(&[2, s(desc, Dim::HiddenSize), s(desc, Dim::VocabSize)])
+}
+
+/// Operations of the forward pass of one token, the mean over a sequence of this length.
+pub fn flops_per_token(desc: &ModelDesc, sequence: usize) -> u64 {
+    let blocks: Vec<u64> = desc.layers.iter().map(|k| block_flops(desc, *k, sequence)).collect();
+    sum(&[sum(&blocks), head_flops(desc)])
+}
+
+/// What one block remembers of one sequence, in bytes: keys and values 2 Hkv D L in bf16; the SSM's state
+/// H P N in f32 and K columns of the convolution's input in bf16.
+pub fn block_state(desc: &ModelDesc, kind: LayerKind, sequence: usize) -> u64 {
+    let s = |dim| s(desc, dim);
+    match kind {
+        LayerKind::Mamba => {
+            let inner = product(&[s(Dim::MambaNumHeads), s(Dim::MambaHeadDim)]);
+            let groups = product(&[s(Dim::NGroups), s(Dim::SsmStateSize)]);
+            let ssm = product(&[F32, inner, s(Dim::SsmStateSize)]);
+            sum(&[ssm, product(&[BF16, s(Dim::ConvKernel), sum(&[inner, groups, groups])])])
+        }
+        LayerKind::Mlp => 0,
+        LayerKind::Attention => {
+            product(&[BF16, 2, s(Dim::NumKeyValueHeads), s(Dim::AttentionHeadDim), sequence as u64])
+        }
+    }
+}
+
+/// Bytes of a deployment: bf16 weights, and for each of `batch` sequences the KV cache and the SSM and
+/// convolution states.
+pub fn memory(desc: &ModelDesc, batch: usize, sequence: usize) -> u64 {
+    let states: Vec<u64> = desc.layers.iter().map(|k| block_state(desc, *k, sequence)).collect();
+    sum(&[product(&[BF16, desc.params()]), product(&[batch as u64, sum(&states)])])
+}
+
+/// Bytes of the tensors of an export, without the header of about a hundred bytes a tensor.
+pub fn disk(params: u64, dtype: DType) -> u64 {
+    product(&[params, dtype.bytes() as u64])
+}
+
+/// Forward passes over a sample: whole ones, and those that begin at some block.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Passes {
+    pub whole: u64,
+    /// One for every layer that is left out: it begins after that layer, and is half a pass in the mean.
+    pub partial: u64,
+}
+
+/// The forward passes that a stage makes of a parent with `layers` blocks, per sample.
+///
+/// - A calibration makes one, and one more partial one for each layer if a layer metric compares logits.
+/// - `iterative(..)` makes them again after each removal, down to `kept` layers.
+/// - Evaluations make one of each model: `models` in all.
+pub fn passes(stage: &Stage, layers: usize, kept: usize, models: usize) -> Passes {
+    match stage {
+        Stage::Calibrate(wanted) => {
+            Passes { whole: 1, partial: if wanted.leaves_out() { layers as u64 } else { 0 } }
+        }
+        Stage::Score(score) => iterative(score, layers, kept),
+        Stage::Evaluate(_) => Passes { whole: models as u64, partial: 0 },
+        _ => Passes::default(),
+    }
+}
+
+/// With n layers left, one whole pass and, for a metric of the logits, n partial ones, for n from all
+/// layers down to one more than are kept.
+fn iterative(score: &Score, layers: usize, kept: usize) -> Passes {
+    let Needs::Iterative(metric) = score.needs() else { return Passes::default() };
+    let rounds = (kept + 1..=layers).map(|n| n as u64);
+    let whole = rounds.clone().count() as u64;
+    Passes { whole, partial: if crate::plan::leaves_out(metric) { rounds.sum() } else { 0 } }
+}
+
+/// Operations of these passes of one model over one sample. The partial pass that leaves out block i runs
+/// the blocks after it and the head.
+pub fn passes_flops(desc: &ModelDesc, passes: Passes, sequence: usize) -> u64 {
+    let whole = product(&[passes.whole, flops_per_token(desc, sequence), sequence as u64]);
+    let layers = desc.layers.len() as u64;
+    if passes.partial == 0 || layers == 0 {
+        return whole;
+    }
+    let after: Vec<u64> = desc
+        .layers
+        .iter()
+        .enumerate()
+        .map(|(i, kind)| product(&[i as u64, block_flops(desc, *kind, sequence)]))
+        .collect();
+    let all = sum(&[sum(&after), product(&[layers, head_flops(desc)])]);
+    let mean = all as f64 / layers as f64 * passes.partial as f64 * sequence as f64;
+    whole.saturating_add(mean as u64)
+}
+
+#[cfg(test)]
+mod tests;

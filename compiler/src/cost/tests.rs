@@ -1,0 +1,77 @@
+use super::*;
+use crate::hir::{self, LayerMetric};
+use crate::model::{Role, Weight};
+use crate::plan::Calibrate;
+use crate::plan::fixture::{self, axis};
+
+/// Multiplications and additions of all matrices, by way of the weight table: two for each entry.
+fn matrices(desc: &ModelDesc) -> u64 {
+    let outer = |role: Role| matches!(role, Role::Embedding | Role::Norm);
+    let counted = |w: &&Weight| !outer(w.role) && w.shape.len() > 1;
+    let stored: u64 = desc.weights().iter().filter(counted).map(|w| 2 * w.len() as u64).sum();
+    let tied = if desc.tied { head_flops(desc) } else { 0 };
+    stored + tied
+}
+
+/// The closed formulas agree with the weight table, once what has no weight is taken off.
+#[test]
+fn operations_agree_with_the_weight_table() {
+    for name in ["8b", "mamba2", "tiny"] {
+        let desc = fixture::desc(name);
+        let s = |dim| desc.size(dim) as u64;
+        let inner = s(Dim::MambaNumHeads) * s(Dim::MambaHeadDim);
+        let scan = 5 * inner * s(Dim::SsmStateSize) + 2 * inner;
+        let keys = 2 * s(Dim::NumAttentionHeads) * s(Dim::AttentionHeadDim) * (1000 + 1);
+        let count = |kind| desc.layers.iter().filter(|k| **k == kind).count() as u64;
+        let weightless = count(LayerKind::Mamba) * scan + count(LayerKind::Attention) * keys;
+        assert_eq!(flops_per_token(&desc, 1000) - weightless, matrices(&desc), "{name}");
+    }
+}
+
+/// By hand for Nemotron-H 8B: four attention layers with 8 heads of 128, 24 SSMs of 128 x 64 x 128.
+#[test]
+fn memory_of_the_8b_parent() {
+    let desc = fixture::desc("8b");
+    let keys_and_values = 4 * 2 * 8 * 128 * 65536 * 2;
+    let states = 24 * (128 * 64 * 128 * 4 + 4 * (128 * 64 + 2 * 8 * 128) * 2);
+    assert_eq!(memory(&desc, 4, 65536), 2 * 8_100_852_736 + 4 * (keys_and_values + states));
+    assert_eq!(disk(8_100_852_736, DType::BF16), 16_201_705_472);
+    assert_eq!(disk(10, DType::F32), 40);
+}
+
+#[test]
+fn a_calibration_is_one_pass_whatever_it_gathers() {
+    let one = Stage::Calibrate(Calibrate {
+        layers: vec![LayerMetric::Cosine],
+        covariance: true,
+        ..Default::default()
+    });
+    assert_eq!(passes(&one, 52, 52, 1), Passes { whole: 1, partial: 0 });
+    let layers = Stage::Calibrate(Calibrate {
+        layers: vec![LayerMetric::Kld, LayerMetric::Mse],
+        ..Default::default()
+    });
+    assert_eq!(passes(&layers, 52, 48, 1), Passes { whole: 1, partial: 52 });
+}
+
+#[test]
+fn an_iterative_ranking_passes_again_after_every_removal() {
+    let cut = axis("num_layers", &[48], hir::Score::Iterative(LayerMetric::Mse));
+    let score = Score { axis: cut.axis, score: cut.score, program: None, tap: None };
+    assert_eq!(
+        passes(&Stage::Score(score.clone()), 52, 48, 1),
+        Passes { whole: 4, partial: 52 + 51 + 50 + 49 }
+    );
+    let cosine = Score { score: hir::Score::Iterative(LayerMetric::Cosine), ..score };
+    assert_eq!(passes(&Stage::Score(cosine), 52, 48, 1), Passes { whole: 4, partial: 0 });
+}
+
+/// Leaving out each layer in turn costs about half a pass each, the head apart.
+#[test]
+fn partial_passes_run_the_blocks_after_the_one_left_out() {
+    let mut desc = fixture::desc("tiny");
+    desc.layers = vec![LayerKind::Mlp; 5];
+    let block = block_flops(&desc, LayerKind::Mlp, 10);
+    let cost = passes_flops(&desc, Passes { whole: 0, partial: 5 }, 10);
+    assert_eq!(cost, 10 * ((4 + 3 + 2 + 1) * block + 5 * head_flops(&desc)));
+}

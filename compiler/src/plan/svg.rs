@@ -1,0 +1,322 @@
+//! The plan as a drawing: layers from left to right, edges as smooth curves. No dependency.
+//!
+//! The usual three steps (Sugiyama): a stage stands one layer after the last of its inputs; an edge over
+//! several layers gets a waypoint in each; within the layers, the order follows the mean place of the
+//! neighbours, swept to and fro, and so do the heights.
+
+use super::{Plan, Stage, text};
+use petgraph::graph::NodeIndex;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+const LINE: f64 = 15.0;
+const PADDING: f64 = 10.0;
+/// Of one character of the detail and of the name, in the fonts given below.
+const CHARACTER: f64 = 6.3;
+const BOLD_CHARACTER: f64 = 7.6;
+const LAYER_GAP: f64 = 90.0;
+const GAP: f64 = 18.0;
+const MARGIN: f64 = 20.0;
+/// Characters to a line of detail, and lines at most.
+const WRAP: usize = 34;
+const LINES: usize = 4;
+
+/// A stage, or a waypoint of an edge.
+struct Item {
+    stage: Option<NodeIndex>,
+    lines: Vec<String>,
+    width: f64,
+    height: f64,
+    x: f64,
+    /// The middle.
+    y: f64,
+}
+
+/// An edge as the items that it goes through, with what it carries.
+struct Route {
+    through: Vec<usize>,
+    value: &'static str,
+}
+
+struct Drawing {
+    items: Vec<Item>,
+    /// Items from top to bottom.
+    layers: Vec<Vec<usize>>,
+    routes: Vec<Route>,
+}
+
+impl Plan {
+    /// A standalone SVG document.
+    pub fn to_svg(&self) -> String {
+        let mut drawing = Drawing::layered(self);
+        drawing.order();
+        drawing.place();
+        drawing.render(self)
+    }
+}
+
+impl Drawing {
+    fn layered(plan: &Plan) -> Drawing {
+        let order = plan.order();
+        let mut depth: BTreeMap<NodeIndex, usize> = BTreeMap::new();
+        for &id in &order {
+            let after =
+                plan.inputs(id).iter().filter_map(|(from, _)| depth.get(from)).max().map_or(0, |d| d + 1);
+            depth.insert(id, after);
+        }
+        let count = depth.values().max().map_or(0, |d| d + 1);
+        let mut drawing = Drawing { items: Vec::new(), layers: vec![Vec::new(); count], routes: Vec::new() };
+        let mut item_of = BTreeMap::new();
+        for &id in &order {
+            item_of.insert(id, drawing.add(stage_item(plan, id), depth[&id]));
+        }
+        for &id in &order {
+            for (to, value) in plan.outputs(id) {
+                let (Some(&from_depth), Some(&to_depth)) = (depth.get(&id), depth.get(&to)) else { continue };
+                let mut through = vec![item_of[&id]];
+                for layer in from_depth + 1..to_depth {
+                    through.push(drawing.add(waypoint(), layer));
+                }
+                through.push(item_of[&to]);
+                drawing.routes.push(Route { through, value: value.name() });
+            }
+        }
+        drawing
+    }
+
+    fn add(&mut self, item: Item, layer: usize) -> usize {
+        self.items.push(item);
+        self.layers[layer].push(self.items.len() - 1);
+        self.items.len() - 1
+    }
+
+    /// The neighbours of every item one layer before and one layer after.
+    fn neighbours(&self) -> (Vec<Vec<usize>>, Vec<Vec<usize>>) {
+        let mut before = vec![Vec::new(); self.items.len()];
+        let mut after = vec![Vec::new(); self.items.len()];
+        for step in self.routes.iter().flat_map(|r| r.through.windows(2)) {
+            after[step[0]].push(step[1]);
+            before[step[1]].push(step[0]);
+        }
+        (before, after)
+    }
+
+    fn order(&mut self) {
+        let (before, after) = self.neighbours();
+        for sweep in 0..8 {
+            let mut rank = vec![0.0; self.items.len()];
+            for layer in &self.layers {
+                for (i, &item) in layer.iter().enumerate() {
+                    rank[item] = (i as f64 + 0.5) / layer.len() as f64;
+                }
+            }
+            let forward = sweep % 2 == 0;
+            let depths: Vec<usize> = if forward {
+                (1..self.layers.len()).collect()
+            } else {
+                (0..self.layers.len()).rev().collect()
+            };
+            for depth in depths {
+                let beside = if forward { &before } else { &after };
+                let mean = |item: usize| mean(&beside[item], &rank).unwrap_or(rank[item]);
+                self.layers[depth].sort_by(|&a, &b| mean(a).total_cmp(&mean(b)));
+                let layer = &self.layers[depth];
+                for (i, &item) in layer.iter().enumerate() {
+                    rank[item] = (i as f64 + 0.5) / layer.len() as f64;
+                }
+            }
+        }
+    }
+
+    fn place(&mut self) {
+        let mut x = MARGIN;
+        for layer in &self.layers {
+            let width = layer.iter().map(|&i| self.items[i].width).fold(0.0, f64::max);
+            for &i in layer {
+                self.items[i].x = x;
+                // Waypoints span their layer, so that a curve passes it on one height.
+                if self.items[i].stage.is_none() {
+                    self.items[i].width = width;
+                }
+            }
+            x += width + LAYER_GAP;
+        }
+        for layer in &self.layers {
+            let mut y = MARGIN;
+            for &i in layer {
+                self.items[i].y = y + self.items[i].height / 2.0;
+                y += self.items[i].height + GAP;
+            }
+        }
+        let (before, after) = self.neighbours();
+        for sweep in 0..12 {
+            self.align(if sweep % 2 == 0 { &before } else { &after });
+        }
+        let top = self.items.iter().map(|i| i.y - i.height / 2.0).fold(f64::INFINITY, f64::min);
+        for item in &mut self.items {
+            item.y += MARGIN - top;
+        }
+    }
+
+    /// Moves every item towards the mean height of its neighbours, keeping order and gaps.
+    fn align(&mut self, beside: &[Vec<usize>]) {
+        let heights: Vec<f64> = self.items.iter().map(|i| i.y).collect();
+        for layer in &self.layers {
+            let wish: Vec<f64> =
+                layer.iter().map(|&i| mean(&beside[i], &heights).unwrap_or(heights[i])).collect();
+            let half = |i: usize| self.items[layer[i]].height / 2.0;
+            let apart = |i: usize| half(i - 1) + half(i) + GAP;
+            // Pushed down in order, and pushed up in reverse: the mean of both keeps the gaps.
+            let mut down = wish.clone();
+            for i in 1..layer.len() {
+                down[i] = down[i].max(down[i - 1] + apart(i));
+            }
+            let mut up = wish;
+            for i in (1..layer.len()).rev() {
+                up[i - 1] = up[i - 1].min(up[i] - apart(i));
+            }
+            for (i, &item) in layer.iter().enumerate() {
+                self.items[item].y = (down[i] + up[i]) / 2.0;
+            }
+        }
+    }
+
+    fn render(&self, plan: &Plan) -> String {
+        let right = self.items.iter().map(|i| i.x + i.width).fold(0.0, f64::max) + MARGIN;
+        let bottom = self.items.iter().map(|i| i.y + i.height / 2.0).fold(0.0, f64::max) + MARGIN;
+        let mut out = format!(
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {right:.0} {bottom:.0}\" width=\"{right:.0}\" \
+             height=\"{bottom:.0}\" font-family=\"ui-sans-serif, 'DejaVu Sans', sans-serif\">\n\
+             <rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>\n\
+             <defs><marker id=\"tip\" viewBox=\"0 0 8 8\" refX=\"8\" refY=\"4\" markerWidth=\"7\" markerHeight=\"7\" \
+             orient=\"auto\"><path d=\"M0,0 L8,4 L0,8 z\" fill=\"#64748b\"/></marker></defs>\n"
+        );
+        for route in &self.routes {
+            self.render_route(&mut out, route);
+        }
+        for item in &self.items {
+            if let Some(id) = item.stage {
+                render_stage(&mut out, item, plan, id);
+            }
+        }
+        out + "</svg>\n"
+    }
+
+    fn render_route(&self, out: &mut String, route: &Route) {
+        let mut path = String::new();
+        for step in route.through.windows(2) {
+            let (from, to) = (&self.items[step[0]], &self.items[step[1]]);
+            let (x0, y0, x1, y1) = (from.x + from.width, from.y, to.x, to.y);
+            let middle = (x0 + x1) / 2.0;
+            if path.is_empty() {
+                let _ = write!(path, "M{x0:.1},{y0:.1}");
+            } else {
+                let _ = write!(path, " L{x0:.1},{y0:.1}");
+            }
+            let _ = write!(path, " C{middle:.1},{y0:.1} {middle:.1},{y1:.1} {x1:.1},{y1:.1}");
+        }
+        let _ = writeln!(
+            out,
+            "<path d=\"{path}\" fill=\"none\" stroke=\"{}\" stroke-width=\"1.3\" marker-end=\"url(#tip)\">\
+             <title>{}</title></path>",
+            stroke(route.value),
+            route.value
+        );
+    }
+}
+
+fn mean(of: &[usize], values: &[f64]) -> Option<f64> {
+    (!of.is_empty()).then(|| of.iter().map(|&i| values[i]).sum::<f64>() / of.len() as f64)
+}
+
+fn waypoint() -> Item {
+    Item { stage: None, lines: Vec::new(), width: 0.0, height: 2.0, x: 0.0, y: 0.0 }
+}
+
+fn stage_item(plan: &Plan, id: NodeIndex) -> Item {
+    let node = plan.node(id);
+    let lines = wrapped(&text::stage(&node.stage));
+    let longest = lines.iter().map(|l| l.chars().count()).max().unwrap_or(0) as f64 * CHARACTER;
+    let width = longest.max(node.name.chars().count() as f64 * BOLD_CHARACTER) + 2.0 * PADDING;
+    let height = (lines.len() + 1) as f64 * LINE + 2.0 * PADDING - 4.0;
+    Item { stage: Some(id), lines, width, height, x: 0.0, y: 0.0 }
+}
+
+/// Lines of at most [`WRAP`] characters, broken at blanks; what does not fit ends with an ellipsis.
+fn wrapped(text: &str) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        let shortened: String = if word.chars().count() > WRAP {
+            word.chars().take(WRAP - 1).chain(['…']).collect()
+        } else {
+            word.into()
+        };
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + shortened.chars().count() <= WRAP => {
+                line.push(' ');
+                line.push_str(&shortened);
+            }
+            _ => lines.push(shortened),
+        }
+    }
+    if lines.len() > LINES {
+        lines.truncate(LINES);
+        if let Some(last) = lines.last_mut() {
+            last.push_str(" …");
+        }
+    }
+    lines
+}
+
+fn render_stage(out: &mut String, item: &Item, plan: &Plan, id: NodeIndex) {
+    let node = plan.node(id);
+    let (fill, line) = colors(&node.stage);
+    let dash = if node.stage.is_supported() { "" } else { " stroke-dasharray=\"5 3\"" };
+    let top = item.y - item.height / 2.0;
+    let _ = writeln!(
+        out,
+        "<g><title>{}</title><rect x=\"{:.1}\" y=\"{top:.1}\" width=\"{:.1}\" height=\"{:.1}\" rx=\"6\" \
+         fill=\"{fill}\" stroke=\"{line}\" stroke-width=\"1.4\"{dash}/>",
+        escaped(&node.stage.to_string()),
+        item.x,
+        item.width,
+        item.height
+    );
+    let x = item.x + PADDING;
+    let mut y = top + PADDING + 8.0;
+    let _ = writeln!(
+        out,
+        "<text x=\"{x:.1}\" y=\"{y:.1}\" font-size=\"12.5\" font-weight=\"600\" fill=\"#0f172a\">{}</text>",
+        escaped(&node.name)
+    );
+    for text in &item.lines {
+        y += LINE;
+        let _ = writeln!(
+            out,
+            "<text x=\"{x:.1}\" y=\"{y:.1}\" font-size=\"11\" fill=\"#475569\">{}</text>",
+            escaped(text)
+        );
+    }
+    out.push_str("</g>\n");
+}
+
+/// Fill and outline. Stages that this version cannot run are dashed besides.
+fn colors(stage: &Stage) -> (&'static str, &'static str) {
+    match stage {
+        Stage::Load(_) => ("#f1f5f9", "#64748b"),
+        Stage::Calibrate(_) | Stage::Score(_) => ("#e0f2fe", "#0284c7"),
+        Stage::Rotate | Stage::Cut(_) | Stage::Repair(_) => ("#fef3c7", "#d97706"),
+        Stage::Search(_) | Stage::Train(_) | Stage::Distill(_) => ("#fae8ff", "#a21caf"),
+        Stage::Evaluate(_) => ("#dcfce7", "#16a34a"),
+        Stage::Export(_) | Stage::Report => ("#ede9fe", "#6d28d9"),
+    }
+}
+
+/// Weights stand out from what is measured.
+fn stroke(value: &str) -> &'static str {
+    if value == "model" || value == "teacher" { "#d97706" } else { "#94a3b8" }
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
