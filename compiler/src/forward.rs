@@ -12,8 +12,10 @@ use std::sync::Arc;
 pub struct Gather {
     /// Activation metrics: at every block that has the tap.
     pub metrics: Vec<(&'static str, Arc<Program>)>,
-    /// Layer metrics, for every one of the model's layers.
+    /// Layer metrics, for every one of the model's layers that is not `removed`.
     pub layers: Vec<LayerMetric>,
+    /// Layers that are gone already: what is left out next is compared with the whole model all the same.
+    pub removed: Vec<usize>,
     /// Loss of the model itself.
     pub loss: bool,
 }
@@ -45,35 +47,32 @@ pub mod output {
         }
     }
 
-    /// What removing one layer does. `kld` and `mse` are columns of one output.
+    /// What removing one layer does; `kld` and `mse` are columns 0 and 1 of a divergence.
     pub fn layer(metric: LayerMetric, layer: usize) -> String {
         match metric {
-            LayerMetric::Kld | LayerMetric::Mse => format!("without.{layer}"),
+            LayerMetric::Kld => format!("without.{layer} kld"),
+            LayerMetric::Mse => format!("without.{layer} mse"),
             LayerMetric::Cosine => format!("influence.{layer}"),
         }
     }
 }
 
-/// Streams before each block, and after the last; on demand also how little each block changes its stream.
-fn body(b: &mut Builder, desc: &ModelDesc, tokens: ValueId, influence: bool) -> Vec<ValueId> {
-    let mut streams = vec![desc.family().embed(b, desc, tokens)];
-    for layer in 0..desc.layers.len() {
-        let before = streams[layer];
-        let after = desc.family().block(b, desc, layer, before);
-        if influence {
-            let distance = b.cosine_distance(before, after);
-            b.output(output::layer(LayerMetric::Cosine, layer), distance);
-        }
-        streams.push(after);
+/// Runs `layers` on a stream: the streams before each of them, and after the last.
+fn run(b: &mut Builder, desc: &ModelDesc, stream: ValueId, layers: &[usize]) -> Vec<ValueId> {
+    let mut streams = vec![stream];
+    for &layer in layers {
+        let before = streams[streams.len() - 1];
+        streams.push(desc.family().block(b, desc, layer, before));
     }
     streams
 }
 
 /// tokens -> (last hidden state, head): what logits are made of.
 fn hidden(b: &mut Builder, desc: &ModelDesc, tokens: ValueId) -> (ValueId, ValueId) {
-    let streams = body(b, desc, tokens, false);
-    let hidden = desc.family().last_norm(b, desc, streams[streams.len() - 1]);
-    (hidden, desc.family().head(b, desc))
+    let stream = desc.family().embed(b, desc, tokens);
+    let layers: Vec<usize> = (0..desc.layers.len()).collect();
+    let end = run(b, desc, stream, &layers)[layers.len()];
+    (desc.family().last_norm(b, desc, end), desc.family().head(b, desc))
 }
 
 /// Logits [L, V] of a sample, whole: for `minic logits` and the gate.
@@ -137,21 +136,34 @@ pub fn calibration(desc: &ModelDesc, sequence: usize, gather: &Gather) -> Result
     let mut b = Builder::new();
     b.metrics = gather.metrics.clone();
     let tokens = b.tokens(sequence);
-    let streams = body(&mut b, desc, tokens, gather.layers.contains(&LayerMetric::Cosine));
-    let hidden = desc.family().last_norm(&mut b, desc, streams[streams.len() - 1]);
+    let all: Vec<usize> = (0..desc.layers.len()).collect();
+    let stream = desc.family().embed(&mut b, desc, tokens);
+    let streams = run(&mut b, desc, stream, &all);
+    let hidden = desc.family().last_norm(&mut b, desc, streams[all.len()]);
     b.metrics.clear();
     let head = desc.family().head(&mut b, desc);
     if gather.loss {
         let loss = b.token_loss(hidden, head, tokens);
         b.output(output::LOSS, loss);
     }
-    if gather.layers.iter().any(|m| *m != LayerMetric::Cosine) {
-        for (layer, &stream) in streams.iter().take(desc.layers.len()).enumerate() {
-            let rest = layer + 1..desc.layers.len();
-            let end = rest.fold(stream, |x, l| desc.family().block(&mut b, desc, l, x));
-            let without = desc.family().last_norm(&mut b, desc, end);
-            let divergence = b.divergence((hidden, head), (without, head));
-            b.output(output::layer(LayerMetric::Kld, layer), divergence);
+    // The model without what is gone already shares its first layers with the whole one.
+    let left: Vec<usize> = all.iter().copied().filter(|l| !gather.removed.contains(l)).collect();
+    let shared = gather.removed.iter().copied().min().unwrap_or(all.len());
+    let mut path = streams[..shared].to_vec();
+    path.extend(run(&mut b, desc, streams[shared], &left[shared..]));
+    for (at, &layer) in left.iter().enumerate() {
+        let mut divergence = None;
+        for &metric in &gather.layers {
+            let value = if metric == LayerMetric::Cosine {
+                b.cosine_distance(path[at], path[at + 1])
+            } else {
+                *divergence.get_or_insert_with(|| {
+                    let end = run(&mut b, desc, path[at], &left[at + 1..])[left.len() - at - 1];
+                    let without = desc.family().last_norm(&mut b, desc, end);
+                    b.divergence((hidden, head), (without, head))
+                })
+            };
+            b.output(output::layer(metric, layer), value);
         }
     }
     b.finish()

@@ -1,5 +1,6 @@
 //! The runtime: devices and kernels, checkpoints, data, the executor.
 
+pub mod calibrate;
 pub mod checkpoint;
 pub mod convert;
 pub mod data;

@@ -1,0 +1,124 @@
+//! One pass of a model over a calibration set, for everything that is asked of it.
+
+use crate::device::{Device, Output};
+use crate::evaluate::{Figures, Meter};
+use crate::run::RunError;
+use crate::samples::Runner;
+use crate::source::{self, WeightSource};
+use crate::tree::Tree;
+use minic_compiler::forward::{self, Gather, output};
+use minic_compiler::hir::LayerMetric;
+use minic_compiler::metrics::{Partial, Program};
+use minic_compiler::schedule;
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+/// What a calibration gathered.
+#[derive(Clone, Debug, Default)]
+pub struct Gathered {
+    /// Partials of all samples together, by [`output::metric`].
+    pub metrics: BTreeMap<String, Partial>,
+    /// One score a layer that was not removed, in the order of the layers: what the model loses without it.
+    pub layers: Vec<(LayerMetric, Vec<f64>)>,
+    /// Of the model itself, where its loss was asked for.
+    pub figures: Option<Figures>,
+}
+
+impl Gathered {
+    pub fn layer_scores(&self, metric: LayerMetric) -> Option<&[f64]> {
+        self.layers.iter().find(|(m, _)| *m == metric).map(|(_, scores)| scores.as_slice())
+    }
+}
+
+/// Runs `model` once over `samples` of equal length. `tick` is called after every sample.
+pub fn calibrate(
+    device: &dyn Device,
+    model: &WeightSource,
+    gather: &Gather,
+    samples: &[&[u32]],
+    mut tick: impl FnMut(usize),
+) -> Result<Gathered, RunError> {
+    let sequence = samples.first().ok_or(RunError::NoSamples)?.len();
+    let graph = forward::calibration(model.desc(), sequence, gather)?;
+    let schedule = schedule::schedule(&graph)?;
+    let weights = source::bind(&schedule, model)?;
+    let mut sink = Sink::new(model, gather);
+    Runner::new(device, schedule, weights, samples.len())?.all(samples, |index, outputs| {
+        for (name, value) in &outputs {
+            sink.push(name, value, sequence);
+        }
+        tick(index + 1);
+        ControlFlow::Continue(())
+    })?;
+    sink.finish()
+}
+
+/// Sums of one layer metric: of the values of all positions, and the positions.
+type LayerSum = (f64, u64);
+
+/// One tree an output.
+struct Sink {
+    programs: BTreeMap<String, Arc<Program>>,
+    metrics: BTreeMap<String, Tree<Partial>>,
+    /// The column of the output, and its sums.
+    layers: BTreeMap<String, (usize, Tree<LayerSum>)>,
+    /// Names of outputs, a list for each layer metric.
+    order: Vec<(LayerMetric, Vec<String>)>,
+    meter: Meter,
+}
+
+impl Sink {
+    fn new(model: &WeightSource, gather: &Gather) -> Sink {
+        let all = (0..model.desc().layers.len()).map(Some).chain([None]);
+        let places = all.flat_map(|layer| gather.metrics.iter().map(move |(tap, p)| (layer, tap, p)));
+        let programs = places.map(|(layer, tap, p)| (output::metric(tap, &p.name, layer), p.clone())).collect();
+        let left: Vec<usize> =
+            (0..model.desc().layers.len()).filter(|l| !gather.removed.contains(l)).collect();
+        let names = |m: LayerMetric| left.iter().map(|&l| output::layer(m, l)).collect::<Vec<_>>();
+        let order: Vec<(LayerMetric, Vec<String>)> = gather.layers.iter().map(|&m| (m, names(m))).collect();
+        let column = |m: LayerMetric| usize::from(m == LayerMetric::Mse);
+        let layers = order.iter().flat_map(|(m, names)| names.iter().map(move |n| (n.clone(), column(*m))));
+        let layers = layers.map(|(name, column)| (name, (column, Tree::default()))).collect();
+        Sink { programs, metrics: BTreeMap::new(), layers, order, meter: Meter::default() }
+    }
+
+    fn push(&mut self, name: &str, value: &Output, sequence: usize) {
+        if name == output::LOSS {
+            self.meter.push(value, None);
+        } else if let Some(program) = self.programs.get(name) {
+            let partial = Partial::of_sample(sequence, value.f64().to_vec());
+            let tree = self.metrics.entry(name.to_string()).or_default();
+            tree.push(partial, |left, right| program.merge(left, &right));
+        } else if let Some((column, tree)) = self.layers.get_mut(name) {
+            let width = value.f64().len() / sequence.max(1);
+            let values = value.f64().iter().skip(*column).step_by(width.max(1));
+            tree.push((values.sum(), sequence as u64), |a, b| *a = (a.0 + b.0, a.1 + b.1));
+        }
+    }
+
+    fn finish(mut self) -> Result<Gathered, RunError> {
+        let mut gathered = Gathered { figures: self.meter.figures(), ..Gathered::default() };
+        for (name, tree) in self.metrics {
+            let program = self.programs[&name].clone();
+            if let Some(total) = tree.finish(|left, right| program.merge(left, &right)) {
+                gathered.metrics.insert(name, total);
+            }
+        }
+        for (metric, names) in self.order {
+            let mut scores = Vec::with_capacity(names.len());
+            for name in names {
+                let tree = self.layers.remove(&name).map(|(_, tree)| tree).unwrap_or_default();
+                let (sum, positions) =
+                    tree.finish(|a, b| *a = (a.0 + b.0, a.1 + b.1)).ok_or(RunError::NoSamples)?;
+                let score = sum / positions as f64;
+                if !score.is_finite() {
+                    return Err(RunError::NotFinite { what: format!("the score of {name}") });
+                }
+                scores.push(score);
+            }
+            gathered.layers.push((metric, scores));
+        }
+        Ok(gathered)
+    }
+}
