@@ -72,7 +72,8 @@ impl Sink {
     fn new(model: &WeightSource, gather: &Gather) -> Sink {
         let all = (0..model.desc().layers.len()).map(Some).chain([None]);
         let places = all.flat_map(|layer| gather.metrics.iter().map(move |(tap, p)| (layer, tap, p)));
-        let programs = places.map(|(layer, tap, p)| (output::metric(tap, &p.name, layer), p.clone())).collect();
+        let programs =
+            places.map(|(layer, tap, p)| (output::metric(tap, &p.name, layer), p.clone())).collect();
         let left: Vec<usize> =
             (0..model.desc().layers.len()).filter(|l| !gather.removed.contains(l)).collect();
         let names = |m: LayerMetric| left.iter().map(|&l| output::layer(m, l)).collect::<Vec<_>>();
