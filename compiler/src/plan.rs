@@ -163,6 +163,7 @@ impl Calibrate {
     /// As the builder of the calibration's graph takes it.
     pub fn gather(&self) -> Gather {
         Gather {
+            removed: Vec::new(),
             metrics: self.requests.iter().map(|r| (r.tap.name, r.program.clone())).collect(),
             layers: self.layers.clone(),
             loss: !self.evaluations.is_empty(),
