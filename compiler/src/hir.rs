@@ -2,6 +2,8 @@
 //!
 //! Declarations keep the order in which they were written. A name is unique among all declarations.
 
+mod print;
+
 use crate::axes::{Axis, Tap};
 use crate::metrics::Program;
 use crate::model::{DType, LayerKind, ModelDesc};
@@ -389,5 +391,20 @@ impl Recipe {
         let search = || self.searches.get(name).map(Origin::Search);
         let distill = || self.distills.get(name).map(Origin::Distill);
         model.or_else(prune).or_else(search).or_else(distill)
+    }
+
+    /// Puts every kind of declaration in the order in which it was written.
+    pub(crate) fn sort(&mut self) {
+        self.params.sort_by(|_, a, _, b| a.span.cmp(&b.span));
+        self.models.sort_by(|_, a, _, b| a.span.cmp(&b.span));
+        self.data.sort_by(|_, a, _, b| a.span.cmp(&b.span));
+        self.metrics.sort_by(|_, a, _, b| a.span.cmp(&b.span));
+        self.prunes.sort_by(|_, a, _, b| a.span.cmp(&b.span));
+        self.searches.sort_by(|_, a, _, b| a.span.cmp(&b.span));
+        self.schedules.sort_by(|_, a, _, b| a.span.cmp(&b.span));
+        self.distills.sort_by(|_, a, _, b| a.span.cmp(&b.span));
+        self.evaluations.sort_by_key(|e| e.span);
+        self.deployments.sort_by_key(|d| d.span);
+        self.exports.sort_by_key(|e| e.span);
     }
 }

@@ -4,6 +4,7 @@
 
 #![allow(dead_code)]
 pub mod axes;
+pub mod check;
 pub mod config;
 pub mod cost;
 pub mod cut;
@@ -13,6 +14,7 @@ pub mod forward;
 pub mod graph;
 pub mod hir;
 pub mod lower;
+pub mod losses;
 pub mod metrics;
 pub mod model;
 pub mod names;

@@ -1,0 +1,162 @@
+//! From syntax tree to checked recipe: names, units, models, and everything that can be decided before a run.
+//!
+//! All findings of a recipe are gathered, each at the place at fault, sorted by place. A declaration that
+//! could not be understood stands for something unknown afterwards, so that nothing is reported twice: what
+//! depends on it is checked as far as it can be.
+
+pub(crate) mod arguments;
+mod data;
+mod distill;
+mod eval;
+mod evaluate;
+mod export;
+mod fields;
+mod groups;
+mod loss;
+mod models;
+mod names;
+mod outline;
+mod overrides;
+mod prune;
+mod repair;
+mod schedule;
+mod score;
+mod space;
+pub(crate) mod value;
+
+pub use arguments::{Accepts, Argument, Default};
+pub use outline::{LayerCounts, Outline};
+pub use overrides::Override;
+
+use crate::hir;
+use crate::metrics::Program;
+use minic_grammar::ast::{self, Declaration};
+use minic_grammar::{Diagnostic, Severity};
+use models::Shape;
+use names::Names;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use value::Value;
+
+/// What the checker asks of the world outside the recipe. The compiler itself reads nothing.
+pub trait Environment {
+    /// The text of config.json of the checkpoint named in a recipe; `None` where it is not at hand
+    /// (a remote checkpoint that was not fetched, a folder that does not exist); `Err` says why a file that
+    /// is there cannot be read.
+    fn config(&self, checkpoint: &str) -> Result<Option<String>, String>;
+
+    /// What is known of the files that these patterns match; `None` where nothing is.
+    fn data(&self, _files: &[String]) -> Option<DataFacts> {
+        None
+    }
+
+    /// What stands in the way of exporting to this folder, as `holds another model`; `None` where nothing does.
+    fn occupied(&self, _folder: &str) -> Option<String> {
+        None
+    }
+}
+
+/// Facts of the files of one source of data.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DataFacts {
+    /// Patterns that match no file.
+    pub unmatched: Vec<String>,
+    /// No tokenizer makes more tokens of these files than this; `None` where that cannot be said cheaply
+    /// (compressed files). The size in bytes is such a bound for text.
+    pub most_tokens: Option<u64>,
+}
+
+/// Checks a recipe. The checked recipe is absent where there is an error, and where a value is computed from
+/// a model whose config.json is not at hand.
+pub fn check(
+    recipe: &ast::Recipe,
+    environment: &dyn Environment,
+    overrides: &[Override],
+) -> (Option<hir::Recipe>, Vec<Diagnostic>) {
+    let (recipe, mut applied) = overrides::apply(recipe, overrides);
+    let mut checker = Checker::new(&recipe, environment);
+    checker.recipe();
+    applied.explain(&mut checker.found);
+    checker.found.append(&mut applied.found);
+    checker.finish()
+}
+
+struct Checker<'a> {
+    recipe: &'a ast::Recipe,
+    environment: &'a dyn Environment,
+    names: Names<'a>,
+    used: BTreeSet<&'a str>,
+    found: Vec<Diagnostic>,
+    /// A value depends on a config.json that is not at hand.
+    incomplete: bool,
+    params: BTreeMap<&'a str, Option<Value>>,
+    shapes: BTreeMap<&'a str, Shape>,
+    data: BTreeMap<&'a str, data::Known>,
+    metrics: BTreeMap<&'a str, Option<Arc<Program>>>,
+    groups: BTreeMap<&'a str, Vec<groups::Rule>>,
+    schedules: BTreeMap<&'a str, schedule::Known<'a>>,
+    out: hir::Recipe,
+}
+
+impl<'a> Checker<'a> {
+    fn new(recipe: &'a ast::Recipe, environment: &'a dyn Environment) -> Self {
+        let mut found = Vec::new();
+        let names = Names::collect(recipe, &mut found);
+        Checker {
+            recipe,
+            environment,
+            names,
+            used: BTreeSet::new(),
+            found,
+            incomplete: false,
+            params: BTreeMap::new(),
+            shapes: BTreeMap::new(),
+            data: BTreeMap::new(),
+            metrics: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            schedules: BTreeMap::new(),
+            out: hir::Recipe::default(),
+        }
+    }
+
+    /// Every declaration after those it refers to.
+    fn recipe(&mut self) {
+        let recipe = self.recipe;
+        for index in names::order(recipe, &self.names, &mut self.found) {
+            self.declaration(&recipe.declarations[index]);
+        }
+        self.exports_apart();
+        self.unused();
+    }
+
+    fn declaration(&mut self, declaration: &'a Declaration) {
+        match declaration {
+            Declaration::Param(p) => self.param(p),
+            Declaration::Model(m) => self.model(m),
+            Declaration::Data(d) => self.data(d),
+            Declaration::Metric(m) => self.metric(m),
+            Declaration::Group(g) => self.group(g),
+            Declaration::Prune(p) => self.prune(p),
+            Declaration::Search(_) => {}
+            Declaration::Schedule(s) => self.schedule(s),
+            Declaration::Distill(d) => self.distill(d),
+            Declaration::Evaluate(e) => self.evaluate(e),
+            Declaration::Deploy(_) => {}
+            Declaration::Export(e) => self.export(e),
+        }
+    }
+
+    fn report(&mut self, diagnostic: Diagnostic) {
+        self.found.push(diagnostic);
+    }
+
+    fn finish(self) -> (Option<hir::Recipe>, Vec<Diagnostic>) {
+        let mut found = self.found;
+        found.sort_by(|a, b| (a.span, a.code, &a.message).cmp(&(b.span, b.code, &b.message)));
+        found.dedup();
+        let failed = self.incomplete || found.iter().any(|d| d.severity() == Severity::Error);
+        let mut out = self.out;
+        out.sort();
+        (if failed { None } else { Some(out) }, found)
+    }
+}

@@ -1,0 +1,225 @@
+//! `data NAME { .. }`, and how many tokens it has where that can be counted.
+
+use super::Checker;
+use super::names::Want;
+use crate::hir;
+use minic_grammar::ast::{Expr, ExprKind, Ident, Settings, Unit};
+use minic_grammar::{Diagnostic, Span, Spanned};
+
+const KEYS: &[&str] = &["files", "mix", "sequence", "samples", "seed", "epochs", "field", "tokenizer"];
+const SOURCE_KEYS: &[&str] = &["files", "weight"];
+
+/// What is known of a declared data source.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Known {
+    pub sequence: Option<usize>,
+    /// Upper bound of the tokens that a schedule may take from it, `epochs` included.
+    pub most_tokens: Option<f64>,
+    pub epochs: f64,
+}
+
+impl<'a> Checker<'a> {
+    pub(super) fn data(&mut self, data: &'a Settings) {
+        let name = &data.name.node;
+        let fields = self.fields(format!("data `{name}`"), data.name.span, &data.settings, KEYS);
+        let mix = match (fields.get("files"), fields.get("mix")) {
+            (Some(files), None) => self.files(files).map(|files| vec![hir::Source { files, weight: 1.0 }]),
+            (None, Some(mix)) => self.mix(mix),
+            (Some(_), Some(mix)) => {
+                let place = fields.key("mix").map_or(mix.span, |k| k.span);
+                self.report(
+                    Diagnostic::new("E0801", place, format!("data `{name}` has both `files` and `mix`"))
+                        .help("keep `files` for one source, or `mix` for several with weights"),
+                );
+                None
+            }
+            (None, None) => {
+                self.report(
+                    Diagnostic::new("E0801", data.name.span, format!("data `{name}` names no files"))
+                        .label("`files` is missing")
+                        .help("add `files = [\"data/*.txt\"]`, or `mix` for several sources with weights"),
+                );
+                None
+            }
+        };
+        let sequence = self.required(&fields, "sequence", "4096");
+        let sequence = sequence.and_then(|e| self.size(e, "a sequence", 2));
+        let samples = fields.get("samples").map(|e| self.size(e, "the number of samples", 1));
+        let seed = fields.get("seed").map_or(Some(0), |e| self.whole(e));
+        let epochs = fields.get("epochs").map_or(Some(1.0), |e| self.positive(e, "`epochs`"));
+        let field = fields.get("field").map(|e| self.string(e, "the name of the text field"));
+        let tokenizer = fields.get("tokenizer").map(|e| self.string(e, "the path of the tokenizer"));
+        if !self.is_first(&data.name) {
+            return;
+        }
+        let known = Known {
+            sequence,
+            most_tokens: self.most_tokens(mix.as_deref(), sequence, samples.flatten(), epochs.unwrap_or(1.0)),
+            epochs: epochs.unwrap_or(1.0),
+        };
+        self.data.insert(name, known);
+        let all =
+            (mix, sequence, transposed(samples), seed, epochs, transposed(field), transposed(tokenizer));
+        if let (
+            Some(mix),
+            Some(sequence),
+            Some(samples),
+            Some(seed),
+            Some(epochs),
+            Some(field),
+            Some(tokenizer),
+        ) = all
+        {
+            let item = hir::Data { mix, sequence, samples, seed, epochs, field, tokenizer, span: data.span };
+            self.out.data.insert(name.clone(), item);
+        }
+    }
+
+    fn files(&mut self, expr: &Expr) -> Option<Vec<String>> {
+        let files = self.strings(expr, "files")?;
+        if let Some(empty) = files.iter().find(|f| f.node.trim().is_empty()) {
+            self.report(
+                Diagnostic::new("E0801", empty.span, "the name of a file is empty")
+                    .help("name a file, or a pattern such as `data/*.txt`"),
+            );
+            return None;
+        }
+        self.unmatched(&files);
+        Some(files.into_iter().map(|f| f.node).collect())
+    }
+
+    fn unmatched(&mut self, files: &[Spanned<String>]) {
+        let plain: Vec<String> = files.iter().map(|f| f.node.clone()).collect();
+        let Some(facts) = self.environment.data(&plain) else { return };
+        for file in files.iter().filter(|f| facts.unmatched.contains(&f.node)) {
+            self.report(
+                Diagnostic::new("W0801", file.span, format!("no file matches `{}`", file.node))
+                    .label("matches nothing now")
+                    .help("paths are relative to the folder of the recipe"),
+            );
+        }
+    }
+
+    /// `[{ files = [..]; weight = 70% }, ..]`, its weights made to sum to one.
+    fn mix(&mut self, expr: &'a Expr) -> Option<Vec<hir::Source>> {
+        let ExprKind::List(items) = &expr.kind else {
+            self.report(malformed_mix(expr.span));
+            return None;
+        };
+        if items.is_empty() {
+            self.report(malformed_mix(expr.span));
+            return None;
+        }
+        let mut sources = Vec::new();
+        for item in items {
+            sources.push(self.source(item));
+        }
+        let mut sources: Vec<hir::Source> = sources.into_iter().collect::<Option<_>>()?;
+        let sum: f64 = sources.iter().map(|s| s.weight).sum();
+        let percents = items.iter().all(in_percent);
+        if percents && (sum - 1.0).abs() > 1e-6 {
+            self.report(
+                Diagnostic::new("E0802", expr.span, "the weights of the mix do not sum to 100%")
+                    .label(format!("they sum to {}%", round(sum * 100.0)))
+                    .help("percentages sum to 100%; other numbers are weighed against each other"),
+            );
+        }
+        sources.iter_mut().for_each(|s| s.weight /= sum);
+        Some(sources)
+    }
+
+    fn source(&mut self, item: &'a Expr) -> Option<hir::Source> {
+        let ExprKind::Record(settings) = &item.kind else {
+            self.report(malformed_mix(item.span));
+            return None;
+        };
+        let fields = self.fields("a source of a mix".into(), item.span, settings, SOURCE_KEYS);
+        let files = self.required(&fields, "files", "[\"data/*.txt\"]").and_then(|e| self.files(e));
+        let weight = self.required(&fields, "weight", "50%").and_then(|e| self.positive(e, "a weight"));
+        Some(hir::Source { files: files?, weight: weight? })
+    }
+
+    /// A number above zero.
+    pub(super) fn positive(&mut self, expr: &Expr, what: &str) -> Option<f64> {
+        let value = self.plain(expr)?;
+        if value > 0.0 {
+            return Some(value);
+        }
+        self.report(
+            Diagnostic::new("E0304", expr.span, format!("{what} must be greater than zero"))
+                .label(format!("this is {value}"))
+                .help("write a number above 0"),
+        );
+        None
+    }
+
+    fn most_tokens(
+        &self,
+        mix: Option<&[hir::Source]>,
+        sequence: Option<usize>,
+        samples: Option<usize>,
+        epochs: f64,
+    ) -> Option<f64> {
+        let drawn = samples.zip(sequence).map(|(n, l)| n as f64 * l as f64);
+        // In a mix the scarcest source bounds the rest; only a single source is counted here.
+        let files = match mix {
+            Some([only]) => {
+                self.environment.data(&only.files).filter(|f| f.unmatched.len() < only.files.len())
+            }
+            _ => None,
+        };
+        let stored = files.and_then(|f| f.most_tokens).map(|t| t as f64);
+        let least = [drawn, stored].into_iter().flatten().reduce(f64::min);
+        least.map(|tokens| tokens * epochs)
+    }
+
+    pub(super) fn resolve_data(&mut self, ident: &Ident) -> Option<&'a str> {
+        self.resolve(ident, Want::Data)
+    }
+
+    /// A schedule must not want more tokens than the data can give.
+    pub(super) fn enough_tokens(&mut self, data: (&str, Span), wanted: u64, schedule: Span) {
+        let Some(known) = self.data.get(data.0) else { return };
+        let Some(most) = known.most_tokens.filter(|most| (wanted as f64) > *most) else { return };
+        let per_epoch = (most / known.epochs).max(1.0);
+        let epochs = (wanted as f64 / per_epoch).ceil();
+        let report = Diagnostic::new(
+            "E0803",
+            data.1,
+            format!(
+                "`{}` has at most {} tokens, and the schedule wants {}",
+                data.0,
+                super::value::count(most),
+                super::value::count(wanted as f64)
+            ),
+        )
+        .label(format!("{} passes over it would be needed", epochs))
+        .also(schedule, "this schedule")
+        .help(format!("add data, lower `tokens`, or allow the passes: `epochs = {epochs}`"));
+        self.report(report);
+    }
+}
+
+/// A setting that may be left out: absent is fine, unreadable is not.
+fn transposed<T>(setting: Option<Option<T>>) -> Option<Option<T>> {
+    match setting {
+        None => Some(None),
+        Some(None) => None,
+        Some(value) => Some(value),
+    }
+}
+
+fn in_percent(item: &Expr) -> bool {
+    let ExprKind::Record(settings) = &item.kind else { return false };
+    let weight = settings.iter().find(|s| s.key.node == "weight");
+    weight.is_some_and(|s| matches!(&s.value.kind, ExprKind::Number(n) if n.unit == Unit::Percent))
+}
+
+fn round(value: f64) -> f64 {
+    (value * 1e4).round() / 1e4
+}
+
+fn malformed_mix(span: Span) -> Diagnostic {
+    Diagnostic::new("E0802", span, "a mix is a list of sources with weights")
+        .help("write `mix = [{ files = [\"a.txt\"]; weight = 70% }, { files = [\"b.txt\"]; weight = 30% }]`")
+}

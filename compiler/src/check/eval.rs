@@ -1,0 +1,495 @@
+//! Constant expressions, and values of a wanted type.
+//!
+//! Every function here returns `None` after it has reported, or where the value depends on something that
+//! was reported or is not known.
+
+use super::Checker;
+use super::models::Shape;
+use super::names::{Kind, Want, suggestion};
+use super::value::{Mismatch, Number, Value, repeated};
+use crate::dim::Dim;
+use crate::names::nearest;
+use minic_grammar::ast::{Argument, BinaryOp, Expr, ExprKind, Ident, Param, Path, UnaryOp, Unit};
+use minic_grammar::{Diagnostic, Span, Spanned};
+
+/// Longest range that is written out.
+const MOST_STEPS: u64 = 1_000_000;
+
+/// Functions of numbers.
+pub(super) const FUNCTIONS: &[&str] = &["mod", "min", "max", "floor", "ceil", "round"];
+
+impl<'a> Checker<'a> {
+    pub(super) fn param(&mut self, param: &'a Param) {
+        let value = self.value(&param.value);
+        let first = self.names.get(&param.name.node).is_some_and(|(_, e)| e.span == param.name.span);
+        if !first {
+            return;
+        }
+        if let Some(value) = &value {
+            let item = crate::hir::Param { value: value.to_hir(), span: param.span };
+            self.out.params.insert(param.name.node.clone(), item);
+        }
+        self.params.insert(&param.name.node, value);
+    }
+
+    pub(super) fn value(&mut self, expr: &Expr) -> Option<Value> {
+        match &expr.kind {
+            ExprKind::Number(n) => Some(Value::Number(Number::new(n.value, n.unit))),
+            ExprKind::String(s) => Some(Value::String(s.clone())),
+            ExprKind::Bool(b) => Some(Value::Bool(*b)),
+            ExprKind::Path(path) => self.path(path),
+            ExprKind::List(items) => self.members(items).map(Value::List),
+            ExprKind::Set(items) => self.set(expr.span, items),
+            ExprKind::Range { start, end, step } => self.range(expr.span, start, end, step.as_deref()),
+            ExprKind::Unary { op, operand } => self.unary(*op, operand, expr.span),
+            ExprKind::Binary { op, left, right } => self.binary(op, left, right),
+            ExprKind::Call { callee, arguments } => self.function(callee, arguments, expr.span),
+            ExprKind::Record(_) => self.misplaced(expr.span, "settings in braces", "in the list of `mix`"),
+            ExprKind::In { .. } => self.misplaced(expr.span, "`in`", "in `require`"),
+        }
+    }
+
+    fn misplaced(&mut self, span: Span, what: &str, place: &str) -> Option<Value> {
+        self.report(
+            Diagnostic::new("E0301", span, format!("{what} cannot stand here"))
+                .label("not a value")
+                .help(format!("{what} may stand only {place}")),
+        );
+        None
+    }
+
+    fn members(&mut self, items: &[Expr]) -> Option<Vec<Spanned<Value>>> {
+        let values: Vec<Option<Spanned<Value>>> =
+            items.iter().map(|e| self.value(e).map(|v| Spanned::new(v, e.span))).collect();
+        values.into_iter().collect()
+    }
+
+    fn set(&mut self, span: Span, items: &[Expr]) -> Option<Value> {
+        if items.is_empty() {
+            self.report(Diagnostic::new("E0305", span, "the set is empty").help("name at least one value"));
+            return None;
+        }
+        let members = self.members(items)?;
+        if let Some((first, again)) = repeated(&members) {
+            self.report(
+                Diagnostic::new("E0305", again, "the set names one value twice")
+                    .label("again here")
+                    .also(first, "first here")
+                    .help("a set holds each value once"),
+            );
+            return None;
+        }
+        Some(Value::Set(members))
+    }
+
+    fn range(&mut self, span: Span, start: &Expr, end: &Expr, step: Option<&Expr>) -> Option<Value> {
+        let (lo, hi) = (self.whole(start), self.whole(end));
+        let by = step.map_or(Some(1), |s| self.whole(s));
+        let (lo, hi, by) = (lo?, hi?, by?);
+        let fault = match () {
+            _ if by == 0 => Some(("the step of a range must be at least 1", "write a step of 1 or more")),
+            _ if lo > hi => Some(("the range is empty", "write the smaller end first")),
+            _ if (hi - lo) / by >= MOST_STEPS => {
+                Some(("the range has over a million values", "write a larger `step`"))
+            }
+            _ => None,
+        };
+        if let Some((message, help)) = fault {
+            self.report(
+                Diagnostic::new("E0305", span, message).label(format!("from {lo} to {hi}")).help(help),
+            );
+            return None;
+        }
+        let unit = Unit::Integer;
+        let steps = (lo..=hi).step_by(usize::try_from(by).unwrap_or(usize::MAX));
+        Some(Value::Set(
+            steps.map(|v| Spanned::new(Value::Number(Number::new(v as f64, unit)), span)).collect(),
+        ))
+    }
+
+    fn unary(&mut self, op: UnaryOp, operand: &Expr, span: Span) -> Option<Value> {
+        match (op, self.value(operand)?) {
+            (UnaryOp::Negate, Value::Number(n)) => Some(Value::Number(Number::new(-n.value, n.unit))),
+            (UnaryOp::Not, Value::Bool(b)) => Some(Value::Bool(!b)),
+            (UnaryOp::Negate, other) => self.mistyped(span, &other, "a number"),
+            (UnaryOp::Not, other) => self.mistyped(span, &other, "a truth value"),
+        }
+    }
+
+    fn binary(&mut self, op: &Spanned<BinaryOp>, left: &Expr, right: &Expr) -> Option<Value> {
+        let (a, b) = (self.value(left), self.value(right));
+        let (a, b) = (a?, b?);
+        let result = match (op.node, &a, &b) {
+            (_, Value::Number(x), Value::Number(y)) => x.combine(op.node, *y),
+            (BinaryOp::And, Value::Bool(x), Value::Bool(y)) => Ok(Value::Bool(*x && *y)),
+            (BinaryOp::Or, Value::Bool(x), Value::Bool(y)) => Ok(Value::Bool(*x || *y)),
+            (BinaryOp::Equal, _, _) if a.kind() == b.kind() => Ok(Value::Bool(a == b)),
+            (BinaryOp::NotEqual, _, _) if a.kind() == b.kind() => Ok(Value::Bool(a != b)),
+            _ => Err(Mismatch::Units),
+        };
+        match result {
+            Ok(value) => Some(value),
+            Err(mismatch) => self.mismatch(mismatch, op.span, (left.span, &a), (right.span, &b)),
+        }
+    }
+
+    fn mismatch<T>(
+        &mut self,
+        mismatch: Mismatch,
+        at: Span,
+        left: (Span, &Value),
+        right: (Span, &Value),
+    ) -> Option<T> {
+        let report = match mismatch {
+            Mismatch::Units => Diagnostic::new(
+                "E0302",
+                at,
+                format!("{} and {} cannot be combined", left.1.kind(), right.1.kind()),
+            )
+            .label("the units differ")
+            .also(left.0, format!("this is {}", left.1.kind()))
+            .also(right.0, format!("this is {}", right.1.kind()))
+            .help(unit_help(left.1, right.1)),
+            Mismatch::ByZero => Diagnostic::new("E0306", at, "division by zero")
+                .also(right.0, "this is zero")
+                .help("the divisor must not be zero"),
+            Mismatch::NotFinite => Diagnostic::new("E0306", at, "the result is too large for a number")
+                .help("use smaller numbers"),
+        };
+        self.report(report);
+        None
+    }
+
+    fn function(&mut self, callee: &Path, arguments: &[Argument], span: Span) -> Option<Value> {
+        let name = dotted(callee);
+        if !FUNCTIONS.contains(&name.as_str()) {
+            self.report(
+                Diagnostic::new("E0308", callee.span, format!("there is no function `{name}`"))
+                    .label("unknown function")
+                    .help(suggestion(&name, "functions", FUNCTIONS)),
+            );
+            return None;
+        }
+        let numbers: Vec<Option<Spanned<Number>>> =
+            arguments.iter().map(|a| self.number(&a.value).map(|n| Spanned::new(n, a.value.span))).collect();
+        let numbers: Vec<Spanned<Number>> = numbers.into_iter().collect::<Option<_>>()?;
+        let wanted = if matches!(name.as_str(), "floor" | "ceil" | "round") { 1 } else { 2 };
+        let [first, rest @ ..] = numbers.as_slice() else {
+            return self.arity(&name, wanted, 0, span);
+        };
+        if rest.len() + 1 != wanted {
+            return self.arity(&name, wanted, numbers.len(), span);
+        }
+        let a = first.node;
+        let Some(second) = rest.first() else {
+            let value = match name.as_str() {
+                "floor" => a.value.floor(),
+                "ceil" => a.value.ceil(),
+                _ => a.value.round(),
+            };
+            let unit = if a.unit == Unit::Float { Unit::Integer } else { a.unit };
+            return Some(Value::Number(Number::new(value, unit)));
+        };
+        let b = second.node;
+        let sides = ((first.span, &Value::Number(a)), (second.span, &Value::Number(b)));
+        match a.same(b) {
+            Err(mismatch) => self.mismatch(mismatch, span, sides.0, sides.1),
+            Ok(_) if name == "mod" && b.value == 0.0 => {
+                self.mismatch(Mismatch::ByZero, span, sides.0, sides.1)
+            }
+            Ok(unit) => {
+                let value = match name.as_str() {
+                    "mod" => a.value.rem_euclid(b.value),
+                    "min" => a.value.min(b.value),
+                    _ => a.value.max(b.value),
+                };
+                Some(Value::Number(Number::new(value, unit)))
+            }
+        }
+    }
+
+    fn arity(&mut self, name: &str, wanted: usize, given: usize, span: Span) -> Option<Value> {
+        self.report(
+            Diagnostic::new("E0308", span, format!("`{name}` takes {wanted} numbers, {given} are given"))
+                .help(if wanted == 1 {
+                    format!("write `{name}(a)`")
+                } else {
+                    format!("write `{name}(a, b)`")
+                }),
+        );
+        None
+    }
+
+    /// A param, or `model.dimension`.
+    fn path(&mut self, path: &Path) -> Option<Value> {
+        match path.segments.as_slice() {
+            [name] => self.param_value(name),
+            [model, dim] => self.dimension(model, dim),
+            _ => {
+                self.report(
+                    Diagnostic::new("E0202", path.span, format!("`{}` names nothing", dotted(path)))
+                        .help("a value is a param, or a dimension of a model as in `parent.hidden_size`"),
+                );
+                None
+            }
+        }
+    }
+
+    fn param_value(&mut self, name: &Ident) -> Option<Value> {
+        let params = self.names.of(|k| k == Kind::Param);
+        match self.names.get(&name.node) {
+            None => {
+                self.report(
+                    Diagnostic::new("E0202", name.span, format!("no param is called `{}`", name.node))
+                        .label("not declared in this recipe")
+                        .help(match nearest(&name.node, params.iter().copied()) {
+                            Some(near) => format!("did you mean `{near}`?"),
+                            None => format!("declare it: `param {} = ..`; text stands in quotes", name.node),
+                        }),
+                );
+                None
+            }
+            Some((known, entry)) => {
+                self.used.insert(known);
+                if entry.kind == Kind::Param {
+                    return self.params.get(known).cloned().flatten();
+                }
+                self.wrong_kind(name, entry, "value", &suggestion(&name.node, "params", &params));
+                None
+            }
+        }
+    }
+
+    fn dimension(&mut self, model: &Ident, dim: &Ident) -> Option<Value> {
+        let name = self.resolve(model, Want::Model)?;
+        let Some(wanted) = Dim::from_name(&dim.node).filter(|d| !matches!(d, Dim::Sequence | Dim::One))
+        else {
+            let known: Vec<&str> = Dim::ALL.iter().map(|d| d.name()).collect();
+            self.report(
+                Diagnostic::new("E0307", dim.span, format!("a model has no dimension `{}`", dim.node))
+                    .help(suggestion(&dim.node, "dimensions", &known)),
+            );
+            return None;
+        };
+        match self.shapes.get(name) {
+            Some(Shape::One(outline)) => match outline.dim(wanted) {
+                Some(size) => Some(Value::Number(Number::new(size as f64, Unit::Integer))),
+                None => {
+                    let known: Vec<&str> = outline.desc.dims.keys().map(|d| d.name()).collect();
+                    let report = Diagnostic::new("E0307", dim.span, format!("`{name}` has no `{wanted}`"))
+                        .help(suggestion(&dim.node, "dimensions", &known));
+                    self.report(report);
+                    None
+                }
+            },
+            _ => {
+                self.incomplete = true;
+                None
+            }
+        }
+    }
+
+    fn mistyped<T>(&mut self, span: Span, value: &Value, wanted: &str) -> Option<T> {
+        let mut report = Diagnostic::new("E0301", span, format!("expected {wanted}, found {}", value.kind()))
+            .label(format!("this is {}", value.kind()));
+        report.help = type_help(value, wanted);
+        self.report(report);
+        None
+    }
+
+    pub(super) fn number(&mut self, expr: &Expr) -> Option<Number> {
+        match self.value(expr)? {
+            Value::Number(n) => Some(n),
+            other => self.mistyped(expr.span, &other, "a number"),
+        }
+    }
+
+    /// A number without a unit of its own: a count, a percentage, or bare.
+    pub(super) fn plain(&mut self, expr: &Expr) -> Option<f64> {
+        match self.value(expr)? {
+            Value::Number(n) if n.is_plain() => Some(n.value),
+            other => self.mistyped(expr.span, &other, "a number"),
+        }
+    }
+
+    /// A whole number of things.
+    pub(super) fn whole(&mut self, expr: &Expr) -> Option<u64> {
+        let value = self.value(expr)?;
+        match value {
+            Value::Number(n) if n.is_plain() => n.whole().or_else(|| {
+                self.report(
+                    Diagnostic::new("E0303", expr.span, "a count must be a whole number, and not negative")
+                        .label(format!("this is {}", n.value))
+                        .help(format!("nearest: {}", n.value.max(0.0).round())),
+                );
+                None
+            }),
+            other => self.mistyped(expr.span, &other, "a count"),
+        }
+    }
+
+    /// A count of at least `least`.
+    pub(super) fn at_least(&mut self, expr: &Expr, what: &str, least: u64) -> Option<u64> {
+        let value = self.whole(expr)?;
+        if value >= least {
+            return Some(value);
+        }
+        self.report(
+            Diagnostic::new("E0304", expr.span, format!("{what} must be at least {least}"))
+                .label(format!("this is {value}"))
+                .help(format!("write {least} or more")),
+        );
+        None
+    }
+
+    pub(super) fn size(&mut self, expr: &Expr, what: &str, least: u64) -> Option<usize> {
+        self.at_least(expr, what, least).and_then(|v| usize::try_from(v).ok())
+    }
+
+    pub(super) fn bytes(&mut self, expr: &Expr, what: &str) -> Option<u64> {
+        let value = self.value(expr)?;
+        match value {
+            Value::Number(n) if n.unit == Unit::Bytes => n.bytes().filter(|b| *b > 0).or_else(|| {
+                self.report(
+                    Diagnostic::new("E0304", expr.span, format!("{what} must be at least one byte"))
+                        .label(format!("this is {}", n))
+                        .help("write a size such as `5GB` or `512MiB`"),
+                );
+                None
+            }),
+            other => self.mistyped(expr.span, &other, "a number of bytes"),
+        }
+    }
+
+    pub(super) fn updates(&mut self, expr: &Expr) -> Option<u64> {
+        match self.value(expr)? {
+            Value::Number(n) if n.unit == Unit::Updates => n.whole().or_else(|| {
+                self.report(
+                    Diagnostic::new(
+                        "E0303",
+                        expr.span,
+                        "a number of updates must be whole, and not negative",
+                    )
+                    .help(format!("nearest: `{} steps`", n.value.max(0.0).round())),
+                );
+                None
+            }),
+            other => self.mistyped(expr.span, &other, "a number of updates"),
+        }
+    }
+
+    pub(super) fn string(&mut self, expr: &Expr, what: &str) -> Option<String> {
+        match self.value(expr)? {
+            Value::String(s) if !s.trim().is_empty() => Some(s),
+            Value::String(_) => {
+                self.report(Diagnostic::new("E0304", expr.span, format!("{what} is empty")).help("name one"));
+                None
+            }
+            other => self.mistyped(expr.span, &other, "a string"),
+        }
+    }
+
+    /// `["a", "b"]`; a single string stands for a list of one.
+    pub(super) fn strings(&mut self, expr: &Expr, what: &str) -> Option<Vec<Spanned<String>>> {
+        let items = match self.value(expr)? {
+            Value::List(items) => items,
+            single @ Value::String(_) => vec![Spanned::new(single, expr.span)],
+            other => return self.mistyped(expr.span, &other, "a list of strings"),
+        };
+        if items.is_empty() {
+            self.report(
+                Diagnostic::new("E0304", expr.span, format!("the list of {what} is empty"))
+                    .help("name at least one"),
+            );
+            return None;
+        }
+        let strings: Vec<Option<Spanned<String>>> = items
+            .into_iter()
+            .map(|item| match item.node {
+                Value::String(s) => Some(Spanned::new(s, item.span)),
+                other => self.mistyped(item.span, &other, "a string"),
+            })
+            .collect();
+        strings.into_iter().collect()
+    }
+
+    /// The sizes of a set, a range or a single value, each at its place.
+    pub(super) fn sizes(&mut self, expr: &Expr, single: bool) -> Option<Vec<Spanned<usize>>> {
+        let value = self.value(expr)?;
+        let members = match value {
+            Value::Set(members) if !single => members,
+            number @ Value::Number(_) if single => vec![Spanned::new(number, expr.span)],
+            other => {
+                let wanted = if single { "one value" } else { "a set or a range" };
+                let help = if single {
+                    "write `in` before a set or a range"
+                } else {
+                    "write `=` before one value, or put it in braces"
+                };
+                self.report(
+                    Diagnostic::new("E0301", expr.span, format!("expected {wanted}, found {}", other.kind()))
+                        .label(format!("this is {}", other.kind()))
+                        .help(help),
+                );
+                return None;
+            }
+        };
+        let sizes: Vec<Option<Spanned<usize>>> = members.iter().map(|m| self.member_size(m)).collect();
+        sizes.into_iter().collect()
+    }
+
+    fn member_size(&mut self, member: &Spanned<Value>) -> Option<Spanned<usize>> {
+        match &member.node {
+            Value::Number(n) if n.is_plain() => {
+                let size = n.whole().and_then(|w| usize::try_from(w).ok());
+                if size.is_none() {
+                    self.report(
+                        Diagnostic::new(
+                            "E0303",
+                            member.span,
+                            "a size must be a whole number, and not negative",
+                        )
+                        .label(format!("this is {}", n.value))
+                        .help(format!("nearest: {}", n.value.max(1.0).round())),
+                    );
+                }
+                size.map(|s| Spanned::new(s, member.span))
+            }
+            other => self.mistyped(member.span, other, "a count"),
+        }
+    }
+}
+
+/// `mamba.x`
+pub(super) fn dotted(path: &Path) -> String {
+    path.segments.iter().map(|s| s.node.as_str()).collect::<Vec<_>>().join(".")
+}
+
+fn unit_help(left: &Value, right: &Value) -> String {
+    let unit = |v: &Value| match v {
+        Value::Number(n) => Some(n.unit),
+        _ => None,
+    };
+    match (unit(left), unit(right)) {
+        (Some(Unit::Bytes), Some(Unit::Bytes)) => "bytes may be added, subtracted and divided".into(),
+        (Some(Unit::Bytes), Some(_)) | (Some(_), Some(Unit::Bytes)) => {
+            "`B` is billion, never bytes; bytes are written `5GB`, `512MiB`".into()
+        }
+        (Some(_), Some(_)) => "both sides must have the same unit".into(),
+        _ => "both sides must be of the same kind".into(),
+    }
+}
+
+fn type_help(value: &Value, wanted: &str) -> Option<String> {
+    let help = match (value, wanted) {
+        (Value::Number(n), "a number of bytes") if n.is_plain() => {
+            "`B` is billion, never bytes; bytes are written `5GB`, `512MiB`".into()
+        }
+        (Value::Number(n), "a number of updates") if n.is_plain() => format!("write `{} steps`", n.value),
+        (Value::Number(_), "a count") => "counts are written `1024`, `64Ki`, `4.5B`".into(),
+        (_, "a string") => "text stands in quotes".into(),
+        (_, "a list of strings") => "a list is written `[\"a\", \"b\"]`".into(),
+        (_, wanted) => format!("write {wanted}"),
+    };
+    Some(help)
+}

@@ -1,0 +1,80 @@
+//! The settings of a block, read by key: unknown keys, missing ones, and ones that stand twice.
+
+use super::Checker;
+use super::names::suggestion;
+use minic_grammar::ast::{Expr, Ident, Setting};
+use minic_grammar::{Diagnostic, Span};
+
+/// Settings by key.
+pub(super) struct Fields<'a> {
+    /// "model `parent`"
+    owner: String,
+    /// Where a missing setting is reported.
+    place: Span,
+    entries: Vec<(&'a Ident, &'a Expr)>,
+}
+
+impl<'a> Fields<'a> {
+    pub fn get(&self, key: &str) -> Option<&'a Expr> {
+        self.entries.iter().find(|(k, _)| k.node == key).map(|(_, value)| *value)
+    }
+
+    pub fn key(&self, key: &str) -> Option<&'a Ident> {
+        self.entries.iter().find(|(k, _)| k.node == key).map(|(key, _)| *key)
+    }
+
+    /// These settings, and those of `outer` where they are silent: a phase overrides its schedule.
+    pub fn over(mut self, outer: &Fields<'a>) -> Fields<'a> {
+        for &(key, value) in &outer.entries {
+            if self.get(&key.node).is_none() {
+                self.entries.push((key, value));
+            }
+        }
+        self
+    }
+}
+
+impl<'a> Checker<'a> {
+    pub(super) fn fields(
+        &mut self,
+        owner: String,
+        place: Span,
+        settings: &'a [Setting],
+        keys: &[&str],
+    ) -> Fields<'a> {
+        let mut entries: Vec<(&'a Ident, &'a Expr)> = Vec::new();
+        for setting in settings {
+            let key = &setting.key;
+            if !keys.contains(&key.node.as_str()) {
+                self.report(
+                    Diagnostic::new("E0205", key.span, format!("{owner} has no setting `{}`", key.node))
+                        .label("unknown setting")
+                        .help(suggestion(&key.node, "settings", keys)),
+                );
+            } else if let Some((first, _)) = entries.iter().find(|(k, _)| k.node == key.node) {
+                self.report(
+                    Diagnostic::new("E0207", key.span, format!("`{}` is set twice", key.node))
+                        .label("set again here")
+                        .also(first.span, "first set here")
+                        .help("keep one of the two"),
+                );
+            } else {
+                entries.push((key, &setting.value));
+            }
+        }
+        Fields { owner, place, entries }
+    }
+
+    /// `example` shows how the setting is written.
+    pub(super) fn required(&mut self, fields: &Fields<'a>, key: &str, example: &str) -> Option<&'a Expr> {
+        let value = fields.get(key);
+        if value.is_none() {
+            self.report(
+                Diagnostic::new("E0206", fields.place, format!("{} lacks `{key}`", fields.owner))
+                    .label(format!("`{key}` is missing"))
+                    .help(format!("add `{key} = {example}`")),
+            );
+        }
+        value
+    }
+}

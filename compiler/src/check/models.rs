@@ -1,0 +1,188 @@
+//! `model NAME { checkpoint = ..; dt_floor = .. }`, and what is known of every name that stands for a model.
+
+use super::Checker;
+use super::names::Want;
+use super::outline::Outline;
+use super::space::Space;
+use crate::families::{self, ConfigError};
+use crate::model::ModelDesc;
+use crate::{config, hir};
+use minic_grammar::ast::{Expr, Ident, Settings};
+use minic_grammar::{Diagnostic, Span};
+
+/// What a model's name stands for, as far as it is known.
+#[derive(Clone, Debug)]
+pub(super) enum Shape {
+    Unknown,
+    One(Outline),
+    /// A prune with sets of values: many models.
+    Space(Space),
+    /// The winner of a search: one of many.
+    Chosen(Space),
+}
+
+const KEYS: &[&str] = &["checkpoint", "dt_floor"];
+
+impl<'a> Checker<'a> {
+    pub(super) fn model(&mut self, model: &'a Settings) {
+        let name = &model.name.node;
+        let fields = self.fields(format!("model `{name}`"), model.name.span, &model.settings, KEYS);
+        let checkpoint = self.required(&fields, "checkpoint", "\"models/..\"");
+        let floor = fields.get("dt_floor").map(|e| (e, self.plain(e)));
+        let path = checkpoint.and_then(|e| self.string(e, "the path of the checkpoint"));
+        let desc = match (checkpoint, &path) {
+            (Some(place), Some(path)) => self.described(name, place.span, path),
+            _ => None,
+        };
+        let desc = desc.map(|desc| self.with_floor(desc, checkpoint.map_or(model.span, |c| c.span), floor));
+        if let Some((place, Some(value))) = floor.filter(|(_, v)| v.is_some_and(|v| v < 0.0)) {
+            self.report(
+                Diagnostic::new("E0304", place.span, "`dt_floor` must not be negative")
+                    .label(format!("this is {value}"))
+                    .help("time steps are positive: write 0 for no clamp"),
+            );
+        }
+        if !self.is_first(&model.name) {
+            return;
+        }
+        let shape = desc.clone().map_or(Shape::Unknown, |d| Shape::One(Outline::of(d)));
+        self.shapes.insert(name, shape);
+        if let Some(checkpoint) = path {
+            let dt_floor = floor.and_then(|(_, v)| v);
+            self.out.models.insert(name.clone(), hir::Model { checkpoint, dt_floor, desc, span: model.span });
+        }
+    }
+
+    /// Whether this is the declaration that holds the name.
+    pub(super) fn is_first(&self, name: &Ident) -> bool {
+        self.names.get(&name.node).is_some_and(|(_, entry)| entry.span == name.span)
+    }
+
+    fn described(&mut self, name: &str, place: Span, path: &str) -> Option<ModelDesc> {
+        let text = match self.environment.config(path) {
+            Ok(Some(text)) => text,
+            Ok(None) => {
+                self.report(
+                    Diagnostic::new("W0401", place, format!("config.json of `{name}` is not at hand"))
+                        .label("its sizes are not checked")
+                        .help("everything that depends on the sizes of this model is checked once its config.json is there"),
+                );
+                return None;
+            }
+            Err(cause) => {
+                self.report(
+                    Diagnostic::new("E0401", place, format!("config.json of `{name}` cannot be read"))
+                        .label(cause)
+                        .help("the folder of a checkpoint holds a config.json in UTF-8"),
+                );
+                return None;
+            }
+        };
+        match config::parse(&text).and_then(|map| families::describe(&map)) {
+            Ok(desc) => Some(desc),
+            Err(error) => {
+                self.report(bad_config(name, place, path, &error));
+                None
+            }
+        }
+    }
+
+    fn with_floor(
+        &mut self,
+        mut desc: ModelDesc,
+        place: Span,
+        floor: Option<(&Expr, Option<f64>)>,
+    ) -> ModelDesc {
+        match (floor, desc.dt_conflict) {
+            (Some((expr, Some(value))), _) => {
+                if value > desc.dt.hi {
+                    self.report(
+                        Diagnostic::new("E0304", expr.span, "`dt_floor` lies above the upper limit of dt")
+                            .label(format!("config.json limits dt to {}", desc.dt.hi))
+                            .help(format!("write at most {}", desc.dt.hi)),
+                    );
+                }
+                desc.dt.lo = value;
+                desc.dt_conflict = None;
+            }
+            (None, Some(other)) => self.report(
+                Diagnostic::new(
+                    "W0402",
+                    place,
+                    format!("config.json names two lower limits of dt: {} and {other}", desc.dt.lo),
+                )
+                .label(format!("{} is used, as transformers does", desc.dt.lo))
+                .help(format!(
+                    "state the one that the model was trained with: `dt_floor = {}` or `dt_floor = {other}`",
+                    desc.dt.lo
+                )),
+            ),
+            _ => {}
+        }
+        desc
+    }
+
+    /// A name in a place that wants one model; a space is refused.
+    pub(super) fn one_model(&mut self, ident: &Ident) -> Option<&'a str> {
+        let name = self.resolve(ident, Want::Model)?;
+        let Some(Shape::Space(space)) = self.shapes.get(name) else { return Some(name) };
+        let declared = self.names.get(name).map_or(ident.span, |(_, e)| e.span);
+        let report = Diagnostic::new(
+            "E0412",
+            ident.span,
+            format!("`{name}` is a space of {} models, and one model is wanted", space.len()),
+        )
+        .label("one model is wanted here")
+        .also(declared, "its axes have several values")
+        .help(format!("search it: `search best in {name} {{ .. }}`, then write `best` here"));
+        self.report(report);
+        None
+    }
+
+    pub(super) fn outline(&self, name: &str) -> Option<&Outline> {
+        match self.shapes.get(name) {
+            Some(Shape::One(outline)) => Some(outline),
+            _ => None,
+        }
+    }
+
+    /// Size of the vocabulary, which no cut changes.
+    fn vocabulary(&self, name: &str) -> Option<usize> {
+        let dim = |o: &Outline| o.dim(crate::dim::Dim::VocabSize);
+        match self.shapes.get(name)? {
+            Shape::Unknown => None,
+            Shape::One(outline) => dim(outline),
+            Shape::Space(space) | Shape::Chosen(space) => space.parent.as_ref().and_then(dim),
+        }
+    }
+
+    /// Two models whose distributions over tokens are compared must have the same tokens.
+    pub(super) fn same_vocabulary(&mut self, a: (&str, Span), b: (&str, Span)) {
+        let (Some(x), Some(y)) = (self.vocabulary(a.0), self.vocabulary(b.0)) else { return };
+        if x != y {
+            self.report(
+                Diagnostic::new("E0415", b.1, format!("`{}` and `{}` have different vocabularies", a.0, b.0))
+                    .label(format!("`{}` has {y} tokens", b.0))
+                    .also(a.1, format!("`{}` has {x} tokens", a.0))
+                    .help("both models must have the same tokenizer"),
+            );
+        }
+    }
+}
+
+fn bad_config(name: &str, place: Span, path: &str, error: &ConfigError) -> Diagnostic {
+    let file = if path.ends_with("config.json") {
+        path.to_string()
+    } else {
+        format!("{}/config.json", path.trim_end_matches('/'))
+    };
+    let fallback = "mend the file, or name another checkpoint".to_string();
+    let what = if error.key == "config.json" {
+        error.message.clone()
+    } else {
+        format!("`{}` {}", error.key, error.message)
+    };
+    Diagnostic::new("E0401", place, format!("the checkpoint of `{name}` cannot be used: {what}"))
+        .label(format!("in {file}"))
+        .help(error.help.clone().unwrap_or(fallback))
+}

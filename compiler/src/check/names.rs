@@ -1,0 +1,376 @@
+//! Names: where they are declared, what they stand for, in what order they depend on each other.
+
+use super::Checker;
+use crate::names::nearest;
+use indexmap::IndexMap;
+use minic_grammar::ast::{
+    self, Argument, Declaration, Expr, ExprKind, Ident, PruneItem, SearchItem, Setting,
+};
+use minic_grammar::{Diagnostic, Span};
+use petgraph::algo::tarjan_scc;
+use petgraph::graph::{DiGraph, NodeIndex};
+use std::collections::VecDeque;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Param,
+    Model,
+    Data,
+    Metric,
+    Group,
+    Prune,
+    Search,
+    Schedule,
+    Distill,
+}
+
+impl Kind {
+    fn noun(self) -> &'static str {
+        match self {
+            Kind::Param => "a param",
+            Kind::Model => "a model",
+            Kind::Data => "a data source",
+            Kind::Metric => "a metric",
+            Kind::Group => "a group",
+            Kind::Prune => "a prune",
+            Kind::Search => "a search",
+            Kind::Schedule => "a schedule",
+            Kind::Distill => "a distilled or trained model",
+        }
+    }
+}
+
+/// What a place wants a name for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Want {
+    Model,
+    Space,
+    Data,
+    Group,
+    Schedule,
+}
+
+impl Want {
+    fn accepts(self, kind: Kind) -> bool {
+        match self {
+            Want::Model => matches!(kind, Kind::Model | Kind::Prune | Kind::Search | Kind::Distill),
+            Want::Space => kind == Kind::Prune,
+            Want::Data => kind == Kind::Data,
+            Want::Group => kind == Kind::Group,
+            Want::Schedule => kind == Kind::Schedule,
+        }
+    }
+
+    fn noun(self) -> &'static str {
+        match self {
+            Want::Model => "model",
+            Want::Space => "space (`prune` with sets of values)",
+            Want::Data => "data source",
+            Want::Group => "group",
+            Want::Schedule => "schedule",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Entry {
+    pub kind: Kind,
+    /// Of the name in its declaration.
+    pub span: Span,
+    /// Index of the declaration.
+    pub index: usize,
+}
+
+/// The names of a recipe, in the order of their declarations.
+pub(super) struct Names<'a> {
+    entries: IndexMap<&'a str, Entry>,
+}
+
+impl<'a> Names<'a> {
+    /// The first declaration of a name holds; every later one is reported.
+    pub fn collect(recipe: &'a ast::Recipe, found: &mut Vec<Diagnostic>) -> Names<'a> {
+        let mut entries: IndexMap<&'a str, Entry> = IndexMap::new();
+        for (index, declaration) in recipe.declarations.iter().enumerate() {
+            let Some((kind, name)) = declared(declaration) else { continue };
+            if let Some(first) = entries.get(name.node.as_str()) {
+                found.push(
+                    Diagnostic::new("E0201", name.span, format!("`{}` is declared twice", name.node))
+                        .label("declared again here")
+                        .also(first.span, format!("first declared here, as {}", first.kind.noun()))
+                        .help("a name is unique among all declarations: rename one of the two"),
+                );
+                continue;
+            }
+            entries.insert(&name.node, Entry { kind, span: name.span, index });
+        }
+        Names { entries }
+    }
+
+    pub fn get(&self, name: &str) -> Option<(&'a str, Entry)> {
+        self.entries.get_key_value(name).map(|(name, entry)| (*name, *entry))
+    }
+
+    pub fn of(&self, accepts: impl Fn(Kind) -> bool) -> Vec<&'a str> {
+        self.entries.iter().filter(|(_, e)| accepts(e.kind)).map(|(name, _)| *name).collect()
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (&'a str, Entry)> {
+        self.entries.iter().map(|(name, entry)| (*name, *entry))
+    }
+}
+
+fn declared(declaration: &Declaration) -> Option<(Kind, &Ident)> {
+    Some(match declaration {
+        Declaration::Param(d) => (Kind::Param, &d.name),
+        Declaration::Model(d) => (Kind::Model, &d.name),
+        Declaration::Data(d) => (Kind::Data, &d.name),
+        Declaration::Metric(d) => (Kind::Metric, &d.name),
+        Declaration::Group(d) => (Kind::Group, &d.name),
+        Declaration::Prune(d) => (Kind::Prune, &d.name),
+        Declaration::Search(d) => (Kind::Search, &d.name),
+        Declaration::Schedule(d) => (Kind::Schedule, &d.name),
+        Declaration::Distill(d) => (Kind::Distill, &d.name),
+        Declaration::Evaluate(_) | Declaration::Deploy(_) | Declaration::Export(_) => return None,
+    })
+}
+
+/// `help` that lists what may stand in a place: the nearest name, else all of them.
+pub(super) fn suggestion(word: &str, what: &str, candidates: &[&str]) -> String {
+    match nearest(word, candidates.iter().copied()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None if candidates.is_empty() => format!("the recipe declares no {what}"),
+        None => format!("{what}: {}", list(candidates)),
+    }
+}
+
+/// `` `a`, `b`, `c` ``
+pub(super) fn list(names: &[&str]) -> String {
+    names.iter().map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ")
+}
+
+/// Indices of declarations, each after those that it refers to. Cycles are reported.
+pub(super) fn order(recipe: &ast::Recipe, names: &Names, found: &mut Vec<Diagnostic>) -> Vec<usize> {
+    let mut graph: DiGraph<(), ()> = DiGraph::new();
+    let nodes: Vec<NodeIndex> = recipe.declarations.iter().map(|_| graph.add_node(())).collect();
+    for (index, declaration) in recipe.declarations.iter().enumerate() {
+        for name in references(declaration) {
+            if let Some((_, entry)) = names.get(name) {
+                graph.update_edge(nodes[index], nodes[entry.index], ());
+            }
+        }
+    }
+    let components = tarjan_scc(&graph);
+    for component in &components {
+        let mut members: Vec<NodeIndex> = component.clone();
+        members.sort();
+        if let Some(cycle) = shortest_cycle(&graph, members[0], &members) {
+            found.push(cycle_report(recipe, &cycle));
+        }
+    }
+    components.into_iter().flatten().map(NodeIndex::index).collect()
+}
+
+/// The shortest way from `start` back to itself within a component.
+fn shortest_cycle(graph: &DiGraph<(), ()>, start: NodeIndex, within: &[NodeIndex]) -> Option<Vec<usize>> {
+    let mut ways = VecDeque::from([vec![start]]);
+    let mut seen = Vec::new();
+    while let Some(way) = ways.pop_front() {
+        let last = *way.last()?;
+        let mut next: Vec<NodeIndex> = graph.neighbors(last).filter(|n| within.contains(n)).collect();
+        next.sort();
+        for node in next {
+            if node == start {
+                return Some(way.iter().map(|n| n.index()).collect());
+            }
+            if !seen.contains(&node) {
+                seen.push(node);
+                ways.push_back(way.iter().copied().chain([node]).collect());
+            }
+        }
+    }
+    None
+}
+
+fn cycle_report(recipe: &ast::Recipe, cycle: &[usize]) -> Diagnostic {
+    let members: Vec<&Ident> =
+        cycle.iter().filter_map(|&i| declared(&recipe.declarations[i])).map(|(_, name)| name).collect();
+    let first = members[0];
+    let next = |i: usize| &members[(i + 1) % members.len()].node;
+    let mut report = Diagnostic::new("E0204", first.span, format!("`{}` depends on itself", first.node))
+        .label(format!("is made from `{}`", next(0)))
+        .help("break the circle: one of these must be made from something else");
+    for (i, member) in members.iter().enumerate().skip(1) {
+        report = report.also(member.span, format!("is made from `{}`", next(i)));
+    }
+    report
+}
+
+/// What a metric reads besides its own parameters.
+pub(super) fn read_by(metric: &ast::Metric) -> Vec<&str> {
+    let mut out = Vec::new();
+    walk(&metric.body, &mut out);
+    out.retain(|name| !metric.parameters.iter().any(|p| p.node == *name));
+    out
+}
+
+/// Every identifier of a declaration that may be the name of another one.
+fn references(declaration: &Declaration) -> Vec<&str> {
+    let mut out = Vec::new();
+    match declaration {
+        Declaration::Param(d) => walk(&d.value, &mut out),
+        Declaration::Model(d) | Declaration::Data(d) => walk_settings(&d.settings, &mut out),
+        Declaration::Metric(d) => out.extend(read_by(d)),
+        Declaration::Group(d) => d.rules.iter().for_each(|r| match &r.kind {
+            ast::GroupRuleKind::MultipleOf { factor: e, .. }
+            | ast::GroupRuleKind::Protect { members: e, .. }
+            | ast::GroupRuleKind::Keep { count: e, .. } => walk(e, &mut out),
+            _ => {}
+        }),
+        Declaration::Prune(d) => {
+            out.push(&d.from.node);
+            d.items.iter().for_each(|item| prune_references(item, &mut out));
+        }
+        Declaration::Search(d) => {
+            out.push(&d.space.node);
+            d.items.iter().for_each(|item| search_references(item, &mut out));
+        }
+        Declaration::Schedule(d) => {
+            walk_settings(&d.settings, &mut out);
+            d.phases.iter().for_each(|p| walk_settings(&p.settings, &mut out));
+        }
+        Declaration::Distill(d) => {
+            out.push(&d.from.node);
+            walk_settings(&d.settings, &mut out);
+        }
+        Declaration::Evaluate(d) => {
+            out.extend([d.model.node.as_str(), d.on.node.as_str()]);
+            out.extend(d.against.iter().map(|a| a.node.as_str()));
+        }
+        Declaration::Deploy(d) => {
+            out.push(&d.model.node);
+            d.targets.iter().for_each(|t| walk(t, &mut out));
+        }
+        Declaration::Export(d) => {
+            out.push(&d.model.node);
+            walk_settings(&d.settings, &mut out);
+        }
+    }
+    out
+}
+
+fn prune_references<'a>(item: &'a PruneItem, out: &mut Vec<&'a str>) {
+    match item {
+        PruneItem::Calibrate { data, .. } => out.push(&data.node),
+        PruneItem::Under { groups, .. } => out.extend(groups.iter().map(|g| g.node.as_str())),
+        PruneItem::Axis(axis) => {
+            walk(&axis.domain, out);
+            axis.by.iter().for_each(|by| walk(by, out));
+        }
+        PruneItem::Repair(repair) => repair.by.iter().for_each(|by| walk(by, out)),
+    }
+}
+
+fn search_references<'a>(item: &'a SearchItem, out: &mut Vec<&'a str>) {
+    match item {
+        SearchItem::Require { condition, .. } => walk(condition, out),
+        SearchItem::Rank(rank) => {
+            out.extend([&rank.on, &rank.after].into_iter().flatten().map(|n| n.node.as_str()));
+            [Some(&rank.by), rank.tokens.as_ref(), Some(&rank.keep)]
+                .into_iter()
+                .flatten()
+                .for_each(|e| walk(e, out));
+        }
+        SearchItem::BreakTies { within, by, .. } => [within, by].into_iter().for_each(|e| walk(e, out)),
+        SearchItem::Control { controls, .. } => controls.iter().for_each(|c| walk(c, out)),
+    }
+}
+
+fn walk_settings<'a>(settings: &'a [Setting], out: &mut Vec<&'a str>) {
+    settings.iter().for_each(|s| walk(&s.value, out));
+}
+
+fn walk<'a>(expr: &'a Expr, out: &mut Vec<&'a str>) {
+    match &expr.kind {
+        ExprKind::Number(_) | ExprKind::String(_) | ExprKind::Bool(_) => {}
+        ExprKind::Path(path) => out.extend(path.segments.first().map(|s| s.node.as_str())),
+        ExprKind::List(items) | ExprKind::Set(items) => items.iter().for_each(|e| walk(e, out)),
+        ExprKind::Record(settings) => walk_settings(settings, out),
+        ExprKind::Range { start, end, step } => {
+            [Some(start), Some(end), step.as_ref()].into_iter().flatten().for_each(|e| walk(e, out))
+        }
+        ExprKind::Unary { operand, .. } => walk(operand, out),
+        ExprKind::Binary { left, right, .. } => [left, right].into_iter().for_each(|e| walk(e, out)),
+        ExprKind::In { value, domain } => [value, domain].into_iter().for_each(|e| walk(e, out)),
+        ExprKind::Call { arguments, .. } => arguments.iter().for_each(|a: &Argument| walk(&a.value, out)),
+    }
+}
+
+impl<'a> Checker<'a> {
+    /// The declaration that a name stands for, if it is of the kind that the place wants.
+    pub(super) fn resolve(&mut self, ident: &Ident, want: Want) -> Option<&'a str> {
+        let wanted = self.names.of(|kind| want.accepts(kind));
+        let Some((name, entry)) = self.names.get(&ident.node) else {
+            let near = nearest(&ident.node, wanted.iter().copied());
+            let elsewhere = || nearest(&ident.node, self.names.iter().map(|(name, _)| name));
+            let help = match near.or_else(elsewhere) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => suggestion(&ident.node, &plural(want), &wanted),
+            };
+            self.report(
+                Diagnostic::new(
+                    "E0202",
+                    ident.span,
+                    format!("no {} is called `{}`", want.noun(), ident.node),
+                )
+                .label("not declared in this recipe")
+                .help(help),
+            );
+            return None;
+        };
+        self.used.insert(name);
+        if want.accepts(entry.kind) {
+            return Some(name);
+        }
+        self.wrong_kind(ident, entry, want.noun(), &suggestion(&ident.node, &plural(want), &wanted));
+        None
+    }
+
+    pub(super) fn wrong_kind(&mut self, ident: &Ident, entry: Entry, wanted: &str, help: &str) {
+        let article = if wanted.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
+        self.report(
+            Diagnostic::new(
+                "E0203",
+                ident.span,
+                format!("`{}` is {}, not {article} {wanted}", ident.node, entry.kind.noun()),
+            )
+            .label(format!("{article} {wanted} is wanted here"))
+            .also(entry.span, "declared here")
+            .help(help),
+        );
+    }
+
+    /// What is declared and serves nothing.
+    pub(super) fn unused(&mut self) {
+        let unused: Vec<(&str, Entry)> = self.names.iter().filter(|(n, _)| !self.used.contains(n)).collect();
+        for (name, entry) in unused {
+            let (code, help) = match entry.kind {
+                Kind::Param => ("W0201", "remove it, or use it where its value is meant"),
+                Kind::Group => ("W0203", "write `under` and its name in the prune that it constrains"),
+                Kind::Prune | Kind::Search | Kind::Distill => {
+                    ("W0202", "export or evaluate it, or remove it: nothing will be run for it")
+                }
+                _ => ("W0202", "remove it, or refer to it by its name"),
+            };
+            let noun = entry.kind.noun().trim_start_matches("a ");
+            let message = format!("the {noun} `{name}` is never used");
+            self.report(Diagnostic::new(code, entry.span, message).help(help));
+        }
+    }
+}
+
+fn plural(want: Want) -> String {
+    match want {
+        Want::Space => "spaces".into(),
+        other => format!("{}s", other.noun()),
+    }
+}

@@ -1,0 +1,515 @@
+//! `prune NAME from MODEL { .. }`: axes against the parent, rankings, repairs, and the model that results.
+
+use super::Checker;
+use super::groups::Rules;
+use super::models::Shape;
+use super::names::suggestion;
+use super::outline::{LayerRules, Outline};
+use super::space::{MOST_POINTS, Point, Space, expressible};
+use crate::axes::{self, AXES, Axis, Scope};
+use crate::dim::Dim;
+use crate::hir::{self, AxisCut, Score};
+use minic_grammar::ast::{self, Ident, PruneItem};
+use minic_grammar::{Diagnostic, Span, Spanned};
+
+/// An `axis` line whose name is known; what could not be read of it is absent.
+struct Line<'a> {
+    ast: &'a ast::Axis,
+    axis: &'static Axis,
+    values: Option<Vec<Spanned<usize>>>,
+    score: Option<Score>,
+    tap: Option<&'static axes::Tap>,
+}
+
+impl<'a> Checker<'a> {
+    pub(super) fn prune(&mut self, prune: &'a ast::Prune) {
+        let from = self.one_model(&prune.from);
+        let parent = from.and_then(|name| self.outline(name)).cloned();
+        let calibrate = self.calibration(prune);
+        let rules = self.rules(prune, parent.as_ref());
+        let lines = self.lines(prune, parent.as_ref(), &rules);
+        self.uncut_sizes(&lines, &rules, parent.as_ref());
+        self.depth(prune, &lines, &rules, parent.as_ref());
+        let repairs = self.repairs(prune, &lines, calibrate.is_some());
+        self.data_for_scores(prune, &lines, &repairs, calibrate);
+        let shape = self.shape(prune, parent, &lines, rules.layers.clone());
+        if !self.is_first(&prune.name) {
+            return;
+        }
+        self.shapes.insert(&prune.name.node, shape);
+        let cuts: Option<Vec<AxisCut>> = ordered(lines).into_iter().map(cut_of).collect();
+        if let (Some(from), Some(axes), Some(repairs)) = (from, cuts, repairs) {
+            let calibrate =
+                calibrate.and_then(|ident| self.names.get(&ident.node)).map(|(n, _)| n.to_string());
+            let (from, constraints, span) = (from.to_string(), rules.constraints, prune.span);
+            let item = hir::Prune { from, calibrate, axes, constraints, repairs, span };
+            self.out.prunes.insert(prune.name.node.clone(), item);
+        }
+    }
+
+    fn calibration(&mut self, prune: &'a ast::Prune) -> Option<&'a Ident> {
+        let mut found: Option<(&'a Ident, Span)> = None;
+        for item in &prune.items {
+            let PruneItem::Calibrate { data, span } = item else { continue };
+            self.resolve_data(data);
+            if let Some((_, first)) = found {
+                self.report(twice("`calibrate on`", *span, first));
+            } else {
+                found = Some((data, *span));
+            }
+        }
+        found.map(|(data, _)| data)
+    }
+
+    fn rules(&mut self, prune: &'a ast::Prune, parent: Option<&Outline>) -> Rules {
+        let listed = prune.items.iter().filter_map(|item| match item {
+            PruneItem::Under { groups, .. } => Some(groups),
+            _ => None,
+        });
+        let groups: Vec<&'a Ident> = listed.flatten().collect();
+        self.rules_under(&groups, parent)
+    }
+
+    fn lines(&mut self, prune: &'a ast::Prune, parent: Option<&Outline>, rules: &Rules) -> Vec<Line<'a>> {
+        let mut lines: Vec<Line<'a>> = Vec::new();
+        for item in &prune.items {
+            let PruneItem::Axis(ast) = item else { continue };
+            let Some(axis) = self.axis_name(&ast.name) else { continue };
+            if let Some(first) = lines.iter().find(|l| l.axis.name == axis.name) {
+                self.report(
+                    Diagnostic::new("E0403", ast.name.span, format!("`{}` is cut twice", axis.name))
+                        .label("cut again here")
+                        .also(first.ast.name.span, "first cut here")
+                        .help("one line states all values: `in {a, b}`"),
+                );
+                continue;
+            }
+            let values = self.sizes(&ast.domain, ast.fixed);
+            let score = self.axis_score(axis, &ast.by, ast.name.span);
+            let tap = score.as_ref().and_then(|s| self.axis_tap(axis, s, &ast.at));
+            let there = self.in_parent(axis, &ast.name, parent);
+            if let (Some(values), Some(parent), true) = (&values, parent, there) {
+                self.legal_values(axis, values, parent, rules);
+            }
+            lines.push(Line { ast, axis, values, score, tap });
+        }
+        if !prune.items.iter().any(|item| matches!(item, PruneItem::Axis(_))) {
+            self.report(
+                Diagnostic::new("E0414", prune.name.span, format!("prune `{}` has no axis", prune.name.node))
+                    .label("nothing is cut")
+                    .help("add a line such as `axis ffn_hidden_size = 12288 by activation`"),
+            );
+        }
+        lines
+    }
+
+    fn axis_name(&mut self, ident: &Ident) -> Option<&'static Axis> {
+        let axis = axes::find(&ident.node);
+        if axis.is_none() {
+            let names: Vec<&str> = AXES.iter().map(|a| a.name).collect();
+            self.report(
+                Diagnostic::new("E0402", ident.span, format!("there is no axis `{}`", ident.node))
+                    .label("unknown axis")
+                    .help(suggestion(&ident.node, "axes", &names)),
+            );
+        }
+        axis
+    }
+
+    fn in_parent(&mut self, axis: &Axis, ident: &Ident, parent: Option<&Outline>) -> bool {
+        let Some(parent) = parent else { return true };
+        let there = parent.dim(axis.dim).is_some()
+            && match axis.scope {
+                Scope::Layer(kind) => parent.has(kind),
+                Scope::Model | Scope::Depth => true,
+            };
+        if !there {
+            let names: Vec<&str> =
+                AXES.iter().filter(|a| parent.dim(a.dim).is_some()).map(|a| a.name).collect();
+            self.report(
+                Diagnostic::new("E0404", ident.span, format!("the parent has no `{}` to cut", axis.name))
+                    .label(format!(
+                        "a {} model without {}",
+                        parent.desc.family,
+                        axis.doc.split(" (").next().unwrap_or("")
+                    ))
+                    .help(format!("it can be cut along {}", super::names::list(&names))),
+            );
+        }
+        there
+    }
+
+    /// Reports the values that the parent cannot have, at most one for each place.
+    fn legal_values(&mut self, axis: &Axis, values: &[Spanned<usize>], parent: &Outline, rules: &Rules) {
+        let Some(size) = parent.dim(axis.dim) else { return };
+        let groups = axis.dim.within().and_then(|outer| parent.dim(outer).map(|n| (outer, n)));
+        let factors = rules.factors(axis.dim);
+        let legal = |v: usize| {
+            (1..=size).contains(&v)
+                && groups.is_none_or(|(_, n)| v % n.max(1) == 0)
+                && factors.iter().all(|(f, _)| v % f == 0)
+        };
+        let mut faulty: Option<Span> = None;
+        for value in values.iter().filter(|v| !legal(v.node)) {
+            if faulty == Some(value.span) {
+                continue;
+            }
+            faulty = Some(value.span);
+            let v = value.node;
+            let report = match (groups, factors.iter().find(|(f, _)| v % f != 0)) {
+                _ if v == 0 => Diagnostic::new("E0405", value.span, format!("`{}` cannot be 0", axis.name))
+                    .label("nothing would be left"),
+                _ if v > size => Diagnostic::new(
+                    "E0405",
+                    value.span,
+                    format!("`{}` cannot be {v}: a cut does not enlarge", axis.name),
+                )
+                .label(format!("the parent has {size}")),
+                (Some((outer, n)), _) if v % n.max(1) != 0 => Diagnostic::new(
+                    "E0409",
+                    value.span,
+                    format!("{v} heads cannot be spread evenly over {n} groups"),
+                )
+                .label(format!("{v} is no multiple of {outer} = {n}")),
+                (_, Some((factor, rule))) => Diagnostic::new(
+                    "E0503",
+                    value.span,
+                    format!("`{}` = {v} breaks a rule of its group", axis.name),
+                )
+                .label(format!("{v} is no multiple of {factor}"))
+                .also(*rule, "the rule"),
+                _ => continue,
+            };
+            self.report(report.help(nearest_help(v, size, legal)));
+        }
+    }
+
+    /// A rule for a size holds for a size that is not cut as well.
+    fn uncut_sizes(&mut self, lines: &[Line], rules: &Rules, parent: Option<&Outline>) {
+        let Some(parent) = parent else { return };
+        for axis in AXES.iter().filter(|a| !lines.iter().any(|l| l.axis.name == a.name)) {
+            let Some(size) = parent.dim(axis.dim) else { continue };
+            for (factor, span) in rules.factors(axis.dim) {
+                if size % factor != 0 {
+                    self.report(
+                        Diagnostic::new(
+                            "E0503",
+                            span,
+                            format!("`{}` stays {size}, which breaks this rule", axis.name),
+                        )
+                        .label(format!("{size} is no multiple of {factor}"))
+                        .help(format!(
+                            "cut it: `axis {} = {}`",
+                            axis.name,
+                            size - size % factor
+                        )),
+                    );
+                }
+            }
+        }
+    }
+
+    /// Whether some choice of layers satisfies the rules, for every number of layers.
+    fn depth(&mut self, prune: &ast::Prune, lines: &[Line], rules: &Rules, parent: Option<&Outline>) {
+        let Some(parent) = parent else { return };
+        let total = parent.layers.total;
+        let sound = |r: &super::groups::Rule| match &r.kind {
+            super::groups::RuleKind::Protect(layers) => layers.iter().all(|l| l.node < total),
+            super::groups::RuleKind::Keep(kind, n) => *n <= parent.layers.range(*kind).1,
+            _ => true,
+        };
+        if !rules.rules.iter().all(sound) {
+            return;
+        }
+        let line = lines.iter().find(|l| l.axis.scope == Scope::Depth);
+        let uncut = [Spanned::new(total, prune.name.span)];
+        let values = match line {
+            Some(line) => line.values.as_deref().unwrap_or(&[]),
+            None => &uncut,
+        };
+        let possible = |n: usize| (1..=total).contains(&n) && parent.survivors(n, &rules.layers).is_some();
+        let impossible = values.iter().find(|v| (1..=total).contains(&v.node) && !possible(v.node));
+        let Some(value) = impossible else { return };
+        let mut report = Diagnostic::new(
+            "E0505",
+            value.span,
+            format!("no choice of {} of {total} layers satisfies the rules", value.node),
+        )
+        .label(if line.is_some() { "this number of layers" } else { "no layer is dropped here" });
+        for rule in &rules.rules {
+            if matches!(rule.kind, super::groups::RuleKind::Protect(_) | super::groups::RuleKind::Keep(..)) {
+                report = report.also(rule.span, "this rule holds");
+            }
+        }
+        self.report(report.help(nearest_help(value.node, total, possible)));
+    }
+
+    /// `calibrate on` where something looks at data, and only there.
+    fn data_for_scores(
+        &mut self,
+        prune: &'a ast::Prune,
+        lines: &[Line],
+        repairs: &Option<Vec<hir::Repair>>,
+        calibrate: Option<&'a Ident>,
+    ) {
+        let reader = lines.iter().find(|l| l.score.as_ref().is_some_and(|s| self.needs_data(s)));
+        match (calibrate, reader) {
+            (None, Some(line)) => {
+                let by = line.ast.by.as_ref().map_or(line.ast.span, |by| by.span);
+                self.report(
+                    Diagnostic::new("E0416", by, "this ranking looks at data, and the prune names none")
+                        .label(format!("ranks `{}` by what a forward pass shows", line.axis.name))
+                        .help(format!("add `calibrate on {}`", self.some_data())),
+                );
+            }
+            (Some(data), None) => {
+                let unread = lines.iter().all(|l| l.score.is_some()) && self.all_metrics_known(lines);
+                let repaired = repairs.as_ref().is_none_or(|r| r.iter().any(needs_data));
+                if unread && !repaired && !lines.is_empty() {
+                    self.report(
+                        Diagnostic::new(
+                            "W0403",
+                            data.span,
+                            format!("prune `{}` does not look at `{}`", prune.name.node, data.node),
+                        )
+                        .help("remove the line: none of the rankings needs data"),
+                    );
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn all_metrics_known(&self, lines: &[Line]) -> bool {
+        let known = |score: &Score| match score {
+            Score::Metric(name) => self.metrics.get(name.as_str()).is_some_and(Option::is_some),
+            Score::Reverse(inner) => match inner.as_ref() {
+                Score::Metric(name) => self.metrics.get(name.as_str()).is_some_and(Option::is_some),
+                _ => true,
+            },
+            _ => true,
+        };
+        lines.iter().all(|l| l.score.as_ref().is_some_and(known))
+    }
+
+    pub(super) fn some_data(&self) -> String {
+        self.names.of(|k| k == super::names::Kind::Data).first().map_or("DATA".into(), |d| d.to_string())
+    }
+
+    /// What the prune stands for.
+    fn shape(
+        &mut self,
+        prune: &'a ast::Prune,
+        parent: Option<Outline>,
+        lines: &[Line],
+        rules: LayerRules,
+    ) -> Shape {
+        let values = lines.iter().map(|l| {
+            let mut sizes: Vec<usize> = l.values.as_ref()?.iter().map(|v| v.node).collect();
+            sizes.sort_unstable();
+            Some((l.axis.dim, sizes))
+        });
+        let Some(axes) = values.collect::<Option<Vec<(Dim, Vec<usize>)>>>() else { return Shape::Unknown };
+        if axes.iter().any(|(_, values)| values.len() > 1) {
+            let space = Space::new(parent, axes, rules);
+            return if self.expressible_space(prune, &space) { Shape::Space(space) } else { Shape::Unknown };
+        }
+        let Some(parent) = parent else { return Shape::Unknown };
+        let point: Point = axes.iter().filter_map(|(dim, v)| v.first().map(|v| (*dim, *v))).collect();
+        let possible = |(dim, v): (&Dim, &usize)| parent.dim(*dim).is_some_and(|size| (1..=size).contains(v));
+        if !point.iter().all(possible) || point.is_empty() {
+            return Shape::Unknown;
+        }
+        if point.iter().all(|(dim, v)| parent.dim(*dim) == Some(*v)) {
+            self.report(
+                Diagnostic::new(
+                    "E0410",
+                    prune.name.span,
+                    format!("prune `{}` changes nothing", prune.name.node),
+                )
+                .label("every axis has the size of the parent")
+                .help("make at least one axis smaller"),
+            );
+        }
+        let Some(model) = parent.cut(&point, &rules) else { return Shape::Unknown };
+        self.expressible_model(prune, &parent, &model, &point, lines);
+        Shape::One(model)
+    }
+
+    fn expressible_space(&mut self, prune: &ast::Prune, space: &Space) -> bool {
+        let name = &prune.name;
+        if space.len() > MOST_POINTS {
+            self.report(
+                Diagnostic::new("E0608", name.span, format!("`{}` has {} points", name.node, space.len()))
+                    .label("too many to try each")
+                    .help(format!("fewer values an axis, or larger steps: at most {MOST_POINTS} points")),
+            );
+            return false;
+        }
+        let Some(parent) = &space.parent else { return true };
+        let possible = |(dim, values): &(Dim, Vec<usize>)| {
+            parent.dim(*dim).is_some_and(|size| values.iter().all(|v| (1..=size).contains(v)))
+        };
+        let sound = space.axes.iter().all(possible);
+        if sound && space.models().next().is_none() {
+            let family = parent.desc.family;
+            self.report(
+                Diagnostic::new(
+                    "E0411",
+                    name.span,
+                    format!("no point of `{}` can be stored as {family}", name.node),
+                )
+                .label("every combination breaks a constraint of the family")
+                .help(first_refusal(space).unwrap_or_else(|| "widen the sets of values".into())),
+            );
+            return false;
+        }
+        true
+    }
+
+    fn expressible_model(
+        &mut self,
+        prune: &ast::Prune,
+        parent: &Outline,
+        model: &Outline,
+        point: &Point,
+        lines: &[Line],
+    ) {
+        let grouped =
+            |(dim, v): (&Dim, &usize)| dim.within().and_then(|o| parent.dim(o)).is_none_or(|n| v % n == 0);
+        if !point.iter().all(grouped) {
+            return;
+        }
+        let Err(error) = expressible(model) else { return };
+        let mut places = Vec::new();
+        for line in lines.iter().filter(|l| l.axis.scope != Scope::Depth) {
+            let Some(size) = parent.dim(line.axis.dim) else { continue };
+            let value = point.get(&line.axis.dim).copied().unwrap_or(size);
+            let legal = |v: usize| {
+                let mut other = model.clone();
+                other.desc.dims.insert(line.axis.dim, v);
+                expressible(&other).is_ok()
+            };
+            let near = nearest(value, size, legal);
+            if !near.is_empty() {
+                places.push((line.ast.domain.span, format!("`{}` {}", line.axis.name, either(&near))));
+            }
+        }
+        let mut report = Diagnostic::new(
+            "E0411",
+            prune.name.span,
+            format!("`{}` cannot be stored as {}", prune.name.node, model.desc.family),
+        );
+        if let Some((span, _)) = places.first() {
+            report.span = *span;
+        }
+        for (span, _) in places.iter().skip(1) {
+            report = report.also(*span, "together with this");
+        }
+        let ways: Vec<String> = places.into_iter().map(|(_, way)| way).collect();
+        let help = if ways.is_empty() {
+            error.help.unwrap_or_default()
+        } else {
+            format!("nearest that fit: {}", ways.join(", or "))
+        };
+        self.report(report.label(error.message).help(help));
+    }
+
+    fn repairs(
+        &mut self,
+        prune: &'a ast::Prune,
+        lines: &[Line],
+        calibrated: bool,
+    ) -> Option<Vec<hir::Repair>> {
+        let mut out: Vec<hir::Repair> = Vec::new();
+        let mut sound = true;
+        for item in &prune.items {
+            let PruneItem::Repair(repair) = item else { continue };
+            let Some(kind) = self.repair(repair) else {
+                sound = false;
+                continue;
+            };
+            if let Some(first) =
+                out.iter().find(|r| std::mem::discriminant(&r.kind) == std::mem::discriminant(&kind))
+            {
+                self.report(twice(&format!("`repair {}`", repair.what.node), repair.span, first.span));
+            }
+            let norms = matches!(kind, hir::RepairKind::Norms { .. });
+            if norms && !lines.is_empty() && !lines.iter().any(|l| changes_norms(l.axis)) {
+                self.report(
+                    Diagnostic::new("E0413", repair.span, "no norm changes its width here")
+                        .label("nothing to repair")
+                        .help("norms change with `hidden_size`, `mamba_num_heads` and `mamba_head_dim`"),
+                );
+            }
+            let repair_item = hir::Repair { kind, span: repair.span };
+            if needs_data(&repair_item) && !calibrated {
+                self.report(
+                    Diagnostic::new(
+                        "E0416",
+                        repair.span,
+                        "this repair looks at data, and the prune names none",
+                    )
+                    .help(format!("add `calibrate on {}`", self.some_data())),
+                );
+            }
+            out.push(repair_item);
+        }
+        sound.then_some(out)
+    }
+}
+
+fn needs_data(repair: &hir::Repair) -> bool {
+    !matches!(repair.kind, hir::RepairKind::Norms { power: Some(_) })
+}
+
+fn changes_norms(axis: &Axis) -> bool {
+    matches!(axis.dim, Dim::HiddenSize | Dim::MambaNumHeads | Dim::MambaHeadDim)
+}
+
+pub(super) fn twice(what: &str, again: Span, first: Span) -> Diagnostic {
+    Diagnostic::new("E0417", again, format!("{what} stands twice"))
+        .label("again here")
+        .also(first, "first here")
+        .help("keep one of the two")
+}
+
+/// In the order of [`AXES`], in which cuts are made.
+fn ordered(mut lines: Vec<Line>) -> Vec<Line> {
+    lines.sort_by_key(|l| AXES.iter().position(|a| a.name == l.axis.name));
+    lines
+}
+
+fn cut_of(line: Line) -> Option<AxisCut> {
+    let mut values: Vec<usize> = line.values?.iter().map(|v| v.node).collect();
+    values.sort_unstable();
+    Some(AxisCut { axis: line.axis, values, score: line.score?, tap: line.tap, span: line.ast.span })
+}
+
+/// The nearest legal values at and below, and above.
+fn nearest(value: usize, size: usize, legal: impl Fn(usize) -> bool) -> Vec<usize> {
+    let below = (1..=value.min(size)).rev().find(|&v| legal(v));
+    let above = (value.saturating_add(1)..=size).find(|&v| legal(v));
+    [below, above].into_iter().flatten().collect()
+}
+
+fn either(values: &[usize]) -> String {
+    values.iter().map(usize::to_string).collect::<Vec<_>>().join(" or ")
+}
+
+fn nearest_help(value: usize, size: usize, legal: impl Fn(usize) -> bool) -> String {
+    match nearest(value, size, legal).as_slice() {
+        [] => "no value is legal here".into(),
+        [only] => format!("nearest legal value: {only}"),
+        values => format!("nearest legal values: {}", either(values).replace(" or ", ", ")),
+    }
+}
+
+/// Why the first point of a space is refused, in the family's words.
+fn first_refusal(space: &Space) -> Option<String> {
+    let parent = space.parent.as_ref()?;
+    let point: Point = space.axes.iter().filter_map(|(dim, v)| v.first().map(|v| (*dim, *v))).collect();
+    let model = parent.cut(&point, &space.rules)?;
+    let error = expressible(&model).err()?;
+    Some(error.help.unwrap_or(error.message))
+}

@@ -1,0 +1,326 @@
+//! Metrics, and how an axis is ranked: `by METRIC at TAP`.
+
+use super::Checker;
+use super::arguments::{Accepts, Argument, Call, Default, call_of};
+use super::eval::dotted;
+use super::names::{Kind, list, suggestion};
+use crate::axes::{self, Axis, Scope, TAPS, Tap};
+use crate::hir::{self, Score};
+use crate::metrics::{self, LAYER_METRICS, RANKINGS, RankingKind};
+use minic_grammar::ast::{self, Expr, ExprKind, Path};
+use minic_grammar::{Diagnostic, Span};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// `random(seed = 1)`
+pub(super) const RANDOM: &[Argument] = &[Argument {
+    name: "seed",
+    accepts: Accepts::Whole,
+    default: Default::Is(0.0),
+    doc: "the seed of the shuffle",
+}];
+
+impl<'a> Checker<'a> {
+    pub(super) fn metric(&mut self, metric: &'a ast::Metric) {
+        let mut params = BTreeMap::new();
+        let mut unknown = false;
+        for name in super::names::read_by(metric) {
+            let Some((known, entry)) = self.names.get(name) else { continue };
+            if entry.kind != Kind::Param {
+                continue;
+            }
+            self.used.insert(known);
+            match self.params.get(known).cloned().flatten() {
+                Some(super::value::Value::Number(n)) => {
+                    params.insert(known.to_string(), n.value);
+                }
+                Some(_) => {}
+                None => unknown = true,
+            }
+        }
+        let compiled = if unknown { None } else { Some(metrics::compile_with(metric, &params)) };
+        let program = match compiled {
+            Some(Ok(program)) => {
+                self.found.extend(metrics::lint(metric));
+                Some(Arc::new(program))
+            }
+            Some(Err(faults)) => {
+                self.found.extend(faults);
+                None
+            }
+            None => None,
+        };
+        self.shadowed(metric);
+        if !self.is_first(&metric.name) {
+            return;
+        }
+        if let Some(program) = &program {
+            let item = hir::Metric { program: program.clone(), span: metric.span };
+            self.out.metrics.insert(metric.name.node.clone(), item);
+        }
+        self.metrics.insert(&metric.name.node, program);
+    }
+
+    fn shadowed(&mut self, metric: &ast::Metric) {
+        if builtins().contains(&metric.name.node.as_str()) {
+            self.report(
+                Diagnostic::new(
+                    "W0204",
+                    metric.name.span,
+                    format!(
+                        "the metric `{}` is hidden by the built-in ranking of that name",
+                        metric.name.node
+                    ),
+                )
+                .label("`by` finds the built-in one")
+                .help("give the metric another name"),
+            );
+        }
+    }
+
+    /// How an axis is ranked; `None` after a fault. `by` was left out where `by` is `None`.
+    pub(super) fn axis_score(
+        &mut self,
+        axis: &'static Axis,
+        by: &Option<Expr>,
+        place: Span,
+    ) -> Option<Score> {
+        let Some(by) = by else {
+            self.report(
+                Diagnostic::new("E0407", place, format!("`{}` is not ranked by anything", axis.name))
+                    .label("`by` is missing")
+                    .help(format!("add `by {}`", self.proposal(axis))),
+            );
+            return None;
+        };
+        self.score(axis, by)
+    }
+
+    /// What a user probably wants to rank an axis by.
+    fn proposal(&self, axis: &Axis) -> String {
+        match axis.scope {
+            Scope::Depth => "kld".into(),
+            _ => self
+                .names
+                .of(|k| k == Kind::Metric)
+                .first()
+                .map_or("random(seed = 1)".into(), |m| m.to_string()),
+        }
+    }
+
+    fn score(&mut self, axis: &'static Axis, by: &Expr) -> Option<Score> {
+        let Some(call) = call_of(by) else {
+            self.report(
+                Diagnostic::new("E0407", by.span, "a metric is wanted after `by`")
+                    .help(format!("write `by {}`", self.proposal(axis))),
+            );
+            return None;
+        };
+        match metrics::ranking(&call.name).map(|r| r.kind) {
+            Some(RankingKind::Random) => {
+                let arguments = self.arguments(&call, RANDOM)?;
+                return Some(Score::Random { seed: arguments.whole("seed") });
+            }
+            Some(RankingKind::Reverse) => return self.reverse(axis, &call),
+            Some(RankingKind::Iterative) => return self.iterative(axis, &call),
+            None => {}
+        }
+        self.no_arguments(&call)?;
+        if call.name == "pca" {
+            return self.pca(axis, &call);
+        }
+        if let Some(metric) = metrics::layer_metric(&call.name) {
+            if axis.scope == Scope::Depth {
+                return Some(Score::Layer(metric));
+            }
+            self.unfit(axis, &call, "ranks layers");
+            return None;
+        }
+        self.declared_metric(axis, &call)
+    }
+
+    fn pca(&mut self, axis: &Axis, call: &Call) -> Option<Score> {
+        if axis.scope == Scope::Model {
+            return Some(Score::Pca);
+        }
+        self.unfit(axis, call, "rotates the residual stream, and so cuts `hidden_size` alone");
+        None
+    }
+
+    fn declared_metric(&mut self, axis: &Axis, call: &Call) -> Option<Score> {
+        let declared = self.names.of(|k| k == Kind::Metric);
+        match self.names.get(&call.name) {
+            Some((name, entry)) if entry.kind == Kind::Metric => {
+                self.used.insert(name);
+                if axis.scope == Scope::Depth {
+                    self.unfit(axis, call, "scores the members of a tap, not layers");
+                    return None;
+                }
+                Some(Score::Metric(name.to_string()))
+            }
+            Some((name, entry)) => {
+                self.used.insert(name);
+                let ident = ast::Ident::new(call.name.clone(), call.name_span);
+                self.wrong_kind(&ident, entry, "metric", &suggestion(&call.name, "metrics", &declared));
+                None
+            }
+            None => {
+                let mut known: Vec<&str> = if axis.scope == Scope::Depth { Vec::new() } else { declared };
+                known.extend(builtins().into_iter().filter(|b| fits(axis, b)));
+                self.report(
+                    Diagnostic::new("E0202", call.name_span, format!("no metric is called `{}`", call.name))
+                        .label("neither built in nor declared in this recipe")
+                        .help(suggestion(&call.name, "metrics", &known)),
+                );
+                None
+            }
+        }
+    }
+
+    fn unfit(&mut self, axis: &Axis, call: &Call, why: &str) {
+        let help = match axis.scope {
+            Scope::Depth => format!("layers are ranked by {}", list(&layer_names())),
+            _ => format!("write `by {}`", self.proposal(axis)),
+        };
+        self.report(
+            Diagnostic::new("E0408", call.span, format!("`{}` cannot rank `{}`", call.name, axis.name))
+                .label(format!("`{}` {why}", call.name))
+                .help(help),
+        );
+    }
+
+    fn no_arguments(&mut self, call: &Call) -> Option<()> {
+        self.arguments(call, &[]).map(|_| ())
+    }
+
+    /// The metric within `reverse(..)` or `iterative(..)`.
+    fn inner<'e>(&mut self, call: &Call<'e>) -> Option<&'e Expr> {
+        if let [ast::Argument { name: None, value }] = call.arguments {
+            return Some(value);
+        }
+        self.report(
+            Diagnostic::new("E0308", call.span, format!("`{}` takes one metric", call.name))
+                .help(format!("write `{}(METRIC)`", call.name)),
+        );
+        None
+    }
+
+    fn reverse(&mut self, axis: &'static Axis, call: &Call) -> Option<Score> {
+        let inner = self.inner(call)?;
+        match self.score(axis, inner)? {
+            Score::Reverse(_) | Score::Random { .. } | Score::Pca => {
+                self.report(
+                    Diagnostic::new("E0408", inner.span, "`reverse` takes a metric")
+                        .label("has no reverse")
+                        .help(format!("write `by reverse({})`", self.proposal(axis))),
+                );
+                None
+            }
+            score => Some(Score::Reverse(Box::new(score))),
+        }
+    }
+
+    fn iterative(&mut self, axis: &'static Axis, call: &Call) -> Option<Score> {
+        let inner = self.inner(call)?;
+        if axis.scope != Scope::Depth {
+            self.unfit(axis, call, "removes one layer at a time");
+            return None;
+        }
+        match self.score(axis, inner)? {
+            Score::Layer(metric) => Some(Score::Iterative(metric)),
+            _ => {
+                self.report(
+                    Diagnostic::new("E0408", inner.span, "`iterative` takes a layer metric")
+                        .help(format!("layer metrics: {}", list(&layer_names()))),
+                );
+                None
+            }
+        }
+    }
+
+    /// The tap that an axis is scored at.
+    pub(super) fn axis_tap(
+        &mut self,
+        axis: &'static Axis,
+        score: &Score,
+        at: &Option<Path>,
+    ) -> Option<&'static Tap> {
+        let looked_at = match score {
+            Score::Reverse(inner) => inner,
+            other => other,
+        };
+        let Some(path) = at else {
+            let named = matches!(looked_at, Score::Metric(_));
+            return axis.taps.first().filter(|_| named).and_then(|t| axes::find_tap(t));
+        };
+        let name = dotted(path);
+        let tap = self.legal_tap(axis, path, &name)?;
+        match looked_at {
+            Score::Metric(_) => Some(tap),
+            // A control stands in for a metric: its tap says nothing, and may stay.
+            _ => None,
+        }
+    }
+
+    fn legal_tap(&mut self, axis: &'static Axis, path: &Path, name: &str) -> Option<&'static Tap> {
+        let Some(tap) = axes::find_tap(name) else {
+            let known: Vec<&str> =
+                if axis.taps.is_empty() { TAPS.iter().map(|t| t.name).collect() } else { axis.taps.to_vec() };
+            self.report(
+                Diagnostic::new("E0406", path.span, format!("there is no tap `{name}`"))
+                    .label("unknown tap")
+                    .help(suggestion(name, "taps", &known)),
+            );
+            return None;
+        };
+        if axis.taps.contains(&name) {
+            return Some(tap);
+        }
+        let help = match axis.taps {
+            [] => "leave out `at`: layers are ranked as a whole".to_string(),
+            taps => format!("taps that score it: {}", list(taps)),
+        };
+        let scores: Vec<String> = tap.dims.iter().map(|d| format!("`{d}`")).collect();
+        self.report(
+            Diagnostic::new("E0406", path.span, format!("`{name}` does not score `{}`", axis.name))
+                .label(format!("scores {}", scores.join(" x ")))
+                .help(help),
+        );
+        None
+    }
+
+    /// Whether a ranking looks at data; unknown metrics are taken to.
+    pub(super) fn needs_data(&self, score: &Score) -> bool {
+        match score {
+            Score::Metric(name) => match self.metrics.get(name.as_str()) {
+                Some(Some(program)) => program.uses_x(),
+                _ => false,
+            },
+            Score::Layer(_) | Score::Iterative(_) | Score::Pca => true,
+            Score::Random { .. } => false,
+            Score::Reverse(inner) => self.needs_data(inner),
+        }
+    }
+}
+
+fn layer_names() -> Vec<&'static str> {
+    LAYER_METRICS.iter().map(|m| m.name).collect()
+}
+
+/// Names that `by` finds before the recipe's own.
+fn builtins() -> Vec<&'static str> {
+    LAYER_METRICS.iter().map(|m| m.name).chain(RANKINGS.iter().map(|r| r.name)).chain(["pca"]).collect()
+}
+
+fn fits(axis: &Axis, builtin: &str) -> bool {
+    match builtin {
+        "random" | "reverse" => true,
+        "pca" => axis.scope == Scope::Model,
+        _ => axis.scope == Scope::Depth,
+    }
+}
+
+/// The expression is a plain name.
+pub(super) fn is_name(expr: &Expr) -> bool {
+    matches!(&expr.kind, ExprKind::Path(_))
+}

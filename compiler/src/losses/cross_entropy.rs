@@ -1,0 +1,10 @@
+//! `cross_entropy()`: -log q of the token that follows in the data
+
+use super::Loss;
+
+pub const LOSS: Loss = Loss {
+    name: "cross_entropy",
+    arguments: &[],
+    needs_teacher: false,
+    doc: "-log q of the token that follows in the data",
+};

@@ -1,0 +1,11 @@
+//! `forward_kl(temperature = T)`: T^2 sum(p log(p / q)): the teacher's tokens are covered
+
+use super::Loss;
+use super::common::TEMPERATURE;
+
+pub const LOSS: Loss = Loss {
+    name: "forward_kl",
+    arguments: &[TEMPERATURE],
+    needs_teacher: true,
+    doc: "T^2 sum(p log(p / q)): the teacher's tokens are covered",
+};
