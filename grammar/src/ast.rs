@@ -1,5 +1,7 @@
 //! The syntax tree: what was written, unresolved, every node with its span.
 
+mod print;
+
 use crate::span::{Span, Spanned};
 
 /// A whole file. Statements that did not parse are absent here and present as diagnostics.

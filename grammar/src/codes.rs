@@ -106,3 +106,40 @@ pub const CODES: &[Code] = &[
     Code { id: "W0901", title: "widths at which a target is slow" },
     Code { id: "W1001", title: "a metric does not read one of its parameters" },
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::CODES;
+
+    #[test]
+    fn codes_are_sorted_unique_and_well_formed() {
+        assert!(CODES.is_sorted_by(|a, b| a.id < b.id), "sort the list of codes");
+        for code in CODES {
+            let (severity, number) = code.id.split_at(1);
+            assert!(matches!(severity, "E" | "W"), "{}", code.id);
+            assert!(number.len() == 4 && number.bytes().all(|b| b.is_ascii_digit()), "{}", code.id);
+            assert!(!code.title.is_empty() && !code.title.ends_with('.'), "{}", code.id);
+        }
+    }
+
+    #[test]
+    fn every_code_named_in_the_source_is_registered() {
+        let parse = [
+            include_str!("parse.rs"),
+            include_str!("parse/declarations.rs"),
+            include_str!("parse/expressions.rs"),
+            include_str!("parse/layout.rs"),
+            include_str!("parse/messages.rs"),
+            include_str!("parse/numbers.rs"),
+        ];
+        let mut named = 0;
+        for source in parse {
+            for (at, _) in source.match_indices("\"E0") {
+                let id = &source[at + 1..at + 6];
+                assert!(CODES.iter().any(|c| c.id == id), "{id} is raised but not registered");
+                named += 1;
+            }
+        }
+        assert!(named > 20, "found only {named}");
+    }
+}

@@ -9,6 +9,7 @@ mod layout;
 mod messages;
 mod numbers;
 
+use self::declarations::DECLARATION_FORMS;
 use crate::ast::{Broken, DECLARATIONS, Ident, Recipe};
 use crate::diagnostic::{self, Diagnostic};
 use crate::span::{Span, Spanned};
@@ -26,12 +27,10 @@ const VERSION: u64 = 1;
 /// Reads a recipe. The diagnostics are sorted by place.
 pub fn parse(source: &str) -> (Recipe, Vec<Diagnostic>) {
     let layout = layout::scan(source);
-    let mut reader = Reader {
-        base: 0,
-        recipe: Recipe::default(),
-        layout_faults: layout.diagnostics.iter().map(|d| d.span).collect(),
-        diagnostics: layout.diagnostics,
-    };
+    let mut layout_faults: Vec<usize> = layout.diagnostics.iter().map(|d| d.span.start).collect();
+    layout_faults.sort_unstable();
+    let mut reader =
+        Reader { base: 0, recipe: Recipe::default(), layout_faults, diagnostics: layout.diagnostics };
     reader.recipe(&layout.text, &layout.statements);
     diagnostic::sort(&mut reader.diagnostics);
     (reader.recipe, reader.diagnostics)
@@ -43,8 +42,8 @@ struct Reader {
     base: usize,
     recipe: Recipe,
     diagnostics: Vec<Diagnostic>,
-    /// Faults that the layout has reported: a statement around one is not reported again.
-    layout_faults: Vec<Span>,
+    /// Where the layout has reported faults, sorted: a statement around one is not reported again.
+    layout_faults: Vec<usize>,
 }
 
 impl Reader {
@@ -84,11 +83,11 @@ impl Reader {
             .and_then(|header| header.into_inner().find(|p| p.as_rule() == Rule::version));
         let Some(version) = version else {
             let message = if word == "mrecipe" {
-                "the header must be `mrecipe 1`, alone on its line".to_owned()
+                "the header is `mrecipe 1`, alone on its line".to_owned()
             } else {
                 format!("the header is `mrecipe 1`, not `{word} ..`")
             };
-            self.report(Diagnostic::new("E0101", statement, message).help("write `mrecipe 1`"));
+            self.report(Diagnostic::new("E0101", statement, message).help("make the first line `mrecipe 1`"));
             return;
         };
         self.base = statement.start;
@@ -113,7 +112,7 @@ impl Reader {
         let made = match Grammar::parse(Rule::statement, written) {
             Ok(mut pairs) => pairs.next().and_then(|pair| self.declaration(pair)),
             Err(error) => {
-                self.unreadable(&error, written);
+                self.unreadable(&error, written, declarations::form(DECLARATION_FORMS, word));
                 None
             }
         };
@@ -161,12 +160,15 @@ impl Reader {
     /// What was left out of the tree without a word is a fault of this module; say at least where.
     fn ensure_reported(&mut self, before: usize, span: Span) {
         if self.diagnostics.len() == before && !self.layout_reported(span) {
-            self.report(Diagnostic::new("E0102", span, "this statement cannot be read"));
+            self.report(
+                Diagnostic::new("E0102", span, "this statement cannot be read").help("write it in parts"),
+            );
         }
     }
 
     fn layout_reported(&self, span: Span) -> bool {
-        self.layout_faults.iter().any(|f| span.start <= f.start && f.start <= span.end)
+        let next = self.layout_faults.partition_point(|fault| *fault < span.start);
+        self.layout_faults.get(next).is_some_and(|fault| *fault <= span.end)
     }
 
     /// The place of a pair in the source, without the blanks that pest leaves at its end.
@@ -205,6 +207,8 @@ fn declared_name(text: &str, statement: Span) -> Option<Ident> {
     let blanks = after.len() - after.trim_start_matches([' ', '\t']).len();
     let start = statement.start + keyword.len() + blanks;
     let name = first_word(text, start);
-    let named = blanks > 0 && name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+    let named = blanks > 0
+        && name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && !messages::is_reserved(name);
     named.then(|| Spanned::new(name.to_owned(), Span::new(start, start + name.len())))
 }

@@ -102,3 +102,90 @@ pub fn to_json(file: &str, text: &str, diagnostics: &[Diagnostic]) -> Vec<JsonDi
     };
     diagnostics.iter().map(json).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn example() -> (&'static str, Vec<Diagnostic>) {
+        let text = "mrecipe 1\r\n# é\r\n\tparam ü = 1\n";
+        let at = text.find('ü').expect("it is there");
+        let fault = Diagnostic::new("E0102", Span::new(at, at + 2), "expected a name, found `ü`")
+            .label("here")
+            .also(Span::new(0, 7), "in this version")
+            .help("names are plain");
+        (text, vec![fault, Diagnostic::new("W1001", Span::new(text.len(), text.len()), "an end")])
+    }
+
+    #[test]
+    fn a_picture_has_code_place_labels_and_help() {
+        let (text, diagnostics) = example();
+        let plain = render("a.mrecipe", text, &diagnostics, false);
+        for part in [
+            "error[E0102]: expected a name",
+            "a.mrecipe:3:8",
+            "here",
+            "in this version",
+            "help: names are plain",
+        ] {
+            assert!(plain.contains(part), "{part:?} is not in\n{plain}");
+        }
+        assert!(plain.contains("warning[W1001]: an end"));
+        assert!(!plain.contains('\u{1b}'));
+        let colored = render("a.mrecipe", text, &diagnostics, true);
+        assert!(colored.contains('\u{1b}'), "{colored}");
+    }
+
+    #[test]
+    fn positions_count_lines_and_characters_from_one() {
+        let text = "\u{feff}ab\r\nüx\n\nend";
+        let lines = LineIndex::new(text);
+        let position = |offset| {
+            let p = lines.position(offset);
+            (p.line, p.column)
+        };
+        assert_eq!(position(0), (1, 1));
+        assert_eq!(position(3), (1, 1), "a byte order mark has no width");
+        assert_eq!(position(5), (1, 3));
+        assert_eq!(position(7), (2, 1));
+        assert_eq!(position(8), (2, 1), "inside of a character");
+        assert_eq!(position(9), (2, 2));
+        assert_eq!(position(11), (3, 1));
+        assert_eq!(position(12), (4, 1));
+        assert_eq!(position(15), (4, 4));
+        assert_eq!(position(999), (4, 4));
+        assert_eq!(LineIndex::new("").position(3), Position { line: 1, column: 1 });
+    }
+
+    #[test]
+    fn programs_get_line_and_column_of_both_ends() {
+        let (text, diagnostics) = example();
+        let json = to_json("a.mrecipe", text, &diagnostics);
+        let first = &json[0];
+        assert_eq!((first.line, first.column, first.end_line, first.end_column), (3, 8, 3, 9));
+        assert_eq!(
+            (first.code, first.severity, first.help.as_deref()),
+            ("E0102", "error", Some("names are plain"))
+        );
+        assert_eq!(
+            (json[1].severity, json[1].line, json[1].column, json[1].help.as_deref()),
+            ("warning", 4, 1, None)
+        );
+    }
+
+    #[test]
+    fn a_span_outside_of_the_text_is_drawn_at_its_end() {
+        let (text, _) = example();
+        let wild = [
+            Diagnostic::new("E0102", Span::new(900, 1000), "beyond"),
+            Diagnostic::new("E0102", Span::new(5, 2), "backwards"),
+            Diagnostic::new(
+                "E0102",
+                Span::new(text.find('ü').map_or(0, |at| at + 1), 20),
+                "inside of a character",
+            ),
+        ];
+        let plain = render("a.mrecipe", text, &wild, false);
+        assert!(plain.contains("beyond") && plain.contains("backwards"));
+    }
+}

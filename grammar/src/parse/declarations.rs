@@ -8,21 +8,92 @@ use crate::suggest::nearest;
 use pest::Parser as _;
 use pest::iterators::{Pair, Pairs};
 
-/// A block that holds lines: what it is called, how its lines begin, and the rule of one line by itself.
+/// How a statement is written, by its first word.
+type Form = (&'static str, &'static str);
+
+/// In the order of [`ast::DECLARATIONS`].
+pub(super) const DECLARATION_FORMS: &[Form] = &[
+    ("param", "param NAME = VALUE"),
+    ("model", "model NAME { checkpoint = PATH }"),
+    ("data", "data NAME { files = [..]; sequence = N }"),
+    ("metric", "metric NAME(x, w) = EXPRESSION"),
+    ("group", "group NAME { .. }"),
+    ("prune", "prune NAME from MODEL { .. }"),
+    ("search", "search NAME in SPACE { .. }"),
+    ("schedule", "schedule NAME { .. }"),
+    ("distill", "distill NAME from MODEL { teacher = MODEL; data = DATA; schedule = SCHEDULE }"),
+    ("train", "train NAME from MODEL { data = DATA; schedule = SCHEDULE }"),
+    ("evaluate", "evaluate MODEL [against MODEL] on DATA { QUANTITY, .. }"),
+    ("deploy", "deploy MODEL for TARGET, .."),
+    ("export", "export MODEL to \"DIR\" { .. }"),
+];
+
+/// A block that holds lines.
 struct Block {
     name: &'static str,
-    /// Empty where a line may begin with any name.
-    words: &'static [&'static str],
+    forms: &'static [Form],
+    /// The form of a line that begins with another name; where there is none, such a line is refused.
+    other: Option<&'static str>,
+    /// The rule of one line by itself.
     line: Rule,
 }
 
-const SETTINGS: Block = Block { name: "block of settings", words: &[], line: Rule::only_setting };
-const GROUP: Block = Block { name: "`group`", words: &[], line: Rule::only_group_line };
-const PRUNE: Block =
-    Block { name: "`prune`", words: &["calibrate", "under", "axis", "repair"], line: Rule::only_prune_line };
-const SEARCH: Block =
-    Block { name: "`search`", words: &["require", "rank", "break", "control"], line: Rule::only_search_line };
-const SCHEDULE: Block = Block { name: "`schedule`", words: &[], line: Rule::only_schedule_line };
+const SETTINGS: Block =
+    Block { name: "block of settings", forms: &[], other: Some("KEY = VALUE"), line: Rule::only_setting };
+
+const GROUP: Block = Block {
+    name: "`group`",
+    forms: &[
+        ("protect", "protect layers {N, ..}"),
+        ("keep", "keep KIND N"),
+        ("order", "order DIM before DIM"),
+    ],
+    other: Some("DIM within DIM [equal]`, `DIM shared across DIM`, `DIM per DIM` or `DIM multiple_of N"),
+    line: Rule::only_group_line,
+};
+
+const PRUNE: Block = Block {
+    name: "`prune`",
+    forms: &[
+        ("calibrate", "calibrate on DATA"),
+        ("under", "under GROUP, .."),
+        ("axis", "axis NAME = VALUE [by METRIC] [at TAP]`, or `axis NAME in VALUES .."),
+        ("repair", "repair WHAT [MODIFIER] [by METHOD]"),
+    ],
+    other: None,
+    line: Rule::only_prune_line,
+};
+
+const RANK: &str = "rank by QUANTITY [descending] [on DATA] [after SCHEDULE [for TOKENS]] keep N";
+
+const SEARCH: Block = Block {
+    name: "`search`",
+    forms: &[
+        ("require", "require QUANTITY in A ..= B`, or `require QUANTITY <= A"),
+        ("rank", RANK),
+        ("break", "break ties within TOLERANCE by QUANTITY"),
+        ("control", "control CONTROL, .."),
+    ],
+    other: None,
+    line: Rule::only_search_line,
+};
+
+const SCHEDULE: Block = Block {
+    name: "`schedule`",
+    forms: &[("phase", "phase \"NAME\" { .. }")],
+    other: Some("KEY = VALUE"),
+    line: Rule::only_schedule_line,
+};
+
+impl Block {
+    fn form(&self, word: &str) -> Option<&'static str> {
+        form(self.forms, word).or(self.other)
+    }
+}
+
+pub(super) fn form(forms: &[Form], word: &str) -> Option<&'static str> {
+    forms.iter().find(|(first, _)| *first == word).map(|(_, form)| *form)
+}
 
 impl Reader {
     pub(super) fn declaration(&mut self, pair: Pair<Rule>) -> Option<Declaration> {
@@ -201,21 +272,22 @@ impl Reader {
         }
         let written = line.as_str().trim_end_matches([' ', '\t']);
         let word = first_word(written, 0);
-        if !word.is_empty() && !block.words.is_empty() && !block.words.contains(&word) {
+        let form = block.form(word);
+        if !word.is_empty() && form.is_none() {
             self.unknown_line(word, span, block);
         } else if let Err(error) = Grammar::parse(block.line, written) {
             let base = std::mem::replace(&mut self.base, span.start);
-            self.unreadable(&error, written);
+            self.unreadable(&error, written, form);
             self.base = base;
         }
     }
 
     fn unknown_line(&mut self, word: &str, span: Span, block: &Block) {
         let at = Span::new(span.start, span.start + word.len());
-        let help = match nearest(word, block.words.iter().copied()) {
+        let help = match nearest(word, block.forms.iter().map(|f| f.0)) {
             Some(near) => format!("did you mean `{near}`?"),
             None => {
-                let words = block.words.iter().map(|w| format!("`{w}`"));
+                let words = block.forms.iter().map(|f| format!("`{}`", f.0));
                 format!("the lines of a {} begin with {}", block.name, messages::alternatives(words))
             }
         };
@@ -350,6 +422,7 @@ impl Reader {
         if let (Some(place), None) = (tokens.place, after.place) {
             let message = "`for` says how long to train, so it stands after `after SCHEDULE`";
             self.report(Diagnostic::new("E0108", place, message).help("add `after SCHEDULE` before it"));
+            tokens.value = None;
         }
         let Some(keep) = keep.value else {
             let end = Span::new(span.end, span.end);
@@ -374,8 +447,7 @@ impl Reader {
 
     fn out_of_order(&mut self, place: Span, word: &str, before: &str) {
         let message = format!("`{word}` must stand before `{before}`");
-        let help =
-            "the order is `rank by QUANTITY [descending] [on DATA] [after SCHEDULE [for TOKENS]] keep N`";
+        let help = format!("the order is `{RANK}`");
         self.report(Diagnostic::new("E0108", place, message).help(help));
     }
 }
@@ -430,9 +502,9 @@ impl Reader {
     /// A string's text, with its escapes put in.
     pub(super) fn string(&mut self, pair: &Pair<Rule>) -> Option<Spanned<String>> {
         let span = self.span(pair);
-        // The layout may have shortened a string that is not closed; it has said so.
-        let inner = pair.as_str().trim_start_matches('"');
-        let inner = inner.strip_suffix('"').unwrap_or(inner);
+        // The end of its line may close it; that has been reported.
+        let inner = pair.as_str().strip_prefix('"')?;
+        let inner = inner.strip_suffix('"').unwrap_or(inner.trim_end());
         let mut text = String::with_capacity(inner.len());
         let mut chars = inner.char_indices();
         while let Some((_, c)) = chars.next() {

@@ -8,7 +8,8 @@ use crate::ast::DECLARATIONS;
 use crate::diagnostic::Diagnostic;
 use crate::span::Span;
 
-/// Brackets may stand in each other so deep; what lies deeper is blanked, so that no later recursion overflows.
+/// Brackets may stand in each other so deep; what lies deeper is overwritten by marks that no rule takes, so that no
+/// later recursion overflows.
 pub const MAX_DEPTH: usize = 64;
 
 pub struct Layout {
@@ -39,19 +40,21 @@ pub fn scan(source: &str) -> Layout {
     Layout { text, statements: scanner.statements, diagnostics: scanner.diagnostics }
 }
 
-/// What a line end inside a bracket means.
+/// What stands between two brackets.
 #[derive(Clone, Copy, PartialEq)]
-enum Lines {
-    /// It separates: the block of a declaration, a record.
-    Separate,
-    /// It is a blank: `( )`, `[ ]`, a set.
-    Join,
+enum Inside {
+    /// The lines of a declaration or a phase.
+    Block,
+    /// Settings, as a value.
+    Record,
+    /// Values: `( )`, `[ ]`, a set. A line end is a blank.
+    Values,
 }
 
 struct Open {
     at: usize,
     byte: u8,
-    lines: Lines,
+    inside: Inside,
     /// Line ends blanked while this bracket was the innermost.
     joined: Vec<usize>,
 }
@@ -106,7 +109,7 @@ impl Scanner<'_> {
                 _ => self.token(at, byte),
             };
         }
-        self.unclosed_at(0, self.source.len(), "the file ends here");
+        self.unclosed_at(0, self.source.len(), "still open at the end of the file");
         self.finish_statement();
     }
 
@@ -120,11 +123,11 @@ impl Scanner<'_> {
             b'(' | b'[' | b'{' => self.open(at, byte),
             b')' | b']' | b'}' => self.close(at, byte),
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' => self.word(at),
-            b';' if self.innermost() == Some(Lines::Join) => self.stray_separator(at),
+            b';' if self.innermost() == Some(Inside::Values) => self.stray_separator(at),
             _ => self.mark(at, byte),
         };
         if buried || self.buried > 0 {
-            self.blank(at, end);
+            self.fill(at, end, b'!');
         }
         self.end = end;
         end
@@ -135,8 +138,12 @@ impl Scanner<'_> {
     }
 
     fn blank(&mut self, start: usize, end: usize) {
+        self.fill(start, end, b' ');
+    }
+
+    fn fill(&mut self, start: usize, end: usize, byte: u8) {
         if let Some(bytes) = self.text.get_mut(start..end) {
-            bytes.fill(b' ');
+            bytes.fill(byte);
         }
     }
 
@@ -146,13 +153,13 @@ impl Scanner<'_> {
         }
     }
 
-    fn innermost(&self) -> Option<Lines> {
-        self.open.last().map(|o| o.lines)
+    fn innermost(&self) -> Option<Inside> {
+        self.open.last().map(|o| o.inside)
     }
 
     /// How many brackets are open up to and with the innermost whose lines separate.
     fn block_depth(&self) -> usize {
-        self.open.iter().rposition(|o| o.lines == Lines::Separate).map_or(0, |i| i + 1)
+        self.open.iter().rposition(|o| o.inside != Inside::Values).map_or(0, |i| i + 1)
     }
 
     fn comment(&mut self, at: usize) -> usize {
@@ -184,7 +191,7 @@ impl Scanner<'_> {
         let next = skip_blanks(self.source, at + 1, true);
         let keep = self.block_depth();
         if keep > 0 && begins_setting(self.source, next) {
-            self.unclosed_at(keep, at, "the setting ends here");
+            self.unclosed_at(keep, at, "still open where the setting ends");
         }
         self.previous = Previous::Other;
         at + 1
@@ -192,7 +199,7 @@ impl Scanner<'_> {
 
     fn line_end(&mut self, at: usize) -> usize {
         self.fresh_line = true;
-        if let Some(open) = self.open.last_mut().filter(|o| o.lines == Lines::Join) {
+        if let Some(open) = self.open.last_mut().filter(|o| o.inside == Inside::Values) {
             open.joined.push(at);
             self.blank(at, at + 1);
         } else if self.previous == Previous::Continues {
@@ -212,14 +219,14 @@ impl Scanner<'_> {
         self.fresh_line = false;
         self.line = at;
         if begins_declaration(self.source, at) {
-            self.unclosed_at(0, at, "a new declaration begins here");
+            self.unclosed_at(0, at, "still open where a new declaration begins");
             self.finish_statement();
-        } else if self.open.last().is_some_and(|o| o.byte == b'{' && o.lines == Lines::Join)
+        } else if self.open.last().is_some_and(|o| o.byte == b'{' && o.inside == Inside::Values)
             && self.previous == Previous::Operand
             && (begins_setting(self.source, at) || begins_phrase(self.source, at))
         {
-            self.unclosed_at(self.block_depth(), at, "a new line of the block begins here");
-        } else if self.innermost() != Some(Lines::Join) && begins_setting(self.source, at) {
+            self.unclosed_at(self.block_depth(), at, "still open where the next line begins");
+        } else if self.innermost() != Some(Inside::Values) && begins_setting(self.source, at) {
             // The comma before was no continuation.
             if let Some(joined) = self.joined {
                 self.put(joined, b'\n');
@@ -258,8 +265,9 @@ impl Scanner<'_> {
         self.previous = Previous::Nothing;
     }
 
-    /// Reads a string. One that is not closed on its line is reported and closed in the text, before the
-    /// brackets and commas that its line ends with, so that they count.
+    /// Reads a string. One that is not closed on its line is reported, and ends before the brackets and
+    /// separators that its line ends with, so that they count. The grammar takes it: at a line end as it is, elsewhere
+    /// closed here.
     fn string(&mut self, at: usize) -> usize {
         self.previous = Previous::Operand;
         let mut end = at + 1;
@@ -271,19 +279,28 @@ impl Scanner<'_> {
                 Some(_) => end += 1,
             }
         }
-        let written = self.source.get(at..end).unwrap_or_default();
-        let length = written.trim_ascii_end().len();
+        let written = self.source.get(at..end).unwrap_or_default().trim_ascii_end();
         self.diagnostics.push(
-            Diagnostic::new("E0105", Span::new(at, at + length), "a string is not closed on its line")
+            Diagnostic::new("E0105", Span::new(at, at + written.len()), "a string is not closed on its line")
                 .label("opened here")
                 .help("end it with `\"`"),
         );
-        let kept = written.iter().rposition(|b| !b" \t\r{}[](),;".contains(b)).unwrap_or(0);
-        if kept > 0 {
-            let first = (0..=kept).rev().find(|&i| written.get(i).is_some_and(|b| b & 0xC0 != 0x80));
-            let first = first.unwrap_or(kept).max(1);
-            self.blank(at + first, at + kept + 1);
-            self.put(at + first, b'"');
+        let may_follow = |b: &u8| match b {
+            b' ' | b'\t' | b',' | b';' | b'{' => true,
+            _ => self.open.iter().any(|o| closer(o.byte) == *b),
+        };
+        let kept = written.iter().rposition(|b| !may_follow(b)).unwrap_or(0);
+        match written.get(kept + 1) {
+            None => return at + written.len(),
+            Some(b' ' | b'\t') => self.put(at + kept + 1, b'"'),
+            Some(_) if kept == 0 => {}
+            Some(_) => {
+                // No room: the last character goes.
+                let first = (1..=kept).rev().find(|&i| written.get(i).is_some_and(|b| b & 0xC0 != 0x80));
+                let first = at + first.unwrap_or(kept);
+                self.blank(first, at + kept + 1);
+                self.put(first, b'"');
+            }
         }
         at + kept + 1
     }
@@ -292,25 +309,30 @@ impl Scanner<'_> {
         if self.buried > 0 || self.open.len() >= MAX_DEPTH {
             if self.buried == 0 {
                 let message = format!("brackets are nested more than {MAX_DEPTH} deep");
-                self.diagnostics
-                    .push(Diagnostic::new("E0109", Span::new(at, at + 1), message).label("too deep"));
+                self.diagnostics.push(
+                    Diagnostic::new("E0109", Span::new(at, at + 1), message)
+                        .label("too deep")
+                        .help("write it in parts"),
+                );
             }
             self.buried += 1;
         } else {
-            let lines = if byte == b'{' { self.brace_lines(at) } else { Lines::Join };
-            self.open.push(Open { at, byte, lines, joined: Vec::new() });
+            let inside = if byte == b'{' { self.inside_brace(at) } else { Inside::Values };
+            self.open.push(Open { at, byte, inside, joined: Vec::new() });
         }
         self.previous = Previous::Other;
         at + 1
     }
 
     /// A brace opens a block, unless a value stands in its place; of the values, a record has a key first.
-    fn brace_lines(&self, at: usize) -> Lines {
+    fn inside_brace(&self, at: usize) -> Inside {
         let line_word = word_at(self.source, self.line);
-        let block = self.previous == Previous::Operand && !matches!(line_word, b"evaluate" | b"protect");
-        let inside = skip_blanks(self.source, at + 1, true);
-        let record = begins_setting(self.source, inside) && line_word != b"evaluate";
-        if block || record { Lines::Separate } else { Lines::Join }
+        let names = line_word == b"evaluate";
+        if self.previous == Previous::Operand && !names && line_word != b"protect" {
+            return Inside::Block;
+        }
+        let first = skip_blanks(self.source, at + 1, true);
+        if begins_setting(self.source, first) && !names { Inside::Record } else { Inside::Values }
     }
 
     fn close(&mut self, at: usize, byte: u8) -> usize {
@@ -320,12 +342,12 @@ impl Scanner<'_> {
             return at + 1;
         }
         let matching = self.open.iter().rposition(|o| closer(o.byte) == byte);
-        match (matching, self.open.last().map(|o| (o.at, o.byte, o.lines))) {
+        match (matching, self.open.last().map(|o| (o.at, o.byte, o.inside))) {
             (Some(index), _) => {
-                self.unclosed_at(index + 1, at, &format!("`{}` closes what is outside of it", byte as char));
+                self.unclosed_at(index + 1, at, &format!("still open at this `{}`", byte as char));
                 self.open.truncate(index);
             }
-            (None, Some((opened, opener, Lines::Join))) => {
+            (None, Some((opened, opener, Inside::Values))) => {
                 let (wrong, right) = (byte as char, closer(opener) as char);
                 self.diagnostics.push(
                     Diagnostic::new(
@@ -342,7 +364,9 @@ impl Scanner<'_> {
             (None, _) => {
                 let message = format!("`{}` closes nothing", byte as char);
                 self.diagnostics.push(
-                    Diagnostic::new("E0103", Span::new(at, at + 1), message).label("nothing is open here"),
+                    Diagnostic::new("E0103", Span::new(at, at + 1), message)
+                        .label("nothing is open here")
+                        .help("remove it"),
                 );
                 self.blank(at, at + 1);
             }
@@ -369,8 +393,14 @@ impl Scanner<'_> {
         }
         let end = (at + 1).min(self.source.len()).max(at);
         self.diagnostics.push(diagnostic.also(Span::new(at, end), why));
-        for &line_end in lost.iter().flat_map(|o| &o.joined) {
-            self.put(line_end, b'\n');
+        for open in lost {
+            // A block ends with its statement; the brace of a value would swallow the next lines again.
+            if open.byte == b'{' && open.inside != Inside::Block {
+                self.blank(open.at, open.at + 1);
+            }
+            for line_end in open.joined {
+                self.put(line_end, b'\n');
+            }
         }
     }
 }

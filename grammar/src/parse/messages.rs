@@ -7,8 +7,9 @@ use crate::suggest::nearest;
 use pest::error::{Error, ErrorVariant, InputLocation};
 
 impl Reader {
-    /// Reports a statement that the grammar refused. `written` is its text, as laid out.
-    pub(super) fn unreadable(&mut self, error: &Error<Rule>, written: &str) {
+    /// Reports a statement that the grammar refused. `written` is its text, as laid out, and `form` how such a
+    /// statement is written.
+    pub(super) fn unreadable(&mut self, error: &Error<Rule>, written: &str, form: Option<&str>) {
         let whole = Span::new(self.base, self.base + written.len());
         if self.layout_reported(whole) {
             return;
@@ -27,15 +28,20 @@ impl Reader {
             format!("expected {}, found {}", alternatives(expected.iter().cloned()), found.description)
         };
         let span = Span::new(self.base + at, self.base + found.end);
-        let mut diagnostic = Diagnostic::new("E0102", span, message);
-        diagnostic.help = help(found.token, written.get(..at).unwrap_or_default(), &expected);
-        self.report(diagnostic);
+        let before = written.get(..at).unwrap_or_default();
+        let help = slip(&found, before, &expected).unwrap_or_else(|| match form {
+            Some(form) => format!("the form is `{form}`"),
+            None => "remove it".to_owned(),
+        });
+        self.report(Diagnostic::new("E0102", span, message).help(help));
     }
 }
 
 /// A token as a message shows it.
 pub(super) struct Found<'a> {
     pub token: &'a str,
+    /// It and what comes after it.
+    pub rest: &'a str,
     pub description: String,
     /// Where it ends in the text that was looked at.
     pub end: usize,
@@ -45,15 +51,15 @@ pub(super) struct Found<'a> {
 pub(super) fn found(text: &str, at: usize) -> Found<'_> {
     let rest = text.get(at..).unwrap_or_default();
     let Some(first) = rest.chars().next().filter(|c| *c != '\n') else {
-        return Found { token: "", description: "the end of the line".to_owned(), end: at };
+        return Found { token: "", rest, description: "the end of the line".to_owned(), end: at };
     };
     let length = match first {
         '"' => rest.get(1..).and_then(|r| r.find(['"', '\n'])).map_or(rest.len(), |i| i + 2),
-        c if is_word(c) => rest.find(|c| !(is_word(c) || c == '.')).unwrap_or(rest.len()),
-        _ => ["..=", "==", "<=", ">=", "!="]
-            .iter()
-            .find(|m| rest.starts_with(**m))
-            .map_or(first.len_utf8(), |m| m.len()),
+        c if is_word(c) => rest.find(|c| !is_word(c)).unwrap_or(rest.len()),
+        _ => {
+            let marks = ["..=", "..", "==", "<=", ">=", "!=", "&&", "||"];
+            marks.iter().find(|m| rest.starts_with(**m)).map_or(first.len_utf8(), |m| m.len())
+        }
     };
     let token = rest.get(..length).unwrap_or(rest);
     let description = match first {
@@ -61,7 +67,7 @@ pub(super) fn found(text: &str, at: usize) -> Found<'_> {
         c if c.is_whitespace() || c.is_control() => format!("the character U+{:04X}", c as u32),
         _ => format!("`{token}`"),
     };
-    Found { token, description, end: at + token.len() }
+    Found { token, rest, description, end: at + token.len() }
 }
 
 fn is_word(c: char) -> bool {
@@ -78,11 +84,19 @@ pub(super) fn alternatives(words: impl Iterator<Item = String>) -> String {
     }
 }
 
-/// The user's words for what pest expected. That an expression could go on is said only where nothing else could be.
+/// The user's words for what pest expected. That an expression could go on is said only where nothing else could be, and
+/// the ways to begin a value are one.
 fn expected(rules: &[Rule]) -> Vec<String> {
     let mut rules = rules.to_vec();
-    rules.sort_unstable();
+    rules.sort_unstable_by_key(|r| (*r == Rule::EOI, *r));
     rules.dedup();
+    if rules.contains(&Rule::quantity) || rules.contains(&Rule::number) {
+        rules.retain(|r| !begins_value(*r));
+        rules.insert(0, Rule::expr);
+    }
+    if rules.contains(&Rule::close_brace) {
+        rules.retain(|r| *r != Rule::EOI);
+    }
     let clear: Vec<Rule> = rules.iter().copied().filter(|r| !goes_on(*r)).collect();
     let mut words = Vec::new();
     for rule in if clear.is_empty() { rules } else { clear } {
@@ -92,6 +106,28 @@ fn expected(rules: &[Rule]) -> Vec<String> {
         }
     }
     words
+}
+
+fn begins_value(rule: Rule) -> bool {
+    matches!(
+        rule,
+        Rule::quantity
+            | Rule::number
+            | Rule::string
+            | Rule::boolean
+            | Rule::ident
+            | Rule::path
+            | Rule::reference
+            | Rule::kw_not
+            | Rule::minus
+            | Rule::list
+            | Rule::set
+            | Rule::record
+            | Rule::paren
+            | Rule::open_brace
+            | Rule::open_bracket
+            | Rule::open_paren
+    )
 }
 
 /// May an expression go on with it?
@@ -148,31 +184,52 @@ fn keyword(rule: Rule) -> String {
 }
 
 /// A way to mend the usual slips.
-fn help(found: &str, before: &str, expected: &[String]) -> Option<String> {
-    let quoted = |word: &str| expected.iter().any(|e| e == word);
-    let last = before.trim_end().rsplit([' ', '\t', '(', '[', '{', '=', ',']).next().unwrap_or_default();
+fn slip(found: &Found, before: &str, expected: &[String]) -> Option<String> {
+    let wants = |word: &str| expected.iter().any(|e| e == word);
+    let ended = wants("the end of the line") || wants("a new line");
+    let last = before.trim_end().rsplit([' ', '\t', '(', '[', '{', '=', ',', ':']).next().unwrap_or_default();
     let after_number = last.starts_with(|c: char| c.is_ascii_digit());
-    let words = expected.iter().map(|e| e.trim_matches('`'));
-    match found {
+    let separated = |what: &str| {
+        Some(format!("{what} are separated by {}", if ended { "line ends or `;`" } else { "`,`" }))
+    };
+    let text = match found.token {
         "%" if after_number => {
-            Some(format!("a unit touches its number: `{last}%`; the remainder is `mod(a, b)`"))
+            return Some(format!("a unit touches its number: `{last}%`; the remainder is `mod(a, b)`"));
         }
         unit if after_number && numbers::is_unit(unit) => {
-            Some(format!("a unit touches its number: `{last}{unit}`"))
+            return Some(format!("a unit touches its number: `{last}{unit}`"));
         }
-        ":" if quoted("`=`") => Some("settings are written `key = value`".to_owned()),
-        "," if quoted("the end of the line") || quoted("a new line") => {
-            Some("settings are separated by line ends or `;`".to_owned())
+        "." if after_number => return Some(format!("write `{last}.0`")),
+        "." if wants("a value") => "a number begins with a digit: `0.5`",
+        ".." => "a range is written `A ..= B`",
+        ":" if wants("`=`") => "settings are written `key = value`",
+        "," if ended => return separated("settings"),
+        ";" if wants("`,`") => return separated("values"),
+        ";" if ended => "statements stand on lines of their own",
+        "=" if ended => "`==` compares; a line gives one value to one name",
+        "&" | "&&" => "write `and`",
+        "||" | "|" => "write `or`",
+        "!" => "write `not`",
+        "'" | "`" | "“" | "”" | "‘" | "’" | "„" => "strings stand in plain double quotes, `\"`",
+        word if wants("a name") && is_reserved(word) => {
+            return Some(format!("`{word}` is a word of the language and cannot be a name"));
         }
-        "'" => Some("strings stand in double quotes".to_owned()),
-        word if quoted("a name") && is_reserved(word) => {
-            Some(format!("`{word}` is a word of the language and cannot be a name"))
+        token if wants("a name") && token.chars().any(|c| !c.is_ascii() && c.is_alphanumeric()) => {
+            "names are made of ASCII letters, digits and `_`"
         }
-        word => nearest(word, words).map(|near| format!("did you mean `{near}`?")),
-    }
+        token if token.chars().any(|c| !c.is_ascii() || c.is_control()) => "remove this character",
+        word if wants("`,`") && (found.rest.starts_with('"') || word.starts_with(is_word)) => {
+            return separated("values");
+        }
+        word => {
+            return nearest(word, expected.iter().map(|e| e.trim_matches('`')))
+                .map(|near| format!("did you mean `{near}`?"));
+        }
+    };
+    Some(text.to_owned())
 }
 
-fn is_reserved(word: &str) -> bool {
+pub(super) fn is_reserved(word: &str) -> bool {
     matches!(
         word,
         "by" | "at"

@@ -95,7 +95,7 @@ impl Fault {
                     .help("a count must be whole; write fewer decimals or a smaller unit")
             }
             Fault::TooLarge => Diagnostic::new("E0106", span, format!("`{text}` is too large"))
-                .help("whole numbers go up to 2^53, about 9.007e15"),
+                .help("whole numbers go up to 2^53, about 9e15, others to about 1.8e308"),
         }
     }
 }
