@@ -14,6 +14,18 @@ pub struct Recipe {
     pub broken: Vec<Broken>,
 }
 
+impl Recipe {
+    /// Would a statement that could not be read have declared this name?
+    pub fn is_unread(&self, name: &str) -> bool {
+        self.broken.iter().any(|b| b.name.as_ref().is_some_and(|n| n.node == name))
+    }
+
+    /// Is a line of this declaration missing, because it could not be read?
+    pub fn has_hole(&self, declaration: Span) -> bool {
+        self.broken.iter().any(|b| declaration.start <= b.span.start && b.span.end <= declaration.end)
+    }
+}
+
 /// A statement that is missing from the tree. Uses of its name, and holes that it leaves in a block, are not
 /// faults of their own.
 #[derive(Clone, Debug, PartialEq)]

@@ -3,13 +3,16 @@
 //! The text is laid out first ([`layout`]), each statement goes through the pest grammar, and the pairs are made
 //! into the tree here and below. Nothing outside of this module names a `Rule`.
 
+mod blocks;
 mod declarations;
 mod expressions;
 mod layout;
+mod lines;
 mod messages;
 mod numbers;
+mod strings;
 
-use self::declarations::DECLARATION_FORMS;
+use self::blocks::DECLARATION_FORMS;
 use crate::ast::{Broken, DECLARATIONS, Ident, Recipe};
 use crate::diagnostic::{self, Diagnostic};
 use crate::span::{Span, Spanned};
@@ -112,7 +115,7 @@ impl Reader {
         let made = match Grammar::parse(Rule::statement, written) {
             Ok(mut pairs) => pairs.next().and_then(|pair| self.declaration(pair)),
             Err(error) => {
-                self.unreadable(&error, written, declarations::form(DECLARATION_FORMS, word));
+                self.unreadable(&error, written, blocks::form(DECLARATION_FORMS, word));
                 None
             }
         };
@@ -211,4 +214,64 @@ fn declared_name(text: &str, statement: Span) -> Option<Ident> {
         && name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
         && !messages::is_reserved(name);
     named.then(|| Spanned::new(name.to_owned(), Span::new(start, start + name.len())))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::ast::{Declaration, Expr, ExprKind, PruneItem};
+    use crate::parse;
+    use crate::span::Span;
+
+    #[test]
+    fn spans_cover_what_was_written_without_the_blanks_around_it() {
+        let text = "\u{feff}# é\r\nmrecipe 1\r\nparam x = f(a.b,\r\n  60  steps ) + (2  *  3)   # c\r\n\
+                    prune p from m {\r\n\taxis a in {1 , 2}  by  k( s = 1 )   at  m.x \t # é\r\n}  \r\n";
+        let (recipe, diagnostics) = parse(text);
+        assert_eq!(diagnostics, []);
+        let written = |span: Span| &text[span.start..span.end];
+        let [Declaration::Param(param), Declaration::Prune(prune)] = &recipe.declarations[..] else {
+            panic!("{recipe}");
+        };
+        assert_eq!(written(param.name.span), "x");
+        assert_eq!(written(param.value.span), "f(a.b,\r\n  60  steps ) + (2  *  3)");
+        let ExprKind::Binary { op, left, right } = &param.value.kind else { panic!("{recipe}") };
+        assert_eq!((written(op.span), written(right.span)), ("+", "(2  *  3)"));
+        let ExprKind::Call { callee, arguments } = &left.kind else { panic!("{recipe}") };
+        assert_eq!(written(callee.span), "f");
+        let values: Vec<&str> = arguments.iter().map(|a| written(a.value.span)).collect();
+        assert_eq!(values, ["a.b", "60  steps"]);
+        assert_eq!(segments(&arguments[0].value, text), ["a", "b"]);
+
+        let [PruneItem::Axis(axis)] = &prune.items[..] else { panic!("{recipe}") };
+        assert_eq!(written(axis.span), "axis a in {1 , 2}  by  k( s = 1 )   at  m.x");
+        assert_eq!(written(axis.domain.span), "{1 , 2}");
+        assert_eq!(axis.by.as_ref().map(|b| written(b.span)), Some("k( s = 1 )"));
+        assert_eq!(axis.at.as_ref().map(|a| written(a.span)), Some("m.x"));
+        assert!(written(prune.span).starts_with("prune p") && written(prune.span).ends_with('}'));
+    }
+
+    fn segments<'a>(expr: &Expr, text: &'a str) -> Vec<&'a str> {
+        match &expr.kind {
+            ExprKind::Path(path) => path.segments.iter().map(|s| &text[s.span.start..s.span.end]).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_broken_header_is_one_fault() {
+        for text in [
+            "",
+            "   \n",
+            "# only a comment",
+            "mrecipe",
+            "mrecipe one",
+            "mrecipe 99999999999999999999999",
+            "mrecipe 0",
+        ] {
+            let (recipe, diagnostics) = parse(text);
+            let codes: Vec<&str> = diagnostics.iter().map(|d| d.code).collect();
+            assert_eq!(codes, ["E0101"], "{text:?}");
+            assert!(recipe.broken.is_empty() && recipe.declarations.is_empty());
+        }
+    }
 }

@@ -133,6 +133,22 @@ fn random_edits_parse() {
     bound.check(4000);
 }
 
+#[test]
+fn what_is_unread_is_known_by_name_and_place() {
+    let text = "mrecipe 1\nmodel a { checkpoint = }\nmodel b { checkpoint = \"m\" }\nprune c form a { }\n";
+    let (recipe, _) = parse(text);
+    assert!(recipe.is_unread("c") && !recipe.is_unread("a") && !recipe.is_unread("b"));
+    let holes: Vec<bool> = recipe
+        .declarations
+        .iter()
+        .map(|d| match d {
+            ast::Declaration::Model(m) => recipe.has_hole(m.span),
+            _ => false,
+        })
+        .collect();
+    assert_eq!(holes, [true, false]);
+}
+
 /// Knuth's linear congruential generator: the same edits on every machine.
 struct Random(u64);
 

@@ -4,7 +4,9 @@
 //! bracket fault would have spoiled is kept small: the lines that an unclosed bracket swallowed are given back, and
 //! a new declaration ends whatever is still open.
 
-use crate::ast::DECLARATIONS;
+mod lookahead;
+
+use self::lookahead::{begins_declaration, begins_phrase, begins_setting, closer, skip_blanks, word_at};
 use crate::diagnostic::Diagnostic;
 use crate::span::Span;
 
@@ -403,63 +405,4 @@ impl Scanner<'_> {
             }
         }
     }
-}
-
-fn closer(opener: u8) -> u8 {
-    match opener {
-        b'(' => b')',
-        b'[' => b']',
-        _ => b'}',
-    }
-}
-
-/// The word that begins at `at`; empty where none does.
-fn word_at(source: &[u8], at: usize) -> &[u8] {
-    let rest = source.get(at..).unwrap_or_default();
-    let end = rest.iter().position(|b| !(b.is_ascii_alphanumeric() || *b == b'_')).unwrap_or(rest.len());
-    rest.get(..end).unwrap_or_default()
-}
-
-fn skip_blanks(source: &[u8], mut at: usize, over_lines: bool) -> usize {
-    loop {
-        match source.get(at) {
-            Some(b' ' | b'\t' | b'\r') => at += 1,
-            Some(b'\n') if over_lines => at += 1,
-            Some(b'#') if over_lines => {
-                let rest = source.get(at..).unwrap_or_default();
-                at += rest.iter().position(|b| *b == b'\n').unwrap_or(rest.len());
-            }
-            _ => return at,
-        }
-    }
-}
-
-/// A name and what follows it on its line; empty where no name begins.
-fn name_and_rest(source: &[u8], at: usize) -> (&[u8], &[u8]) {
-    let word = word_at(source, at);
-    if word.first().is_none_or(u8::is_ascii_digit) {
-        return (&[], &[]);
-    }
-    let next = skip_blanks(source, at + word.len(), false);
-    (word, source.get(next..).unwrap_or_default())
-}
-
-/// `key =`
-fn begins_setting(source: &[u8], at: usize) -> bool {
-    let (_, rest) = name_and_rest(source, at);
-    rest.starts_with(b"=") && !rest.starts_with(b"==")
-}
-
-/// `axis mamba_num_heads`: two words on a line, as every line of a block has that is no setting.
-fn begins_phrase(source: &[u8], at: usize) -> bool {
-    let (word, rest) = name_and_rest(source, at);
-    !matches!(word, b"and" | b"or" | b"in" | b"step" | b"steps")
-        && rest.first().is_some_and(|b| b.is_ascii_alphabetic())
-}
-
-/// `model parent`: the keyword of a declaration and a name.
-fn begins_declaration(source: &[u8], at: usize) -> bool {
-    let (word, rest) = name_and_rest(source, at);
-    let follows = rest.first().is_some_and(|b| b.is_ascii_alphabetic() || *b == b'_');
-    follows && DECLARATIONS.iter().any(|d| d.as_bytes() == word)
 }

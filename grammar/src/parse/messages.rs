@@ -154,7 +154,7 @@ fn goes_on(rule: Rule) -> bool {
     )
 }
 
-fn name(rule: Rule) -> String {
+pub(super) fn name(rule: Rule) -> String {
     let text = match rule {
         Rule::ident | Rule::path | Rule::reference => "a name",
         Rule::string => "a string",
