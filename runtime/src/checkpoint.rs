@@ -200,3 +200,6 @@ impl CheckpointError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -135,3 +135,6 @@ impl SafetensorsError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
