@@ -11,6 +11,7 @@ pub mod gate;
 pub mod kernels;
 pub mod mask;
 pub mod position;
+pub mod provenance;
 pub mod publish;
 pub mod random;
 pub mod run;

@@ -1,0 +1,179 @@
+//! Proves a folder again from its provenance.
+
+use super::{
+    DERIVED, FileRecord, LOCK_FILE, ModelRecord, PROVENANCE_FILE, Provenance, ProvenanceError, Step,
+    WEIGHTS_EXTENSION, file_names, lock_text, tensors,
+};
+use crate::checkpoint::{Checkpoint, digest_file};
+use minic_compiler::axes;
+use minic_compiler::model::{LayerKind, ModelDesc};
+use rayon::prelude::*;
+use std::path::Path;
+
+/// What was proved.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Verified {
+    pub model: String,
+    pub params: u64,
+    pub files: usize,
+    pub tensors: usize,
+    pub steps: usize,
+}
+
+/// Checks a folder against its provenance.json: sizes and digests of all files; the weights against
+/// config.json; shapes, dtypes and counts of the tensors; and of every step, that the kept indices are
+/// possible for its model, leave every group whole, and give the shape that the next step begins with.
+/// Everything that differs is told at once.
+pub fn verify(folder: &Path) -> Result<Verified, ProvenanceError> {
+    let provenance = Provenance::read(folder)?;
+    let mut faults = check_files(folder, &provenance)?;
+    if faults.is_empty() {
+        let checkpoint = Checkpoint::open(folder)?;
+        faults.extend(check_tensors(folder, &provenance)?);
+        faults.extend(check_model(&provenance, checkpoint.desc()));
+        faults.extend(check_steps(&provenance, checkpoint.desc()));
+    }
+    if !faults.is_empty() {
+        return Err(ProvenanceError::Refuted { folder: folder.to_path_buf(), faults });
+    }
+    Ok(Verified {
+        model: provenance.model,
+        params: provenance.proved_params,
+        files: provenance.files.len(),
+        tensors: provenance.tensors.len(),
+        steps: provenance.steps.len(),
+    })
+}
+
+fn check_files(folder: &Path, provenance: &Provenance) -> Result<Vec<String>, ProvenanceError> {
+    let check = |(name, record): (&String, &FileRecord)| -> Result<Option<String>, ProvenanceError> {
+        let path = folder.join(name);
+        // A name with a separator would lead out of the folder.
+        if Path::new(name).file_name().is_none_or(|plain| plain != name.as_str()) {
+            return Ok(Some(format!("`{name}` is not the name of a file in the folder")));
+        }
+        let Ok(metadata) = path.metadata() else { return Ok(Some(format!("{name} is missing"))) };
+        if metadata.len() != record.bytes {
+            return Ok(Some(format!("{name} has {} bytes, recorded are {}", metadata.len(), record.bytes)));
+        }
+        let digest = digest_file(&path)?;
+        Ok((digest != record.digest).then(|| format!("{name} has other contents than recorded")))
+    };
+    let found: Vec<_> = provenance.files.par_iter().map(check).collect::<Result<_, _>>()?;
+    let mut faults: Vec<String> = found.into_iter().flatten().collect();
+    // Loaders prefer some names of weights to others, so a file more can be another model.
+    for name in file_names(folder)? {
+        if name.ends_with(WEIGHTS_EXTENSION) && !provenance.files.contains_key(&name) {
+            faults.push(format!("{name} is not recorded"));
+        }
+    }
+    if !provenance.files.keys().any(|name| name.ends_with(WEIGHTS_EXTENSION)) {
+        faults.push(format!("{PROVENANCE_FILE} records no file of weights"));
+    }
+    if let Some(name) = DERIVED.iter().find(|name| provenance.files.contains_key(**name)) {
+        faults.push(format!("{PROVENANCE_FILE} records {name}, which is derived from it"));
+    }
+    if std::fs::read(folder.join(LOCK_FILE)).ok() != Some(lock_text(provenance).into_bytes()) {
+        faults.push(format!("{LOCK_FILE} is not the one that follows from {PROVENANCE_FILE}"));
+    }
+    Ok(faults)
+}
+
+fn check_tensors(folder: &Path, provenance: &Provenance) -> Result<Vec<String>, ProvenanceError> {
+    let found = tensors(folder, &file_names(folder)?)?;
+    let mut faults = Vec::new();
+    for (name, recorded) in &provenance.tensors {
+        match found.get(name) {
+            None => faults.push(format!("tensor `{name}` is recorded but not there")),
+            Some(found) if found != recorded => faults.push(format!(
+                "tensor `{name}` is {} {:?}, recorded is {} {:?}",
+                found.dtype, found.shape, recorded.dtype, recorded.shape
+            )),
+            Some(_) => {}
+        }
+    }
+    let more = found.keys().filter(|name| !provenance.tensors.contains_key(*name));
+    faults.extend(more.map(|name| format!("tensor `{name}` is not recorded")));
+    let params: u64 = found.values().map(|t| t.shape.iter().map(|&n| n as u64).product::<u64>()).sum();
+    for (recorded, what) in [(provenance.planned_params, "planned"), (provenance.proved_params, "proved")] {
+        if recorded != params {
+            faults.push(format!("{recorded} parameters are recorded as {what}, the tensors hold {params}"));
+        }
+    }
+    Ok(faults)
+}
+
+/// config.json describes the recorded model.
+fn check_model(provenance: &Provenance, desc: &ModelDesc) -> Option<String> {
+    let found = ModelRecord::of(desc);
+    (found != provenance.result)
+        .then(|| format!("config.json describes {}, recorded is {}", told(&found), told(&provenance.result)))
+}
+
+fn told(model: &ModelRecord) -> String {
+    let dims: Vec<String> = model.dims.iter().map(|(dim, size)| format!("{dim} {size}")).collect();
+    format!("{} `{}` of {} parameters ({})", model.family, model.pattern, model.params, dims.join(", "))
+}
+
+/// The chain of models, each made from the one before it by the recorded indices.
+fn check_steps(provenance: &Provenance, desc: &ModelDesc) -> Vec<String> {
+    let mut faults = Vec::new();
+    let mut models: Vec<&ModelRecord> = provenance.steps.iter().map(|step| &step.before).collect();
+    models.push(&provenance.result);
+    for (step, next) in provenance.steps.iter().zip(&models[1..]) {
+        let at = |fault: String| format!("step `{}`: {fault}", step.name);
+        if step.after != **next {
+            faults.push(at(format!("it makes {}, what follows is {}", told(&step.after), told(next))));
+        }
+        faults.extend(check_step(step, desc).err().map(at));
+    }
+    let parents = provenance.parents.iter().map(|parent| &parent.model);
+    if let (Some(first), false) = (models.first(), parents.clone().any(|parent| parent == models[0])) {
+        faults.push(format!("the first model, {}, is no recorded parent", told(first)));
+    }
+    faults
+}
+
+fn check_step(step: &Step, result: &ModelDesc) -> Result<(), String> {
+    let before = described(&step.before, result)?;
+    let plan = step.plan()?;
+    plan.verify(&before).map_err(|e| e.to_string())?;
+    let after = before.resized(&plan.sizes(&before), &plan.layers);
+    if ModelRecord::of(&after) != step.after {
+        let made = told(&ModelRecord::of(&after));
+        return Err(format!("the kept indices make {made}, recorded is {}", told(&step.after)));
+    }
+    for record in &step.axes {
+        let dim = axes::find(&record.axis).map(|axis| axis.dim);
+        let sizes = dim.map(|dim| (before.size(dim), after.size(dim)));
+        if sizes != Some((record.from, record.to)) {
+            return Err(format!("axis `{}` does not go from {} to {}", record.axis, record.from, record.to));
+        }
+    }
+    let proof = &step.proof;
+    let counts = (proof.params_before, proof.params_after);
+    if counts != (before.params(), after.params()) {
+        let made = (before.params(), after.params());
+        return Err(format!("{counts:?} parameters were proved before and after, the models have {made:?}"));
+    }
+    let allowed = proof.tolerance * proof.magnitude;
+    if proof.difference.is_nan() || proof.difference > allowed {
+        return Err(format!("its proof has a difference of {:e}, allowed is {allowed:e}", proof.difference));
+    }
+    Ok(())
+}
+
+/// A model of the recorded shape; what no cut changes is as in the result.
+fn described(record: &ModelRecord, result: &ModelDesc) -> Result<ModelDesc, String> {
+    if record.family != result.family {
+        return Err(format!("it begins with a model of another family, {}", record.family));
+    }
+    let kind = |letter| LayerKind::ALL.iter().copied().find(|kind| kind.letter() == letter);
+    let layers = record.pattern.chars().map(kind).collect::<Option<Vec<_>>>();
+    let layers = layers.ok_or_else(|| format!("its pattern `{}` is no pattern of layers", record.pattern))?;
+    let desc = ModelDesc { dims: record.dims.clone(), layers, ..result.clone() };
+    if ModelRecord::of(&desc) != *record {
+        return Err(format!("its model, {}, has {} parameters", told(record), desc.params()));
+    }
+    Ok(desc)
+}
