@@ -1,10 +1,10 @@
 //! The plan as a drawing: layers from left to right, edges as smooth curves. No dependency.
 //!
-//! The usual three steps (Sugiyama): a stage stands one layer after the last of its inputs; an edge over
-//! several layers gets a waypoint in each; within the layers, the order follows the mean place of the
-//! neighbours, swept to and fro, and so do the heights.
+//! The usual three steps (Sugiyama): a stage stands one layer after the last of its inputs; what goes on over
+//! several layers gets a waypoint in each, shared by all edges that carry the same value of one stage; within
+//! the layers, the order follows the mean place of the neighbours, swept to and fro, and so do the heights.
 
-use super::{Plan, Stage, text};
+use super::{Plan, Stage, Value, text};
 use petgraph::graph::NodeIndex;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -13,13 +13,13 @@ const LINE: f64 = 15.0;
 const PADDING: f64 = 10.0;
 /// Of one character of the detail and of the name, in the fonts given below.
 const CHARACTER: f64 = 6.3;
-const BOLD_CHARACTER: f64 = 7.6;
+const BOLD_CHARACTER: f64 = 8.3;
 const LAYER_GAP: f64 = 90.0;
 const GAP: f64 = 18.0;
 const MARGIN: f64 = 20.0;
 /// Characters to a line of detail, and lines at most.
 const WRAP: usize = 34;
-const LINES: usize = 4;
+const LINES: usize = 6;
 
 /// A stage, or a waypoint of an edge.
 struct Item {
@@ -32,17 +32,19 @@ struct Item {
     y: f64,
 }
 
-/// An edge as the items that it goes through, with what it carries.
-struct Route {
-    through: Vec<usize>,
-    value: &'static str,
+/// A curve from an item to one of the next layer.
+#[derive(Clone, Copy, PartialEq)]
+struct Segment {
+    from: usize,
+    to: usize,
+    value: Value,
 }
 
 struct Drawing {
     items: Vec<Item>,
     /// Items from top to bottom.
     layers: Vec<Vec<usize>>,
-    routes: Vec<Route>,
+    segments: Vec<Segment>,
 }
 
 impl Plan {
@@ -65,20 +67,23 @@ impl Drawing {
             depth.insert(id, after);
         }
         let count = depth.values().max().map_or(0, |d| d + 1);
-        let mut drawing = Drawing { items: Vec::new(), layers: vec![Vec::new(); count], routes: Vec::new() };
+        let mut drawing = Drawing { items: Vec::new(), layers: vec![Vec::new(); count], segments: Vec::new() };
         let mut item_of = BTreeMap::new();
         for &id in &order {
             item_of.insert(id, drawing.add(stage_item(plan, id), depth[&id]));
         }
         for &id in &order {
+            let mut waypoints: BTreeMap<(Value, usize), usize> = BTreeMap::new();
             for (to, value) in plan.outputs(id) {
-                let (Some(&from_depth), Some(&to_depth)) = (depth.get(&id), depth.get(&to)) else { continue };
-                let mut through = vec![item_of[&id]];
-                for layer in from_depth + 1..to_depth {
-                    through.push(drawing.add(waypoint(), layer));
+                let (Some(&first), Some(&last)) = (depth.get(&id), depth.get(&to)) else { continue };
+                let mut from = item_of[&id];
+                for layer in first + 1..last {
+                    let next =
+                        *waypoints.entry((value, layer)).or_insert_with(|| drawing.add(waypoint(), layer));
+                    drawing.connect(Segment { from, to: next, value });
+                    from = next;
                 }
-                through.push(item_of[&to]);
-                drawing.routes.push(Route { through, value: value.name() });
+                drawing.connect(Segment { from, to: item_of[&to], value });
             }
         }
         drawing
@@ -90,13 +95,19 @@ impl Drawing {
         self.items.len() - 1
     }
 
+    fn connect(&mut self, segment: Segment) {
+        if !self.segments.contains(&segment) {
+            self.segments.push(segment);
+        }
+    }
+
     /// The neighbours of every item one layer before and one layer after.
     fn neighbours(&self) -> (Vec<Vec<usize>>, Vec<Vec<usize>>) {
         let mut before = vec![Vec::new(); self.items.len()];
         let mut after = vec![Vec::new(); self.items.len()];
-        for step in self.routes.iter().flat_map(|r| r.through.windows(2)) {
-            after[step[0]].push(step[1]);
-            before[step[1]].push(step[0]);
+        for segment in &self.segments {
+            after[segment.from].push(segment.to);
+            before[segment.to].push(segment.from);
         }
         (before, after)
     }
@@ -149,8 +160,11 @@ impl Drawing {
             }
         }
         let (before, after) = self.neighbours();
-        for sweep in 0..12 {
-            self.align(if sweep % 2 == 0 { &before } else { &after });
+        let both: Vec<Vec<usize>> = before.iter().zip(&after).map(|(b, a)| [&b[..], &a[..]].concat()).collect();
+        for _ in 0..8 {
+            for beside in [&before, &after, &both] {
+                self.align(beside);
+            }
         }
         let top = self.items.iter().map(|i| i.y - i.height / 2.0).fold(f64::INFINITY, f64::min);
         for item in &mut self.items {
@@ -191,8 +205,8 @@ impl Drawing {
              <defs><marker id=\"tip\" viewBox=\"0 0 8 8\" refX=\"8\" refY=\"4\" markerWidth=\"7\" markerHeight=\"7\" \
              orient=\"auto\"><path d=\"M0,0 L8,4 L0,8 z\" fill=\"#64748b\"/></marker></defs>\n"
         );
-        for route in &self.routes {
-            self.render_route(&mut out, route);
+        for segment in &self.segments {
+            self.render_segment(&mut out, *segment);
         }
         for item in &self.items {
             if let Some(id) = item.stage {
@@ -202,25 +216,23 @@ impl Drawing {
         out + "</svg>\n"
     }
 
-    fn render_route(&self, out: &mut String, route: &Route) {
-        let mut path = String::new();
-        for step in route.through.windows(2) {
-            let (from, to) = (&self.items[step[0]], &self.items[step[1]]);
-            let (x0, y0, x1, y1) = (from.x + from.width, from.y, to.x, to.y);
-            let middle = (x0 + x1) / 2.0;
-            if path.is_empty() {
-                let _ = write!(path, "M{x0:.1},{y0:.1}");
-            } else {
-                let _ = write!(path, " L{x0:.1},{y0:.1}");
-            }
-            let _ = write!(path, " C{middle:.1},{y0:.1} {middle:.1},{y1:.1} {x1:.1},{y1:.1}");
-        }
+    /// The curve, and the straight line through the waypoint that it leads to.
+    fn render_segment(&self, out: &mut String, segment: Segment) {
+        let (from, to) = (&self.items[segment.from], &self.items[segment.to]);
+        let (x0, y0, x1, y1) = (from.x + from.width, from.y, to.x, to.y);
+        let middle = (x0 + x1) / 2.0;
+        let mut path = format!("M{x0:.1},{y0:.1} C{middle:.1},{y0:.1} {middle:.1},{y1:.1} {x1:.1},{y1:.1}");
+        let tip = if to.stage.is_some() {
+            " marker-end=\"url(#tip)\""
+        } else {
+            let _ = write!(path, " h{:.1}", to.width);
+            ""
+        };
         let _ = writeln!(
             out,
-            "<path d=\"{path}\" fill=\"none\" stroke=\"{}\" stroke-width=\"1.3\" marker-end=\"url(#tip)\">\
-             <title>{}</title></path>",
-            stroke(route.value),
-            route.value
+            "<path d=\"{path}\" fill=\"none\" stroke=\"{}\" stroke-width=\"1.3\"{tip}><title>{}</title></path>",
+            stroke(segment.value),
+            segment.value.name()
         );
     }
 }
@@ -313,8 +325,11 @@ fn colors(stage: &Stage) -> (&'static str, &'static str) {
 }
 
 /// Weights stand out from what is measured.
-fn stroke(value: &str) -> &'static str {
-    if value == "model" || value == "teacher" { "#d97706" } else { "#94a3b8" }
+fn stroke(value: Value) -> &'static str {
+    match value {
+        Value::Model | Value::Teacher => "#d97706",
+        _ => "#94a3b8",
+    }
 }
 
 fn escaped(text: &str) -> String {
