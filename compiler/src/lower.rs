@@ -5,7 +5,7 @@
 
 use crate::hir::{self, Origin, Recipe};
 use crate::plan::{
-    Calibrate, Cut, CutAxis, Data, Evaluation, Export, Needs, Plan, PlanNode, Score, Search, Source, Stage,
+    Calibrate, Cut, CutAxis, Evaluation, Export, Needs, Plan, PlanNode, Score, Search, Source, Stage,
     Training, Value,
 };
 use minic_grammar::Span;
@@ -101,7 +101,8 @@ impl Lowering<'_> {
         let tokenizer = root.as_deref().and_then(|r| self.model(r));
         for named in [name.to_string(), self.second(name, root.as_deref())] {
             let Some(id) = self.plan.find(&named) else {
-                let stage = Stage::Load(Source::Data(described(data)));
+                let placeless = hir::Data { span: Span::default(), ..data.clone() };
+                let stage = Stage::Load(Source::Data(placeless));
                 return Some(self.add(named, stage, data.span, &[(tokenizer, Value::Tokenizer)]));
             };
             if self.plan.source(id, Value::Tokenizer) == tokenizer {
@@ -292,18 +293,6 @@ impl Lowering<'_> {
         };
         let inputs: Vec<_> = self.plan.graph.node_indices().filter_map(value).collect();
         self.add("report".into(), Stage::Report, Span::default(), &inputs);
-    }
-}
-
-fn described(data: &hir::Data) -> Data {
-    Data {
-        mix: data.mix.clone(),
-        sequence: data.sequence,
-        samples: data.samples,
-        seed: data.seed,
-        epochs: data.epochs,
-        field: data.field.clone(),
-        tokenizer: data.tokenizer.clone(),
     }
 }
 

@@ -124,21 +124,8 @@ pub enum Source {
         path: String,
         dt_floor: Option<f64>,
     },
-    Data(Data),
-}
-
-/// [`hir::Data`] without its place in the recipe.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Data {
-    pub mix: Vec<hir::Source>,
-    pub sequence: usize,
-    /// `None`: every window of the files.
-    pub samples: Option<usize>,
-    pub seed: u64,
-    pub epochs: f64,
-    pub field: Option<String>,
-    /// `None`: that of the model, which then comes along an edge.
-    pub tokenizer: Option<String>,
+    /// Its span is left empty: equal data are one stage, wherever they were declared.
+    Data(hir::Data),
 }
 
 /// Everything that is gathered in one pass of a model over samples. Layer metrics on logits take one more,

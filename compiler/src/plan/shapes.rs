@@ -90,6 +90,8 @@ struct Width {
 impl Width {
     fn new(desc: &ModelDesc, sizes: &BTreeMap<Dim, usize>) -> Width {
         let mut desc = desc.resized(sizes, &[]);
+        // The config's text plays no part in sizes, and would be copied for every width.
+        desc.config.clear();
         let outer = desc.params();
         let mut layer = [0; LayerKind::ALL.len()];
         for (params, kind) in layer.iter_mut().zip(LayerKind::ALL) {
@@ -215,7 +217,7 @@ impl Shape {
         self.bounds(|v| v.depth.count(kind) as u64)
     }
 
-    /// The description, where nothing is left to be decided at run time.
+    /// The description, without the text of its config, where nothing is left to be decided at run time.
     pub fn desc(&self) -> Option<ModelDesc> {
         let layers = self.layers.as_ref()?;
         let [width] = self.widths.as_slice() else { return None };

@@ -67,7 +67,8 @@ impl Drawing {
             depth.insert(id, after);
         }
         let count = depth.values().max().map_or(0, |d| d + 1);
-        let mut drawing = Drawing { items: Vec::new(), layers: vec![Vec::new(); count], segments: Vec::new() };
+        let mut drawing =
+            Drawing { items: Vec::new(), layers: vec![Vec::new(); count], segments: Vec::new() };
         let mut item_of = BTreeMap::new();
         for &id in &order {
             item_of.insert(id, drawing.add(stage_item(plan, id), depth[&id]));
@@ -160,7 +161,8 @@ impl Drawing {
             }
         }
         let (before, after) = self.neighbours();
-        let both: Vec<Vec<usize>> = before.iter().zip(&after).map(|(b, a)| [&b[..], &a[..]].concat()).collect();
+        let both: Vec<Vec<usize>> =
+            before.iter().zip(&after).map(|(b, a)| [&b[..], &a[..]].concat()).collect();
         for _ in 0..8 {
             for beside in [&before, &after, &both] {
                 self.align(beside);

@@ -1,9 +1,7 @@
 //! The text of a plan: one line a stage, `half.cut <- model parent, scores half.score.hidden_size: cut
 //! hidden_size = 128`, in the order of the run. `-> half` at the end names the models that it completes.
 
-use super::{Calibrate, Cut, Data, Evaluation, Export, Plan, Score, Search, Source, Stage, Training};
-use crate::hir::{self, LayerMetric, Quantity, RepairKind};
-use crate::metrics::LAYER_METRICS;
+use super::{Calibrate, Cut, Evaluation, Export, Plan, Score, Search, Source, Stage, Training};
 use crate::model::LayerKind;
 use petgraph::graph::NodeIndex;
 use std::fmt;
@@ -51,12 +49,12 @@ pub(super) fn detail(stage: &Stage) -> String {
             let floor = dt_floor.map(|v| format!(", dt_floor {v}")).unwrap_or_default();
             format!("{path:?}{floor}")
         }
-        Stage::Load(Source::Data(data)) => self::data(data),
+        Stage::Load(Source::Data(data)) => data.to_string(),
         Stage::Calibrate(wanted) => calibrate(wanted),
         Stage::Score(score) => self::score(score),
         Stage::Rotate => "the residual stream".into(),
         Stage::Cut(cut) => self::cut(cut),
-        Stage::Repair(repairs) => repairs.iter().map(repair).collect::<Vec<_>>().join(", "),
+        Stage::Repair(repairs) => repairs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
         Stage::Search(search) => self::search(search),
         Stage::Train(training) | Stage::Distill(training) => self::training(training),
         Stage::Evaluate(evaluations) => evaluations.iter().map(evaluation).collect::<Vec<_>>().join("; "),
@@ -65,33 +63,10 @@ pub(super) fn detail(stage: &Stage) -> String {
     }
 }
 
-fn data(data: &Data) -> String {
-    let source = |s: &hir::Source| {
-        let weight = if s.weight == 1.0 { String::new() } else { format!("{}% ", s.weight * 100.0) };
-        format!("{weight}{:?}", s.files)
-    };
-    let mut text = data.mix.iter().map(source).collect::<Vec<_>>().join(" + ");
-    text += &format!(", sequence {}", data.sequence);
-    if let Some(samples) = data.samples {
-        text += &format!(", {samples} samples");
-    }
-    text += &format!(", seed {}", data.seed);
-    if data.epochs != 1.0 {
-        text += &format!(", {} epochs", data.epochs);
-    }
-    if let Some(field) = &data.field {
-        text += &format!(", field {field:?}");
-    }
-    if let Some(tokenizer) = &data.tokenizer {
-        text += &format!(", tokenizer {tokenizer:?}");
-    }
-    text
-}
-
 fn calibrate(wanted: &Calibrate) -> String {
     let mut parts: Vec<String> =
         wanted.requests.iter().map(|r| format!("{} at {}", r.metric, r.tap.name)).collect();
-    parts.extend(wanted.layers.iter().map(|m| format!("layers by {}", layer_metric(*m))));
+    parts.extend(wanted.layers.iter().map(|m| format!("layers by {}", m.name())));
     if wanted.covariance {
         parts.push("covariance of the stream".into());
     }
@@ -101,23 +76,7 @@ fn calibrate(wanted: &Calibrate) -> String {
 
 fn score(score: &Score) -> String {
     let tap = score.tap.map(|t| format!(" at {}", t.name)).unwrap_or_default();
-    format!("{} by {}{tap}", score.axis.name, scored_by(&score.score))
-}
-
-/// As the recipe writes it: `reverse(activation)`.
-pub fn scored_by(score: &hir::Score) -> String {
-    match score {
-        hir::Score::Metric(name) => name.clone(),
-        hir::Score::Layer(metric) => layer_metric(*metric).to_string(),
-        hir::Score::Iterative(metric) => format!("iterative({})", layer_metric(*metric)),
-        hir::Score::Random { seed } => format!("random(seed = {seed})"),
-        hir::Score::Reverse(inner) => format!("reverse({})", scored_by(inner)),
-        hir::Score::Pca => "pca".into(),
-    }
-}
-
-fn layer_metric(metric: LayerMetric) -> &'static str {
-    LAYER_METRICS.iter().find(|m| m.metric == metric).map_or("", |m| m.name)
+    format!("{} by {}{tap}", score.axis.name, score.score)
 }
 
 fn cut(cut: &Cut) -> String {
@@ -143,46 +102,14 @@ fn cut(cut: &Cut) -> String {
     parts.join(", ")
 }
 
-fn repair(repair: &RepairKind) -> String {
-    match repair {
-        RepairKind::Norms { power: Some(power) } => format!("norms by (old/new)^{power}"),
-        RepairKind::Norms { power: None } => "norms fitted".into(),
-        RepairKind::LeastSquares { damping, sequential } => {
-            let how = if *sequential { ", sequential" } else { "" };
-            format!("outputs by least squares, damping {damping}{how}")
-        }
-    }
-}
-
 fn search(search: &Search) -> String {
     let axes = search.space.axes.iter().map(|a| format!("{} of {}", a.values.len(), a.axis.name));
-    let mut text = axes.collect::<Vec<_>>().join(" x ");
-    for require in &search.search.require {
-        text += &format!("; require {} <= {} <= {}", require.lo, quantity(&require.quantity), require.hi);
-    }
-    for rung in &search.search.rungs {
-        text += &format!("; rank by {}", quantity(&rung.by));
-        text += if rung.descending { " descending" } else { "" };
-        text += &rung.on.as_ref().map(|d| format!(" on {d}")).unwrap_or_default();
-        text += &rung.after.as_ref().map(|s| format!(" after {s}")).unwrap_or_default();
-        text += &rung.tokens.map(|n| format!(" for {n} tokens")).unwrap_or_default();
-        text += &format!(" keep {}", rung.keep);
-    }
-    if let Some(tie) = &search.search.tie {
-        text += &format!("; ties within {} by {}", tie.within, quantity(&tie.by));
-    }
-    text
-}
-
-fn quantity(quantity: &Quantity) -> String {
-    match quantity {
-        Quantity::Params => "params".into(),
-        Quantity::ActiveParams => "active_params".into(),
-        Quantity::Flops { sequence } => format!("flops(sequence = {sequence})"),
-        Quantity::Memory { batch, sequence } => format!("memory(batch = {batch}, sequence = {sequence})"),
-        Quantity::Throughput { input, output } => format!("throughput(input = {input}, output = {output})"),
-        Quantity::Measured(measure) => measure.name().into(),
-    }
+    let mut parts = vec![axes.collect::<Vec<_>>().join(" x ")];
+    parts.extend(search.search.require.iter().map(|r| format!("require {r}")));
+    parts.extend(search.search.rungs.iter().map(|r| format!("rank by {r}")));
+    parts.extend(search.search.tie.iter().map(|t| format!("ties within {} by {}", t.within, t.by)));
+    parts.extend(search.search.controls.iter().map(|c| format!("control {c}")));
+    parts.join("; ")
 }
 
 fn training(training: &Training) -> String {
