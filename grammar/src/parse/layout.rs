@@ -6,7 +6,9 @@
 
 mod lookahead;
 
-use self::lookahead::{begins_declaration, begins_phrase, begins_setting, closer, skip_blanks, word_at};
+use self::lookahead::{
+    begins_declaration, begins_phrase, begins_setting, block_goes_on, closer, opener, skip_blanks, word_at,
+};
 use crate::diagnostic::Diagnostic;
 use crate::span::Span;
 
@@ -344,36 +346,42 @@ impl Scanner<'_> {
             return at + 1;
         }
         let matching = self.open.iter().rposition(|o| closer(o.byte) == byte);
-        match (matching, self.open.last().map(|o| (o.at, o.byte, o.inside))) {
-            (Some(index), _) => {
+        // A block that is closed too early would spill its lines.
+        let matching =
+            matching.filter(|&index| index > 0 || byte != b'}' || !block_goes_on(self.source, at + 1));
+        match matching {
+            Some(index) => {
                 self.unclosed_at(index + 1, at, &format!("still open at this `{}`", byte as char));
                 self.open.truncate(index);
             }
-            (None, Some((opened, opener, Inside::Values))) => {
-                let (wrong, right) = (byte as char, closer(opener) as char);
-                self.diagnostics.push(
-                    Diagnostic::new(
-                        "E0103",
-                        Span::new(at, at + 1),
-                        format!("`{wrong}` cannot close `{}`", opener as char),
-                    )
-                    .also(Span::new(opened, opened + 1), "opened here")
-                    .help(format!("write `{right}`")),
-                );
-                self.put(at, closer(opener));
-                self.open.pop();
-            }
-            (None, _) => {
-                let message = format!("`{}` closes nothing", byte as char);
-                self.diagnostics.push(
-                    Diagnostic::new("E0103", Span::new(at, at + 1), message)
-                        .label("nothing is open here")
-                        .help("remove it"),
-                );
-                self.blank(at, at + 1);
-            }
+            None => self.stray_closer(at, byte),
         }
         at + 1
+    }
+
+    /// A closer without its opener: it stands for the one that is wanted where a value is open, and for nothing in a block.
+    fn stray_closer(&mut self, at: usize, byte: u8) {
+        let place = Span::new(at, at + 1);
+        let wrong = byte as char;
+        if self.innermost() == Some(Inside::Values)
+            && let Some(open) = self.open.pop()
+        {
+            let right = closer(open.byte);
+            self.diagnostics.push(
+                Diagnostic::new("E0103", place, format!("`{wrong}` cannot close `{}`", open.byte as char))
+                    .also(Span::new(open.at, open.at + 1), "opened here")
+                    .help(format!("write `{}`", right as char)),
+            );
+            self.put(at, right);
+            return;
+        }
+        let label = match byte {
+            b'}' if !self.open.is_empty() => "the block goes on below".to_owned(),
+            _ => format!("no `{}` is open here", opener(byte) as char),
+        };
+        let message = format!("`{wrong}` closes nothing");
+        self.diagnostics.push(Diagnostic::new("E0103", place, message).label(label).help("remove it"));
+        self.blank(at, at + 1);
     }
 
     /// Brackets from number `keep` on are not closed: reports them together and gives back the line ends that
@@ -382,14 +390,11 @@ impl Scanner<'_> {
         let lost = self.open.split_off(keep.min(self.open.len()));
         self.buried = 0;
         let Some((inner, outer)) = lost.split_last() else { return };
-        let (opener, right) = (inner.byte as char, closer(inner.byte) as char);
-        let mut diagnostic = Diagnostic::new(
-            "E0103",
-            Span::new(inner.at, inner.at + 1),
-            format!("`{opener}` is never closed"),
-        )
-        .label("opened here")
-        .help(format!("add `{right}`"));
+        let (left, right) = (inner.byte as char, closer(inner.byte) as char);
+        let mut diagnostic =
+            Diagnostic::new("E0103", Span::new(inner.at, inner.at + 1), format!("`{left}` is never closed"))
+                .label("opened here")
+                .help(format!("add `{right}`"));
         for open in outer.iter().rev().take(3) {
             diagnostic = diagnostic.also(Span::new(open.at, open.at + 1), "nor is this one");
         }

@@ -10,6 +10,14 @@ pub(super) fn closer(opener: u8) -> u8 {
     }
 }
 
+pub(super) fn opener(closer: u8) -> u8 {
+    match closer {
+        b')' => b'(',
+        b']' => b'[',
+        _ => b'{',
+    }
+}
+
 /// The word that begins at `at`; empty where none does.
 pub(super) fn word_at(source: &[u8], at: usize) -> &[u8] {
     let rest = source.get(at..).unwrap_or_default();
@@ -59,4 +67,21 @@ pub(super) fn begins_declaration(source: &[u8], at: usize) -> bool {
     let (word, rest) = name_and_rest(source, at);
     let follows = rest.first().is_some_and(|b| b.is_ascii_alphabetic() || *b == b'_');
     follows && DECLARATIONS.iter().any(|d| d.as_bytes() == word)
+}
+
+/// Does the block go on after a `}` that ends at `at`: settings follow, and another `}` before the next declaration?
+pub(super) fn block_goes_on(source: &[u8], at: usize) -> bool {
+    let mut line = skip_blanks(source, at, true);
+    if !begins_setting(source, line) {
+        return false;
+    }
+    while line < source.len() && !begins_declaration(source, line) {
+        if source.get(line) == Some(&b'}') {
+            return true;
+        }
+        let rest = source.get(line..).unwrap_or_default();
+        let length = rest.iter().position(|b| *b == b'\n').unwrap_or(rest.len());
+        line = skip_blanks(source, line + length, true);
+    }
+    false
 }
