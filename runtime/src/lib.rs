@@ -8,6 +8,7 @@ pub mod device;
 pub mod error;
 pub mod evaluate;
 pub mod gate;
+pub mod importance;
 pub mod kernels;
 pub mod mask;
 pub mod position;

@@ -237,7 +237,8 @@ impl<'a> Lower<'a> {
         for argument in arguments.iter().filter(|a| a.name.is_none()) {
             self.expr(&argument.value, depth + 1);
         }
-        let known = || FUNCTIONS.iter().map(|f| f.name).chain(REDUCERS.iter().map(|r| r.name));
+        let reducers = || REDUCERS.iter().map(|r| r.name).filter(|r| functions::find(r).is_none());
+        let known = || FUNCTIONS.iter().map(|f| f.name).chain(reducers());
         let message = format!("`{name}` is neither an elementwise function nor a reducer");
         let help = match nearest(&name, known()) {
             Some(near) => format!("did you mean `{near}`?"),
