@@ -14,3 +14,6 @@ pub use rank::{AxisScores, RankError, Table, choose};
 pub use scores::{Scores, random, reversed};
 pub use tree::Tree;
 pub use weights::{Side, Source, Statistics, sources};
+
+#[cfg(test)]
+mod tests;

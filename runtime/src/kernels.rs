@@ -19,7 +19,7 @@ mod gemm;
 mod linear;
 mod mask;
 mod math;
-mod metric;
+pub(crate) mod metric;
 mod parallel;
 mod rms_norm;
 mod ssd;
