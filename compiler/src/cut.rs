@@ -190,7 +190,7 @@ fn ascending(place: &str, kept: &[usize], size: usize) -> Result<(), CutError> {
 fn equal_groups(desc: &ModelDesc, place: &str, dim: Dim, kept: &[usize]) -> Result<(), CutError> {
     let Some(outer) = dim.within() else { return Ok(()) };
     let (size, groups) = (desc.size(dim), desc.size(outer));
-    if groups == 0 || size % groups != 0 {
+    if groups == 0 || !size.is_multiple_of(groups) {
         return Err(CutError::UnevenParent { place: place.to_string(), size, groups, outer });
     }
     let mut counts = vec![0; groups];

@@ -98,8 +98,8 @@ impl<'a> Lower<'a> {
         None
     }
 
-    fn sound<T>(&mut self, result: Result<T, Diagnostic>) -> Option<T> {
-        result.map_err(|diagnostic| self.diagnostics.push(diagnostic)).ok()
+    fn sound<T>(&mut self, result: Result<T, Box<Diagnostic>>) -> Option<T> {
+        result.map_err(|diagnostic| self.diagnostics.push(*diagnostic)).ok()
     }
 
     fn check_parameters(&mut self) {

@@ -39,7 +39,7 @@ pub struct Typed {
 }
 
 /// The axes of an elementwise operation on two values, or why there are none.
-pub fn join(left: &Typed, right: &Typed) -> Result<Axes, Diagnostic> {
+pub fn join(left: &Typed, right: &Typed) -> Result<Axes, Box<Diagnostic>> {
     use Axes::{Element, Number, Sample, Token, Weight};
     let (code, message, help) = match (left.axes, right.axes) {
         (Number, axes) | (axes, Number) => return Ok(axes),
@@ -69,7 +69,7 @@ pub fn join(left: &Typed, right: &Typed) -> Result<Axes, Diagnostic> {
     let diagnostic = Diagnostic::new(code, left.span.to(right.span), message)
         .also(left.span, left.axes.describe())
         .also(right.span, right.axes.describe());
-    Err(diagnostic.help(help))
+    Err(Box::new(diagnostic.help(help)))
 }
 
 /// The axes left after a reduction, or why there can be none. `over` is the axis named and its place;
@@ -79,7 +79,7 @@ pub fn remove(
     value: &Typed,
     over: Option<(&'static str, Span)>,
     callee: Span,
-) -> Result<Axes, Diagnostic> {
+) -> Result<Axes, Box<Diagnostic>> {
     let name = reducer.name();
     let (code, message, help) = match (value.axes, over.map(|(axis, _)| axis)) {
         (Axes::Token, Some("sequence")) => return Ok(Axes::Sample),
@@ -114,5 +114,6 @@ pub fn remove(
         }
     };
     let at = over.map_or(callee, |(_, span)| span);
-    Err(Diagnostic::new(code, at, message).also(value.span, value.axes.describe()).help(help))
+    let diagnostic = Diagnostic::new(code, at, message).also(value.span, value.axes.describe());
+    Err(Box::new(diagnostic.help(help)))
 }

@@ -174,7 +174,7 @@ fn top(desc: &ModelDesc, axis: &AxisScores, scores: &[f64], place: &str) -> Resu
         return Err(RankError::OutOfRange { place: place.into(), keep, size });
     }
     let groups = dim.within().map_or(1, |outer| desc.size(outer));
-    if groups == 0 || size % groups != 0 || keep % groups != 0 {
+    if groups == 0 || !size.is_multiple_of(groups) || !keep.is_multiple_of(groups) {
         let outer = dim.within().unwrap_or(dim);
         return Err(RankError::Uneven { place: place.into(), keep, size, groups, outer });
     }

@@ -171,11 +171,11 @@ fn batches_threads_and_interruptions_change_no_bit() {
 fn variances_keep_their_digits() {
     let program = program("m(x) = variance(x, over = tokens)");
     let steps = |i: usize| Sample {
-        values: (0..64).map(|t| 4096.0 + ((i + t) % 2) as f32 / 4096.0).collect(),
+        values: (0..64).map(|t| 4096.0 + ((i + t) % 2) as f32 / 2048.0).collect(),
         elements: 1,
     };
     let total = total(&program, (0..9).map(|i| partial_of(&program, &steps(i))));
-    let expected = (1.0f64 / 8192.0).powi(2);
+    let expected = (1.0f64 / 4096.0).powi(2);
     assert!((program.finish(1, Some(&total), &[])[0] - expected).abs() < 1e-9 * expected);
 }
 

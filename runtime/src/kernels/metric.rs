@@ -39,6 +39,14 @@ pub fn partial(program: &Program, x: View, out: &mut [f64]) {
 struct States {
     a: Block,
     b: Block,
+    /// Of variances: the sum of distances from the mean as it was rounded.
+    drift: Block,
+}
+
+impl States {
+    fn all(a: f64) -> States {
+        States { a: [a; LANES], b: [0.0; LANES], drift: [0.0; LANES] }
+    }
 }
 
 fn block_partial(program: &Program, x: View, slots: &mut [&mut [f64]]) {
@@ -62,7 +70,7 @@ fn block_partial(program: &Program, x: View, slots: &mut [&mut [f64]]) {
         }
     };
     for Reduction { reducer, of } in &program.batch {
-        let mut states = States { a: [0.0; LANES], b: [0.0; LANES] };
+        let mut states = States::all(0.0);
         of.evaluate(&read, &mut states.a);
         for (a, b) in states.a.iter_mut().zip(&mut states.b) {
             State { a: *a, b: *b } = reducer.absorb(reducer.empty(), *a, 1.0);
@@ -76,29 +84,32 @@ fn block_partial(program: &Program, x: View, slots: &mut [&mut [f64]]) {
 
 /// Every reduction over the rows of x.
 fn scan(reductions: &[&Reduction], x: View) -> Vec<States> {
-    let mut states: Vec<States> =
-        reductions.iter().map(|r| States { a: [r.reducer.empty().a; LANES], b: [0.0; LANES] }).collect();
+    let mut states: Vec<States> = reductions.iter().map(|r| States::all(r.reducer.empty().a)).collect();
     pass(reductions, x, |i, v| add(reductions[i].reducer, &mut states[i].a, v));
-    let n = x.rows() as f64;
-    let spread = |r: &&Reduction| r.reducer == Reducer::Variance;
-    if reductions.iter().any(spread) {
-        let mut drift: Vec<Block> = vec![[0.0; LANES]; reductions.len()];
-        for (states, _) in states.iter_mut().zip(reductions).filter(|(_, r)| spread(r)) {
-            states.a.iter_mut().for_each(|a| *a /= n);
-        }
-        pass(reductions, x, |i, v| {
-            if reductions[i].reducer == Reducer::Variance {
-                add_distances(&mut states[i], &mut drift[i], v);
-            }
-        });
-        for ((states, drift), _) in states.iter_mut().zip(&drift).zip(reductions).filter(|(_, r)| spread(r)) {
-            for lane in 0..LANES {
-                states.b[lane] -= drift[lane] * drift[lane] / n;
-                states.a[lane] += drift[lane] / n;
-            }
-        }
+    if reductions.iter().any(|r| r.reducer == Reducer::Variance) {
+        spread(reductions, x, &mut states);
     }
     states
+}
+
+/// The second pass of variances: from sums to means and squared distances.
+fn spread(reductions: &[&Reduction], x: View, states: &mut [States]) {
+    let n = x.rows() as f64;
+    let is_variance = |i: usize| reductions[i].reducer == Reducer::Variance;
+    for (_, states) in states.iter_mut().enumerate().filter(|(i, _)| is_variance(*i)) {
+        states.a.iter_mut().for_each(|a| *a /= n);
+    }
+    pass(reductions, x, |i, v| {
+        if is_variance(i) {
+            add_distances(&mut states[i], v);
+        }
+    });
+    for (_, states) in states.iter_mut().enumerate().filter(|(i, _)| is_variance(*i)) {
+        for ((mean, sum), drift) in states.a.iter_mut().zip(&mut states.b).zip(&states.drift) {
+            *sum -= drift * drift / n;
+            *mean += drift / n;
+        }
+    }
 }
 
 /// Calls `take(i, values of reduction i)` for every row, in order.
@@ -124,11 +135,12 @@ fn add(reducer: Reducer, a: &mut Block, values: &Block) {
     }
 }
 
-fn add_distances(states: &mut States, drift: &mut Block, values: &Block) {
-    for lane in 0..LANES {
-        let distance = values[lane] - states.a[lane];
-        drift[lane] += distance;
-        states.b[lane] += distance * distance;
+fn add_distances(states: &mut States, values: &Block) {
+    let lanes = states.a.iter().zip(&mut states.b).zip(&mut states.drift).zip(values);
+    for (((mean, sum), drift), v) in lanes {
+        let distance = v - mean;
+        *sum += distance * distance;
+        *drift += distance;
     }
 }
 

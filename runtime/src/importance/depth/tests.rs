@@ -55,7 +55,8 @@ fn what_no_choice_can_meet_is_told() {
 /// Whatever the order in which layers go, the target is met and the constraints hold.
 #[test]
 fn removing_one_layer_at_a_time_ends_where_the_constraints_allow() {
-    let cases: [(&[usize], &[(LayerKind, usize)]); 4] =
+    type Case = (&'static [usize], &'static [(LayerKind, usize)]);
+    let cases: [Case; 4] =
         [(&[], &[]), (&[5], &[]), (&[3], &[(Attention, 1)]), (&[1], &[(Attention, 2), (Mlp, 1)])];
     for (protect, keep) in cases {
         for target in 4..8 {
