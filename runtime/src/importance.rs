@@ -1,18 +1,17 @@
 //! Importance: from partials of samples to scores, and from scores to what a cut keeps.
 //!
 //! Pure functions. The pass over the calibration set is the executor's; the numbers that it brings are merged
-//! by [`Tree`], finished by the metric's program, and ranked here (arXiv:2504.11409, section 2).
+//! by [`crate::tree::Tree`], finished by the metric's program, and ranked here (arXiv:2504.11409, section 2).
 
 mod depth;
 mod rank;
 mod scores;
-mod tree;
 mod weights;
 
 pub use depth::{DepthError, DepthRule};
 pub use rank::{AxisScores, RankError, Table, choose};
 pub use scores::{Scores, random, reversed};
-pub use tree::Tree;
+
 pub use weights::{Side, Source, Statistics, sources};
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use super::*;
 use crate::kernels::View;
 use crate::kernels::metric::partial;
 use crate::random::SplitMix64;
+use crate::tree::Tree;
 use minic_compiler::metrics::{self, Partial, Program};
 use minic_grammar::ast::Declaration;
 use rayon::ThreadPoolBuilder;
