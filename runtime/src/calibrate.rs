@@ -1,6 +1,7 @@
 //! One pass of a model over a calibration set, for everything that is asked of it.
 
 use crate::device::{Device, Output};
+use crate::events::Watch;
 use crate::evaluate::{Figures, Meter};
 use crate::run::RunError;
 use crate::samples::Runner;
@@ -11,7 +12,6 @@ use minic_compiler::hir::LayerMetric;
 use minic_compiler::metrics::{Partial, Program};
 use minic_compiler::schedule;
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
 /// What a calibration gathered.
@@ -31,25 +31,23 @@ impl Gathered {
     }
 }
 
-/// Runs `model` once over `samples` of equal length. `tick` is called after every sample.
+/// Runs `model` once over `samples` of equal length.
 pub fn calibrate(
     device: &dyn Device,
     model: &WeightSource,
     gather: &Gather,
     samples: &[&[u32]],
-    mut tick: impl FnMut(usize),
+    watch: &Watch,
 ) -> Result<Gathered, RunError> {
     let sequence = samples.first().ok_or(RunError::NoSamples)?.len();
     let graph = forward::calibration(model.desc(), sequence, gather)?;
     let schedule = schedule::schedule(&graph)?;
     let weights = source::bind(&schedule, model)?;
     let mut sink = Sink::new(model, gather);
-    Runner::new(device, schedule, weights, samples.len())?.all(samples, |index, outputs| {
+    Runner::new(device, schedule, weights, samples.len())?.all(samples, watch, |outputs| {
         for (name, value) in &outputs {
             sink.push(name, value, sequence);
         }
-        tick(index + 1);
-        ControlFlow::Continue(())
     })?;
     sink.finish()
 }

@@ -4,6 +4,7 @@
 //! the same bits for any number of threads.
 
 use crate::device::{Device, Output};
+use crate::events::Watch;
 use crate::run::RunError;
 use crate::samples::Runner;
 use crate::source::{self, WeightSource};
@@ -11,7 +12,6 @@ use crate::tree::Tree;
 use minic_compiler::forward::{self, output};
 use minic_compiler::schedule;
 use serde::{Deserialize, Serialize};
-use std::ops::ControlFlow;
 
 /// Figures of one model on one set of samples.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -94,13 +94,13 @@ impl Meter {
 pub use minic_compiler::forward::Comparison;
 
 /// The figures of each model, in the order given; `kl` where a comparison asks for it. Every model is run
-/// once over `samples`, which are of equal length. `tick` is called after every sample.
+/// once over `samples`, which are of equal length.
 pub fn evaluate(
     device: &dyn Device,
     models: &[(&str, &WeightSource)],
     comparisons: &[Comparison],
     samples: &[&[u32]],
-    mut tick: impl FnMut(usize),
+    watch: &Watch,
 ) -> Result<Vec<Figures>, RunError> {
     let sequence = samples.first().map_or(0, |s| s.len());
     let descs: Vec<_> = models.iter().map(|(name, source)| (*name, source.desc())).collect();
@@ -113,14 +113,12 @@ pub fn evaluate(
         .map(|(name, _)| (output::loss(name), against(name).map(|a| output::divergence(name, a))))
         .collect();
     let mut meters: Vec<Meter> = models.iter().map(|_| Meter::default()).collect();
-    Runner::new(device, schedule, weights, samples.len())?.all(samples, |index, outputs| {
+    Runner::new(device, schedule, weights, samples.len())?.all(samples, watch, |outputs| {
         for (meter, (loss, divergence)) in meters.iter_mut().zip(&names) {
             if let Some(loss) = outputs.get(loss) {
                 meter.push(loss, divergence.as_ref().and_then(|d| outputs.get(d)));
             }
         }
-        tick(index + 1);
-        ControlFlow::Continue(())
     })?;
     let figures = meters.into_iter().map(|meter| meter.figures().ok_or(RunError::NoSamples));
     let figures: Vec<Figures> = figures.collect::<Result<_, _>>()?;

@@ -1,10 +1,10 @@
 //! Running a schedule over samples, several side by side, with results handed on in the samples' order.
 
-use crate::device::{Bindings, Device, DeviceError, Outputs, Session, Weights};
+use crate::device::{Bindings, Device, DeviceError, Memory, Outputs, Session, Weights};
+use crate::events::Watch;
 use minic_compiler::schedule::Schedule;
 use rayon::prelude::*;
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
 /// Samples that are run on one device with one schedule.
@@ -12,6 +12,8 @@ pub struct Runner {
     sessions: Vec<Box<dyn Session>>,
     /// Constant inputs, such as masks.
     inputs: BTreeMap<String, Vec<f32>>,
+    /// What the run is planned to hold.
+    pub memory: Memory,
 }
 
 impl Runner {
@@ -23,9 +25,10 @@ impl Runner {
         samples: usize,
     ) -> Result<Runner, DeviceError> {
         let lanes = device.lanes().clamp(1, samples.max(1));
+        let memory = device.memory(&schedule, lanes);
         let schedule = Arc::new(schedule);
         let sessions = (0..lanes).map(|_| device.prepare(schedule.clone(), weights.clone()));
-        Ok(Runner { sessions: sessions.collect::<Result<_, _>>()?, inputs: BTreeMap::new() })
+        Ok(Runner { sessions: sessions.collect::<Result<_, _>>()?, inputs: BTreeMap::new(), memory })
     }
 
     pub fn with_inputs(mut self, inputs: BTreeMap<String, Vec<f32>>) -> Runner {
@@ -47,11 +50,13 @@ impl Runner {
     pub fn all(
         &mut self,
         samples: &[&[u32]],
-        mut each: impl FnMut(usize, Outputs) -> ControlFlow<()>,
+        watch: &Watch,
+        mut each: impl FnMut(Outputs),
     ) -> Result<(), DeviceError> {
+        watch.planned(self.memory);
         let inputs: BTreeMap<&str, &[f32]> =
             self.inputs.iter().map(|(name, data)| (name.as_str(), data.as_slice())).collect();
-        let mut index = 0;
+        let mut done = 0;
         for chunk in samples.chunks(self.sessions.len()) {
             let run = |(session, tokens): (&mut Box<dyn Session>, &&[u32])| {
                 session.run(&Bindings { tokens, inputs: inputs.clone() })
@@ -59,10 +64,9 @@ impl Runner {
             let results: Vec<Result<Outputs, DeviceError>> =
                 self.sessions.par_iter_mut().zip(chunk.par_iter()).map(run).collect();
             for result in results {
-                if each(index, result?).is_break() {
-                    return Ok(());
-                }
-                index += 1;
+                each(result?);
+                done += 1;
+                watch.progress(done, samples.len());
             }
         }
         Ok(())

@@ -103,6 +103,16 @@ impl WeightSource {
         self.read_after(self.transforms.len(), name)
     }
 
+    /// The dtype that a tensor is stored in at the bottom of the source.
+    pub fn dtype(&self, name: &str) -> Result<DType, SourceError> {
+        let mut name = name.to_string();
+        for transform in self.transforms.iter().rev() {
+            let Transform::Cut { before, .. } = transform.as_ref();
+            name = before.get(&name).ok_or(SourceError::Unknown(name))?.name.clone();
+        }
+        Ok(self.base.dtype(&name)?)
+    }
+
     pub fn read_f32(&self, name: &str) -> Result<Vec<f32>, SourceError> {
         let tensor = self.read(name)?;
         let mut values = Vec::with_capacity(tensor.bytes.len() / tensor.dtype.bytes());

@@ -1,0 +1,80 @@
+//! Why a run stopped.
+
+use crate::checkpoint::CheckpointError;
+use crate::data::DataError;
+use crate::device::DeviceError;
+use crate::error::{IoError, Kind};
+use crate::gate::GateError;
+use crate::importance::{DepthError, RankError};
+use crate::provenance::ProvenanceError;
+use crate::publish::PublishError;
+use crate::source::SourceError;
+use minic_compiler::graph::ShapeError;
+use minic_compiler::schedule::ScheduleError;
+use std::path::PathBuf;
+
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error("this version of minic cannot run the stage `{stage}` ({kind}); `minic plan` shows what it would do")]
+    Unsupported { stage: String, kind: &'static str },
+    #[error("`{path}`: this version of minic does not fetch from the hub; give a folder, with `--set {name}.checkpoint=DIR`")]
+    Remote { name: String, path: String },
+    #[error("there are no samples")]
+    NoSamples,
+    #[error("{what} is not a finite number")]
+    NotFinite { what: String },
+    /// The plan and the run disagree.
+    #[error("bug: {what} is needed and was not planned")]
+    Unplanned { what: String },
+    #[error("{}: holds something that this recipe did not make; --overwrite replaces it", folder.display())]
+    Occupied { folder: PathBuf },
+    #[error(transparent)]
+    Io(#[from] IoError),
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    #[error(transparent)]
+    Data(#[from] DataError),
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    #[error(transparent)]
+    Depth(#[from] DepthError),
+    #[error(transparent)]
+    Rank(#[from] RankError),
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    #[error(transparent)]
+    Shape(#[from] ShapeError),
+    #[error(transparent)]
+    Schedule(#[from] ScheduleError),
+    #[error(transparent)]
+    Gate(#[from] GateError),
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    #[error(transparent)]
+    Provenance(#[from] ProvenanceError),
+}
+
+impl RunError {
+    pub fn kind(&self) -> Kind {
+        match self {
+            RunError::Unsupported { .. }
+            | RunError::Remote { .. }
+            | RunError::NoSamples
+            | RunError::Occupied { .. }
+            | RunError::Depth(_) => Kind::Input,
+            RunError::Io(e) => e.kind(),
+            RunError::Checkpoint(e) => e.kind(),
+            RunError::Data(e) => e.kind(),
+            RunError::Source(e) => e.kind(),
+            RunError::Gate(e) => e.kind(),
+            RunError::Publish(e) => e.kind(),
+            RunError::Provenance(e) => e.kind(),
+            RunError::NotFinite { .. }
+            | RunError::Unplanned { .. }
+            | RunError::Rank(_)
+            | RunError::Device(_)
+            | RunError::Shape(_)
+            | RunError::Schedule(_) => Kind::Proof,
+        }
+    }
+}

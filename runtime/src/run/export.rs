@@ -1,0 +1,166 @@
+//! Publishing a model: written, read back, proved, and only then given its name.
+
+use super::{Artifact, Executor, ExportSummary, Made, RunError};
+use crate::gate;
+use crate::provenance::{self, EvaluationRecord, ModelRecord, Parent, Provenance, RecipeRecord};
+use crate::publish::{self, PublishError, StagedFolder};
+use crate::safetensors::Entry;
+use crate::source::WeightSource;
+use minic_compiler::config;
+use minic_compiler::model::DType;
+use minic_compiler::plan::{self, Source, Stage, Value};
+use petgraph::graph::NodeIndex;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// The recipe, as it goes along with what it made.
+const RECIPE_FILE: &str = "recipe.mrecipe";
+
+impl Executor<'_> {
+    /// Nothing is computed for a folder that could not be published in the end: one that holds something may
+    /// only be replaced with `overwrite`, or left alone if this very recipe made it.
+    pub(super) fn refuse_occupied_folders(&self) -> Result<(), RunError> {
+        for id in self.plan.order() {
+            let Stage::Export(export) = &self.plan.node(id).stage else { continue };
+            let folder = self.settings.out.join(&export.to);
+            let occupied = folder.read_dir().is_ok_and(|mut entries| entries.next().is_some());
+            if !occupied || self.settings.overwrite {
+                continue;
+            }
+            let ours = Provenance::read(&folder).is_ok_and(|p| p.recipe == self.recipe_record());
+            if !ours {
+                return Err(RunError::Occupied { folder });
+            }
+        }
+        Ok(())
+    }
+
+    fn recipe_record(&self) -> RecipeRecord {
+        let overrides = self.settings.overrides.iter().filter_map(|o| o.split_once('='));
+        RecipeRecord {
+            file: RECIPE_FILE.into(),
+            digest: blake3::hash(self.settings.recipe_text.as_bytes()).to_hex().to_string(),
+            overrides: overrides.map(|(k, v)| (k.trim().to_string(), v.trim().to_string())).collect(),
+        }
+    }
+
+    pub(super) fn export(&mut self, id: NodeIndex, export: &plan::Export) -> Result<(Artifact, String), RunError> {
+        let made = self.model(id, Value::Model)?;
+        let target = self.settings.out.join(&export.to);
+        let dtype = export.dtype.or(made.source.base().main_dtype());
+        let mut provenance = self.provenance(export, &made)?;
+        let there = Provenance::read(&target).ok().filter(|there| same_origin(there, &provenance));
+        if there.is_some() && provenance::verify(&target).is_ok() {
+            let proof = gate::prove_folder(&target, &made.source, dtype)?;
+            let bytes = folder_bytes(&target);
+            let told = format!("{} holds exactly this already, proved again", target.display());
+            self.tell(id, export, target, bytes, proof, true);
+            return Ok((Artifact::Told, told));
+        }
+        let staged = StagedFolder::new(&target, self.settings.overwrite || there.is_some())?;
+        staged.keep_clear_of(made.source.base().folder())?;
+        let known = write_model(&staged, &made.source, dtype, export.shard)?;
+        publish::copy_companions(made.source.base().folder(), &staged)?;
+        staged.write(RECIPE_FILE, self.settings.recipe_text.as_bytes())?;
+        let proof = gate::prove_folder(staged.path(), &made.source, dtype)?;
+        provenance.record_folder(staged.path(), &known)?;
+        provenance.write(&staged)?;
+        let folder = staged.publish()?;
+        let bytes = folder_bytes(&folder);
+        let told = format!("{} parameters in {}, read back and proved", proof.params, target.display());
+        self.tell(id, export, target, bytes, proof, false);
+        Ok((Artifact::Told, told))
+    }
+
+    fn tell(
+        &mut self,
+        id: NodeIndex,
+        export: &plan::Export,
+        folder: PathBuf,
+        bytes: u64,
+        proof: gate::FolderProof,
+        unchanged: bool,
+    ) {
+        let summary = ExportSummary { model: export.model.clone(), folder, bytes, proof, unchanged };
+        self.summary.exports.insert(self.plan.node(id).name.clone(), summary);
+    }
+
+    /// Everything but what only the written folder can tell.
+    fn provenance(&self, export: &plan::Export, made: &Made) -> Result<Provenance, RunError> {
+        let digests = made.source.base().digests()?;
+        let parent = Parent {
+            name: made.root.clone(),
+            checkpoint: self.checkpoint_path(&made.root),
+            revision: None,
+            digest: digests.all,
+            files: digests.files,
+            model: ModelRecord::of(made.source.base().desc()),
+        };
+        let evaluations = self.summary.evaluations.values().filter(|e| e.model == export.model);
+        let evaluations = evaluations.map(|e| EvaluationRecord {
+            model: e.model.clone(),
+            on: e.data.clone(),
+            figures: e.figures.clone(),
+        });
+        Ok(Provenance {
+            format: provenance::FORMAT,
+            minic: env!("CARGO_PKG_VERSION").into(),
+            recipe: self.recipe_record(),
+            model: export.model.clone(),
+            parents: vec![parent],
+            data: self.data.clone(),
+            steps: made.steps.clone(),
+            result: ModelRecord::of(made.source.desc()),
+            planned_params: made.source.desc().params(),
+            proved_params: 0,
+            evaluations: evaluations.collect(),
+            files: BTreeMap::new(),
+            tensors: BTreeMap::new(),
+        })
+    }
+
+    fn checkpoint_path(&self, model: &str) -> String {
+        match self.plan.find(model).map(|id| &self.plan.node(id).stage) {
+            Some(Stage::Load(Source::Checkpoint { path, .. })) => path.clone(),
+            _ => String::new(),
+        }
+    }
+}
+
+/// Writes config.json and the weights; the digests of the weights' files.
+fn write_model(
+    staged: &StagedFolder,
+    source: &WeightSource,
+    dtype: Option<DType>,
+    shard: Option<u64>,
+) -> Result<BTreeMap<String, String>, RunError> {
+    let mut desc = source.desc().clone();
+    desc.dtype = dtype.or(desc.dtype);
+    let config = desc.family().write_config(&desc);
+    staged.write(crate::checkpoint::CONFIG_FILE, config::to_text(&config).as_bytes())?;
+    let entry = |weight: minic_compiler::model::Weight| -> Result<Entry, RunError> {
+        let stored = source.dtype(&weight.name)?;
+        Ok(Entry { shape: weight.sizes(), dtype: dtype.unwrap_or(stored), name: weight.name })
+    };
+    let entries = source.desc().weights().into_iter().map(entry).collect::<Result<Vec<_>, _>>()?;
+    let written = publish::write_weights(staged.path(), &entries, shard, |entry, sink| {
+        let tensor = source.read(&entry.name)?;
+        Ok::<(), RunError>(sink.write(tensor.dtype, &tensor.bytes).map_err(|e: PublishError| e)?)
+    })?;
+    Ok(written.files.into_iter().map(|f| (f.name, f.digest)).collect())
+}
+
+/// The two folders are made by the same recipe of the same inputs in the same way.
+fn same_origin(there: &Provenance, now: &Provenance) -> bool {
+    there.recipe == now.recipe
+        && there.minic == now.minic
+        && there.model == now.model
+        && there.parents == now.parents
+        && there.steps == now.steps
+        && there.result == now.result
+}
+
+fn folder_bytes(folder: &Path) -> u64 {
+    let entries = folder.read_dir().into_iter().flatten().flatten();
+    entries.filter_map(|e| e.metadata().ok()).map(|m| m.len()).sum()
+}

@@ -1,0 +1,57 @@
+//! What a run made: the content of `result.json`.
+
+use crate::evaluate::Figures;
+use crate::gate::FolderProof;
+use crate::provenance::{ModelRecord, Step};
+use minic_compiler::plan::Evaluation;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Summary {
+    /// By declared name.
+    pub models: BTreeMap<String, ModelRecord>,
+    /// By stage: what was kept, in the numbering of the model before the cut, and the proof.
+    pub cuts: BTreeMap<String, Step>,
+    /// By stage.
+    pub evaluations: BTreeMap<String, EvaluationSummary>,
+    /// By stage.
+    pub exports: BTreeMap<String, ExportSummary>,
+    pub seconds: f64,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct EvaluationSummary {
+    pub model: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub against: Option<String>,
+    pub data: String,
+    pub figures: Figures,
+    /// Of the model that it is compared with, on the same data.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub against_figures: Option<Figures>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct ExportSummary {
+    pub model: String,
+    pub folder: PathBuf,
+    pub bytes: u64,
+    pub proof: FolderProof,
+    /// The folder was there already and holds exactly this.
+    pub unchanged: bool,
+}
+
+impl Summary {
+    pub(super) fn evaluation(&mut self, evaluation: &Evaluation, figures: &Figures, against: Option<&Figures>) {
+        let summary = EvaluationSummary {
+            model: evaluation.model.clone(),
+            against: evaluation.against.clone(),
+            data: evaluation.data.clone(),
+            figures: figures.clone(),
+            against_figures: against.cloned(),
+        };
+        self.evaluations.insert(evaluation.name.clone(), summary);
+    }
+}

@@ -1,0 +1,176 @@
+//! From what a calibration gathered, or from weights alone, to the scores that one axis is ranked by.
+
+use crate::calibrate::{self, Gathered};
+use crate::device::Device;
+use crate::events::Watch;
+use crate::importance::{self, DepthRule, Scores, Side, Statistics, Table};
+use crate::run::RunError;
+use crate::source::WeightSource;
+use minic_compiler::axes::{Axis, Scope, Tap};
+use minic_compiler::forward::{Gather, output};
+use minic_compiler::hir::{self, LayerMetric};
+use minic_compiler::metrics::Program;
+use minic_compiler::plan;
+use std::collections::BTreeMap;
+
+/// What one axis is ranked by; `reverse` turns the ranking upside down once it is joined.
+#[derive(Clone, Debug)]
+pub struct Ranked {
+    pub axis: &'static Axis,
+    /// As the recipe writes it.
+    pub metric: String,
+    pub tap: Option<&'static Tap>,
+    pub reverse: bool,
+    pub by: By,
+}
+
+impl Ranked {
+    /// BLAKE3 of the scores' bits, hexadecimal.
+    pub fn digest(&self) -> String {
+        let mut hasher = blake3::Hasher::new();
+        let mut take = |values: &[f64]| {
+            values.iter().for_each(|v| _ = hasher.update(&v.to_bits().to_le_bytes()));
+        };
+        match &self.by {
+            By::Layers(scores) => take(scores),
+            By::Members(Table::Layers(layers)) => layers.values().for_each(|s| take(&s.values)),
+            By::Members(Table::Model(all)) => all.iter().for_each(|s| take(&s.values)),
+        }
+        hasher.finalize().to_hex().to_string()
+    }
+}
+
+#[derive(Clone, Debug)]
+pub enum By {
+    Members(Table),
+    /// One score a layer of the parent.
+    Layers(Vec<f64>),
+}
+
+/// Where scores come from.
+pub struct Scorer<'a> {
+    pub device: &'a dyn Device,
+    pub model: &'a WeightSource,
+    pub gathered: Option<&'a Gathered>,
+    pub samples: &'a [&'a [u32]],
+    /// How many layers survive, and which must: iterative removal stops there.
+    pub depth: Option<&'a DepthRule>,
+    pub watch: &'a Watch<'a>,
+}
+
+impl Scorer<'_> {
+    pub fn score(&self, stage: &plan::Score) -> Result<Ranked, RunError> {
+        self.by(stage, &stage.score, false)
+    }
+
+    fn by(&self, stage: &plan::Score, score: &hir::Score, reverse: bool) -> Result<Ranked, RunError> {
+        let by = match score {
+            hir::Score::Reverse(inner) => return self.by(stage, inner, !reverse),
+            hir::Score::Metric(name) => {
+                let (Some(program), Some(tap)) = (&stage.program, stage.tap) else {
+                    return Err(RunError::Unplanned { what: format!("the metric `{name}`") });
+                };
+                By::Members(self.at_taps(stage.axis, tap, program)?)
+            }
+            hir::Score::Random { seed } => self.random(stage.axis, *seed),
+            hir::Score::Layer(metric) => By::Layers(self.layers(*metric)?),
+            hir::Score::Iterative(metric) => By::Layers(self.iterative(*metric)?),
+            hir::Score::Pca => return Err(RunError::Unplanned { what: "a rotation".into() }),
+        };
+        Ok(Ranked { axis: stage.axis, metric: stage.score.to_string(), tap: stage.tap, reverse, by })
+    }
+
+    /// A metric at every block that has the tap, and for the whole model after the last norm too.
+    fn at_taps(&self, axis: &Axis, tap: &Tap, program: &Program) -> Result<Table, RunError> {
+        let kinds = &self.model.desc().layers;
+        let has_tap = |l: &usize| tap.kind.is_none_or(|kind| kinds[*l] == kind);
+        let layers = (0..kinds.len()).filter(has_tap);
+        if axis.scope == Scope::Model {
+            let places = layers.map(Some).chain([None]);
+            let scores = places.map(|layer| self.at_tap(tap, program, layer));
+            return Ok(Table::Model(scores.collect::<Result<_, _>>()?));
+        }
+        let scores = layers.map(|l| Ok((l, self.at_tap(tap, program, Some(l))?)));
+        Ok(Table::Layers(scores.collect::<Result<BTreeMap<_, _>, RunError>>()?))
+    }
+
+    fn at_tap(&self, tap: &Tap, program: &Program, layer: Option<usize>) -> Result<Scores, RunError> {
+        let desc = self.model.desc();
+        let elements = tap.dims.iter().map(|&dim| desc.size(dim)).product();
+        let name = output::metric(tap.name, &program.name, layer);
+        let total = self.gathered.and_then(|g| g.metrics.get(&name));
+        if program.uses_x() && total.is_none() {
+            return Err(RunError::Unplanned { what: name });
+        }
+        let weights = self.weights(tap, program, layer, elements)?;
+        Ok(Scores::at(tap, desc, program.finish(elements, total, &weights)))
+    }
+
+    /// Statistics of the weights beside a tap.
+    fn weights(
+        &self,
+        tap: &Tap,
+        program: &Program,
+        layer: Option<usize>,
+        elements: usize,
+    ) -> Result<Vec<Vec<f64>>, RunError> {
+        let mut statistics = Statistics::new(program, elements);
+        if !program.uses_w() {
+            return Ok(Vec::new());
+        }
+        for source in importance::sources(self.model.desc(), tap, layer) {
+            let values = self.model.read_f32(&source.weight.name)?;
+            let columns = source.weight.sizes().last().copied().unwrap_or(1).max(1);
+            match source.side {
+                Side::Columns => values.chunks_exact(columns).for_each(|row| statistics.push_row(row)),
+                Side::Rows { first, count } => {
+                    let rows = values.chunks_exact(columns).skip(first).take(count);
+                    rows.enumerate().for_each(|(element, row)| statistics.push_element(element, row));
+                }
+            }
+        }
+        Ok(statistics.finish())
+    }
+
+    fn random(&self, axis: &Axis, seed: u64) -> By {
+        let desc = self.model.desc();
+        let size = desc.size(axis.dim);
+        let scores = |layer| Scores::of(axis.dim, importance::random(seed, axis.name, layer, size));
+        match axis.scope {
+            Scope::Depth => By::Layers(importance::random(seed, axis.name, None, desc.layers.len())),
+            Scope::Model => By::Members(Table::Model(vec![scores(None)])),
+            Scope::Layer(kind) => {
+                let layers = (0..desc.layers.len()).filter(|&l| desc.layers[l] == kind);
+                By::Members(Table::Layers(layers.map(|l| (l, scores(Some(l)))).collect()))
+            }
+        }
+    }
+
+    fn layers(&self, metric: LayerMetric) -> Result<Vec<f64>, RunError> {
+        let scores = self.gathered.and_then(|g| g.layer_scores(metric));
+        scores.map(<[f64]>::to_vec).ok_or_else(|| RunError::Unplanned { what: "a layer metric".into() })
+    }
+
+    /// The least important layer goes, the others are scored again against the whole model, and so on. A
+    /// layer's score is when it went; those that stay come last.
+    fn iterative(&self, metric: LayerMetric) -> Result<Vec<f64>, RunError> {
+        let layers = self.model.desc().layers.len();
+        let mut scores = vec![layers as f64; layers];
+        let mut gather = Gather { layers: vec![metric], ..Gather::default() };
+        loop {
+            let left: Vec<usize> = (0..layers).filter(|l| !gather.removed.contains(l)).collect();
+            let may_go = self.depth.map(|rule| rule.droppable(&left)).unwrap_or_default();
+            if may_go.is_empty() {
+                return Ok(scores);
+            }
+            let gathered = calibrate::calibrate(self.device, self.model, &gather, self.samples, self.watch)?;
+            let now = gathered.layer_scores(metric).unwrap_or_default();
+            let candidates = left.iter().copied().zip(now.iter().copied());
+            let candidates = candidates.filter(|(l, _)| may_go.contains(l)).collect();
+            let Some(layer) = DepthRule::least(&candidates)? else { return Ok(scores) };
+            scores[layer] = gather.removed.len() as f64;
+            gather.removed.push(layer);
+            self.watch.note(&format!("layer {layer} goes, score {:.6}", candidates[&layer]));
+        }
+    }
+}
