@@ -1,8 +1,8 @@
 //! One pass of a model over a calibration set, for everything that is asked of it.
 
 use crate::device::{Device, Output};
-use crate::events::Watch;
 use crate::evaluate::{Figures, Meter};
+use crate::events::Watch;
 use crate::run::RunError;
 use crate::samples::Runner;
 use crate::source::{self, WeightSource};

@@ -12,16 +12,45 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 #[derive(Clone, Debug, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event<'a> {
-    RunStarted { recipe: &'a str, version: &'a str, device: &'a str, threads: usize },
-    StageStarted { stage: &'a str, kind: &'a str },
+    RunStarted {
+        recipe: &'a str,
+        version: &'a str,
+        device: &'a str,
+        threads: usize,
+    },
+    StageStarted {
+        stage: &'a str,
+        kind: &'a str,
+    },
     /// Bytes that the stage is planned to hold at its peak.
-    Planned { stage: &'a str, weights: u64, lanes: u64, scratch: u64 },
-    Progress { stage: &'a str, done: usize, total: usize },
+    Planned {
+        stage: &'a str,
+        weights: u64,
+        lanes: u64,
+        scratch: u64,
+    },
+    Progress {
+        stage: &'a str,
+        done: usize,
+        total: usize,
+    },
     /// Something that a user should know though nothing is wrong.
-    Note { stage: &'a str, message: &'a str },
-    StageFinished { stage: &'a str, seconds: f64, result: &'a str },
-    RunFinished { seconds: f64 },
-    RunFailed { stage: &'a str, message: &'a str },
+    Note {
+        stage: &'a str,
+        message: &'a str,
+    },
+    StageFinished {
+        stage: &'a str,
+        seconds: f64,
+        result: &'a str,
+    },
+    RunFinished {
+        seconds: f64,
+    },
+    RunFailed {
+        stage: &'a str,
+        message: &'a str,
+    },
 }
 
 /// Sees every event, from any thread.

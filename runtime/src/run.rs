@@ -93,7 +93,8 @@ pub fn run(
         threads: rayon::current_num_threads(),
     });
     let summary = Summary::default();
-    let mut executor = Executor { plan, device, settings, observer, done: BTreeMap::new(), data: Vec::new(), summary };
+    let mut executor =
+        Executor { plan, device, settings, observer, done: BTreeMap::new(), data: Vec::new(), summary };
     executor.refuse_occupied_folders()?;
     for id in plan.order() {
         executor.stage(id)?;
@@ -150,7 +151,8 @@ impl Executor<'_> {
         let (model, samples) = (self.model(id, Value::Model)?, self.samples(id)?);
         let windows: Vec<&[u32]> = samples.windows().collect();
         let watch = self.watch(id);
-        let gathered = calibrate::calibrate(self.device, &model.source, &calibrate.gather(), &windows, &watch)?;
+        let gathered =
+            calibrate::calibrate(self.device, &model.source, &calibrate.gather(), &windows, &watch)?;
         if let Some(figures) = &gathered.figures {
             for evaluation in &calibrate.evaluations {
                 self.summary.evaluation(evaluation, figures, None);
@@ -210,7 +212,9 @@ impl Executor<'_> {
         let from = self.plan.source(id, value).and_then(|from| self.done.get(&from));
         match from {
             Some(Artifact::Model(made)) => Ok(made.clone()),
-            _ => Err(RunError::Unplanned { what: format!("the {} of {}", value.name(), self.plan.node(id).name) }),
+            _ => Err(RunError::Unplanned {
+                what: format!("the {} of {}", value.name(), self.plan.node(id).name),
+            }),
         }
     }
 

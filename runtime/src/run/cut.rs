@@ -41,7 +41,12 @@ impl Executor<'_> {
     }
 
     /// How an axis was ranked, for the record.
-    fn enter_scores(&self, id: NodeIndex, stage: &plan::Cut, record: &mut AxisRecord) -> Result<(), RunError> {
+    fn enter_scores(
+        &self,
+        id: NodeIndex,
+        stage: &plan::Cut,
+        record: &mut AxisRecord,
+    ) -> Result<(), RunError> {
         let Some(axis) = stage.axes.iter().find(|a| a.axis.name == record.axis) else { return Ok(()) };
         let ranked = self.ranked(id, axis)?;
         record.metric = Some(ranked.metric.clone());

@@ -15,9 +15,13 @@ use std::path::PathBuf;
 
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    #[error("this version of minic cannot run the stage `{stage}` ({kind}); `minic plan` shows what it would do")]
+    #[error(
+        "this version of minic cannot run the stage `{stage}` ({kind}); `minic plan` shows what it would do"
+    )]
     Unsupported { stage: String, kind: &'static str },
-    #[error("`{path}`: this version of minic does not fetch from the hub; give a folder, with `--set {name}.checkpoint=DIR`")]
+    #[error(
+        "`{path}`: this version of minic does not fetch from the hub; give a folder, with `--set {name}.checkpoint=DIR`"
+    )]
     Remote { name: String, path: String },
     #[error("there are no samples")]
     NoSamples,

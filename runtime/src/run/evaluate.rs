@@ -17,7 +17,8 @@ impl Executor<'_> {
         let windows: Vec<&[u32]> = samples.windows().collect();
         let mut names: Vec<&str> = Vec::new();
         for evaluation in evaluations {
-            for name in [Some(evaluation.model.as_str()), evaluation.against.as_deref()].into_iter().flatten() {
+            for name in [Some(evaluation.model.as_str()), evaluation.against.as_deref()].into_iter().flatten()
+            {
                 if !names.contains(&name) {
                     names.push(name);
                 }

@@ -44,7 +44,11 @@ impl Executor<'_> {
         }
     }
 
-    pub(super) fn export(&mut self, id: NodeIndex, export: &plan::Export) -> Result<(Artifact, String), RunError> {
+    pub(super) fn export(
+        &mut self,
+        id: NodeIndex,
+        export: &plan::Export,
+    ) -> Result<(Artifact, String), RunError> {
         let made = self.model(id, Value::Model)?;
         let target = self.settings.out.join(&export.to);
         let dtype = export.dtype.or(made.source.base().main_dtype());

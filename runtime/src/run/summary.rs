@@ -44,7 +44,12 @@ pub struct ExportSummary {
 }
 
 impl Summary {
-    pub(super) fn evaluation(&mut self, evaluation: &Evaluation, figures: &Figures, against: Option<&Figures>) {
+    pub(super) fn evaluation(
+        &mut self,
+        evaluation: &Evaluation,
+        figures: &Figures,
+        against: Option<&Figures>,
+    ) {
         let summary = EvaluationSummary {
             model: evaluation.model.clone(),
             against: evaluation.against.clone(),
