@@ -1,7 +1,7 @@
 //! Causal grouped-query attention without positions: softmax(q k^T / sqrt(d)) v, by blocks of queries and keys
 //! with a running maximum and sum (online softmax), so that no matrix of L x L is ever held.
 
-use super::gemm::{multiply, pack, pack_transposed, panels_len};
+use super::gemm::{Panels, multiply, panels_len};
 use super::math::{exp, wide};
 use super::parallel::{by_blocks, scratch_size, with_scratch};
 use super::{Call, Exact, Kernel, View, ViewMut};
@@ -50,7 +50,7 @@ fn attend(q: View, k: View, v: View, first: usize, mut out: ViewMut) {
     let [panels_len, scores_len, running_len] = lengths(head_dim);
     let scale = 1.0 / (head_dim as f32).sqrt();
     with_scratch(panels_len + scores_len + running_len, |scratch| {
-        let (panels, rest) = scratch.split_at_mut(panels_len);
+        let (space, rest) = scratch.split_at_mut(panels_len);
         let (scores, running) = rest.split_at_mut(scores_len);
         let (max, rest) = running.split_at_mut(QUERIES);
         let (sum, correction) = rest.split_at_mut(QUERIES);
@@ -58,14 +58,14 @@ fn attend(q: View, k: View, v: View, first: usize, mut out: ViewMut) {
         sum.fill(0.0);
         for start in (0..k.rows()).step_by(KEYS) {
             let keys = KEYS.min(k.rows() - start);
-            pack_transposed(k.block(start, keys, 0, head_dim), panels);
+            let panels = Panels::transpose(k.block(start, keys, 0, head_dim), space);
             multiply(q, panels, ViewMut::new(scores, rows, keys, KEYS), false);
             for i in 0..rows {
                 let visible = (first + i + 1).saturating_sub(start).min(keys);
                 let row = &mut scores[i * KEYS..i * KEYS + keys];
                 correction[i] = soften(row, visible, scale, &mut max[i], &mut sum[i]);
             }
-            pack(v.block(start, keys, 0, head_dim), panels);
+            let panels = Panels::copy(v.block(start, keys, 0, head_dim), space);
             if start > 0 {
                 (0..rows).for_each(|i| out.row(i).iter_mut().for_each(|y| *y *= correction[i]));
             }

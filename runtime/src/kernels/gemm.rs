@@ -1,4 +1,4 @@
-//! Matrix products on packed panels: c (+)= a b, where b was laid out in panels of [`PANEL`] columns.
+//! Matrix products, c (+)= a b, where b was laid out in panels of [`PANEL`] columns.
 //!
 //! A product with a deep inner dimension is the caller's to cut into pieces of [`DEPTH`], the first of which
 //! overwrites and the others accumulate. Within a piece every element of c is one sum in the order of k, so how
@@ -7,7 +7,7 @@
 use super::math::Level;
 use super::{View, ViewMut};
 
-/// Columns of a panel: b[k, 32 p + j] lies at panels[(p * depth + k) * 32 + j], zero past the last column.
+/// Columns of a panel.
 pub const PANEL: usize = 32;
 
 /// Rows of b to a piece: a panel of 24 KiB stays in the first-level cache.
@@ -18,72 +18,134 @@ pub fn panels_len(depth: usize, cols: usize) -> usize {
     depth * cols.next_multiple_of(PANEL)
 }
 
-/// Panels of b = w^T from w [cols, depth].
-pub fn pack_transposed(w: View, panels: &mut [f32]) {
-    let depth = w.cols();
-    for (p, panel) in panels[..panels_len(depth, w.rows())].chunks_exact_mut(depth * PANEL).enumerate() {
-        let rows = PANEL.min(w.rows() - p * PANEL);
-        for j in 0..PANEL {
-            if j < rows {
-                let row = w.row(p * PANEL + j);
-                panel.chunks_exact_mut(PANEL).zip(row).for_each(|(line, x)| line[j] = *x);
-            } else {
-                panel.chunks_exact_mut(PANEL).for_each(|line| line[j] = 0.0);
+/// b [depth, cols] in panels: b[k, 32 p + j] lies at data[(p * depth + k) * 32 + j], zero past the last column.
+#[derive(Clone, Copy)]
+pub struct Panels<'a> {
+    data: &'a [f32],
+    depth: usize,
+    cols: usize,
+}
+
+impl<'a> Panels<'a> {
+    /// Panels that lie in `data` already.
+    pub fn new(data: &'a [f32], depth: usize, cols: usize) -> Panels<'a> {
+        Panels { data: &data[..panels_len(depth, cols)], depth, cols }
+    }
+
+    /// Lays out b = w^T, from w [cols, depth].
+    pub fn transpose(w: View, space: &'a mut [f32]) -> Panels<'a> {
+        let (depth, cols) = (w.cols(), w.rows());
+        let space = &mut space[..panels_len(depth, cols)];
+        for (p, panel) in space.chunks_exact_mut((depth * PANEL).max(1)).enumerate() {
+            let first = p * PANEL;
+            transpose_panel(w.block(first, PANEL.min(cols - first), 0, depth), panel);
+        }
+        Panels { data: space, depth, cols }
+    }
+
+    /// Lays out b, row by row.
+    pub fn copy(b: View, space: &'a mut [f32]) -> Panels<'a> {
+        let (depth, cols) = (b.rows(), b.cols());
+        let space = &mut space[..panels_len(depth, cols)];
+        for k in 0..depth {
+            set_line(space, depth, k, b.row(k));
+        }
+        Panels { data: space, depth, cols }
+    }
+
+    /// The product with a matrix whose columns are fewer than this one's rows reads the first of them.
+    fn panel(&self, p: usize) -> &'a [f32] {
+        &self.data[p * self.depth * PANEL..(p + 1) * self.depth * PANEL]
+    }
+}
+
+/// Writes row k of a matrix of `depth` rows into its panels.
+#[inline(always)]
+pub fn set_line(panels: &mut [f32], depth: usize, k: usize, row: &[f32]) {
+    let (whole, rest) = row.as_chunks::<PANEL>();
+    for (p, x) in whole.iter().enumerate() {
+        let at = (p * depth + k) * PANEL;
+        panels[at..at + PANEL].copy_from_slice(x);
+    }
+    if !rest.is_empty() {
+        let at = (whole.len() * depth + k) * PANEL;
+        let (kept, padding) = panels[at..at + PANEL].split_at_mut(rest.len());
+        kept.copy_from_slice(rest);
+        padding.fill(0.0);
+    }
+}
+
+/// A square of the transposition: rows and columns that fit the registers of any machine.
+const SQUARE: usize = 4;
+
+/// panel[k, j] = w[j, k] for the at most 32 rows of w, zero for the others.
+fn transpose_panel(w: View, panel: &mut [f32]) {
+    let mut j = 0;
+    while j + SQUARE <= w.rows() {
+        let rows: [&[f32]; SQUARE] = std::array::from_fn(|i| w.row(j + i));
+        let squares = rows.map(|row| row.as_chunks::<SQUARE>());
+        let whole = squares[0].0.len();
+        let (lines, rest) = panel.split_at_mut(whole * SQUARE * PANEL);
+        for (s, lines) in lines.chunks_exact_mut(SQUARE * PANEL).enumerate() {
+            let square: [[f32; SQUARE]; SQUARE] = std::array::from_fn(|i| squares[i].0[s]);
+            for k in 0..SQUARE {
+                let column: [f32; SQUARE] = std::array::from_fn(|i| square[i][k]);
+                lines[k * PANEL + j..k * PANEL + j + SQUARE].copy_from_slice(&column);
             }
         }
+        for (k, line) in rest.chunks_exact_mut(PANEL).enumerate() {
+            (0..SQUARE).for_each(|i| line[j + i] = squares[i].1[k]);
+        }
+        j += SQUARE;
     }
-}
-
-/// Panels of b [depth, cols].
-pub fn pack(b: View, panels: &mut [f32]) {
-    let depth = b.rows();
-    for (p, panel) in panels[..panels_len(depth, b.cols())].chunks_exact_mut(depth * PANEL).enumerate() {
-        let cols = PANEL.min(b.cols() - p * PANEL);
+    for j in j..PANEL {
+        let row = if j < w.rows() { w.row(j) } else { &[] };
         for (k, line) in panel.chunks_exact_mut(PANEL).enumerate() {
-            let (kept, padding) = line.split_at_mut(cols);
-            kept.copy_from_slice(&b.row(k)[p * PANEL..p * PANEL + cols]);
-            padding.fill(0.0);
+            line[j] = row.get(k).copied().unwrap_or(0.0);
         }
     }
 }
 
-/// c = a b, or c += a b, where `panels` holds b [a.cols, c.cols].
-pub fn multiply(a: View, panels: &[f32], mut c: ViewMut, accumulate: bool) {
-    let depth = a.cols();
-    assert!(
-        a.rows() == c.rows() && panels.len() >= panels_len(depth, c.cols()),
-        "bug: a product does not fit"
-    );
-    for p in 0..c.cols().div_ceil(PANEL) {
-        let (rows, start) = (c.rows(), p * PANEL);
-        let cols = PANEL.min(c.cols() - start);
-        let panel = &panels[p * depth * PANEL..(p + 1) * depth * PANEL];
+/// c = a b, or c += a b. Where a has fewer columns than b has rows, the further rows are left out.
+pub fn multiply(a: View, b: Panels, c: ViewMut, accumulate: bool) {
+    let left = Left { data: a.as_ptr(), rows: a.rows(), depth: a.cols(), row_step: a.stride(), step: 1 };
+    strips(left, b, c, accumulate);
+}
+
+/// c = a^T b, or c += a^T b.
+pub fn multiply_transposed(a: View, b: Panels, c: ViewMut, accumulate: bool) {
+    let left = Left { data: a.as_ptr(), rows: a.cols(), depth: a.rows(), row_step: 1, step: a.stride() };
+    strips(left, b, c, accumulate);
+}
+
+/// The left operand: element [r, k] lies at data[r * row_step + k * step].
+#[derive(Clone, Copy)]
+struct Left {
+    data: *const f32,
+    rows: usize,
+    depth: usize,
+    row_step: usize,
+    step: usize,
+}
+
+fn strips(a: Left, b: Panels, mut c: ViewMut, accumulate: bool) {
+    assert!(a.rows == c.rows() && a.depth <= b.depth && c.cols() <= b.cols, "bug: a product does not fit");
+    for start in (0..c.cols()).step_by(PANEL) {
+        let (rows, cols) = (c.rows(), PANEL.min(c.cols() - start));
         let mut c = c.block(0, rows, start, cols);
-        let strip = Strip {
-            rows,
-            cols,
-            depth,
-            a: a.as_ptr(),
-            a_stride: a.stride(),
-            panel: panel.as_ptr(),
-            c_stride: c.stride(),
-            c: c.as_mut_ptr(),
-            accumulate,
-        };
-        // SAFETY: the strip's pointers and sizes are those of `a`, `panel` and `c`, checked above.
+        let (c_stride, panel) = (c.stride(), b.panel(start / PANEL).as_ptr());
+        let strip = Strip { a, panel, cols, c: c.as_mut_ptr(), c_stride, accumulate };
+        // SAFETY: the strip's pointers and sizes are those of `a`, a whole panel of `b`, and `c`.
         unsafe { strip.run() }
     }
 }
 
-/// One panel's product: c [rows, cols] (+)= a [rows, depth] panel [depth, PANEL].
+/// One panel's product: c [a.rows, cols] (+)= a panel [a.depth, PANEL].
 #[derive(Clone, Copy)]
 struct Strip {
-    rows: usize,
-    cols: usize,
-    depth: usize,
-    a: *const f32,
-    a_stride: usize,
+    a: Left,
     panel: *const f32,
+    cols: usize,
     c: *mut f32,
     c_stride: usize,
     accumulate: bool,
@@ -127,7 +189,7 @@ impl Strip {
     /// As many tiles of `R` rows as fit from `row` on; the first row that is left.
     #[inline(always)]
     unsafe fn tiles<V: Lanes, const R: usize>(self, mut row: usize, column: usize) -> usize {
-        while self.rows - row >= R {
+        while self.a.rows - row >= R {
             // SAFETY: rows row..row+R and the columns from `column` on are within the strip.
             unsafe { self.tile::<V, R>(row, column) };
             row += R;
@@ -140,14 +202,14 @@ impl Strip {
     unsafe fn tile<V: Lanes, const R: usize>(self, row: usize, column: usize) {
         // SAFETY: the caller's promise keeps every address within its matrix; a panel is padded to PANEL.
         unsafe {
-            let a = self.a.add(row * self.a_stride);
+            let a = self.a.data.add(row * self.a.row_step);
             let b = self.panel.add(column);
             let mut sums = [[V::zero(); 2]; R];
-            for k in 0..self.depth {
+            for k in 0..self.a.depth {
                 let b = b.add(k * PANEL);
                 let (b0, b1) = (V::load(b), V::load(b.add(V::N)));
                 for (r, sum) in sums.iter_mut().enumerate() {
-                    let x = V::splat(*a.add(r * self.a_stride + k));
+                    let x = V::splat(*a.add(r * self.a.row_step + k * self.a.step));
                     *sum = [V::mul_add(x, b0, sum[0]), V::mul_add(x, b1, sum[1])];
                 }
             }

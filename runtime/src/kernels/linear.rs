@@ -1,6 +1,6 @@
 //! y = x weight^T (+ bias), or y += x weight^T (+ bias) onto a residual that is in y already.
 
-use super::gemm::{DEPTH, multiply, pack_transposed, panels_len};
+use super::gemm::{DEPTH, Panels, multiply, panels_len};
 use super::parallel::{by_blocks, scratch_size, with_scratch};
 use super::{Call, Exact, Kernel, View, ViewMut};
 use minic_compiler::graph::Op;
@@ -47,10 +47,10 @@ fn cpu(call: Call) {
 /// out (+)= x w^T, by one thread.
 pub(super) fn product(x: View, w: View, mut out: ViewMut, accumulate: bool) {
     let (rows, cols) = (out.rows(), out.cols());
-    with_scratch(panels_len(x.cols().min(DEPTH), cols), |panels| {
+    with_scratch(panels_len(x.cols().min(DEPTH), cols), |space| {
         for k in (0..x.cols()).step_by(DEPTH) {
             let depth = DEPTH.min(x.cols() - k);
-            pack_transposed(w.block(0, cols, k, depth), panels);
+            let panels = Panels::transpose(w.block(0, cols, k, depth), space);
             for r in (0..rows).step_by(STRIP) {
                 let n = STRIP.min(rows - r);
                 multiply(x.block(r, n, k, depth), panels, out.block(r, n, 0, cols), accumulate || k > 0);

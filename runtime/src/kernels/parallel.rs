@@ -12,11 +12,15 @@ pub fn by_rows(out: ViewMut, block: usize, work: impl Fn(usize, ViewMut) + Sync)
 
 /// Calls `work(first row, first column, block)` for every block, side by side.
 pub fn by_blocks(out: ViewMut, rows: usize, cols: usize, work: impl Fn(usize, usize, ViewMut) + Sync) {
-    let blocks = out.blocks(rows, cols);
-    if blocks.len() <= 1 {
-        return blocks.into_iter().for_each(|(r, c, out)| work(r, c, out));
+    for_each(out.blocks(rows, cols), |(r, c, out)| work(r, c, out));
+}
+
+/// Calls `work` for every task, side by side; a single task does without the pool.
+pub fn for_each<T: Send>(tasks: Vec<T>, work: impl Fn(T) + Sync) {
+    if tasks.len() <= 1 {
+        return tasks.into_iter().for_each(work);
     }
-    blocks.into_par_iter().with_max_len(1).for_each(|(r, c, out)| work(r, c, out));
+    tasks.into_par_iter().with_max_len(1).for_each(|task| work(task));
 }
 
 /// Rows to a block of elementwise work: about 16k elements, so that a block outweighs its start.
