@@ -50,8 +50,15 @@ const MODELS: &[Model] = &[
 struct Row {
     label: String,
     op: Op,
-    operands: Vec<Operand>,
+    operands: Vec<Given>,
     flops: f64,
+}
+
+/// The shape of an operand; values are drawn from -1..1 when its row is timed.
+#[derive(Clone, Copy)]
+enum Given {
+    Matrix(usize, usize),
+    Tokens { count: usize, below: usize },
 }
 
 enum Operand {
@@ -59,17 +66,26 @@ enum Operand {
     U32(Vec<u32>),
 }
 
-fn matrix(rows: usize, cols: usize) -> Operand {
-    let mut state = (rows * 31 + cols) as u64;
+fn matrix(rows: usize, cols: usize) -> Given {
+    Given::Matrix(rows, cols)
+}
+
+fn tokens(count: usize, below: usize) -> Given {
+    Given::Tokens { count, below }
+}
+
+fn draw(given: Given) -> Operand {
+    let mut state = 1u64;
     let mut next = || {
         state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
     };
-    Operand::F32((0..rows * cols).map(|_| next()).collect(), rows, cols)
-}
-
-fn tokens(count: usize, below: usize) -> Operand {
-    Operand::U32((0..count).map(|i| (i * 7919 % below) as u32).collect())
+    match given {
+        Given::Matrix(rows, cols) => Operand::F32((0..rows * cols).map(|_| next()).collect(), rows, cols),
+        Given::Tokens { count, below } => {
+            Operand::U32((0..count).map(|i| (i * 7919 % below) as u32).collect())
+        }
+    }
 }
 
 fn linear(label: &str, l: usize, i: usize, o: usize) -> Row {
@@ -85,7 +101,7 @@ fn rows(m: &Model, l: usize) -> Vec<Row> {
     let inner = m.heads * m.head_dim;
     let conv = inner + 2 * m.groups * m.state;
     let (q, kv, d) = m.attention;
-    let row = |label: &str, op: Op, operands: Vec<Operand>, flops: f64| Row {
+    let row = |label: &str, op: Op, operands: Vec<Given>, flops: f64| Row {
         label: format!("{label} L={l}"),
         op,
         operands,
@@ -163,8 +179,8 @@ fn rows(m: &Model, l: usize) -> Vec<Row> {
 
 /// Best time of one call, and bytes of operands and value.
 fn time(row: &Row) -> (Duration, usize) {
-    let nodes: Vec<Node> = row
-        .operands
+    let operands: Vec<Operand> = row.operands.iter().copied().map(draw).collect();
+    let nodes: Vec<Node> = operands
         .iter()
         .map(|operand| match operand {
             Operand::F32(_, rows, cols) => Node {
@@ -178,8 +194,7 @@ fn time(row: &Row) -> (Duration, usize) {
     let value = Node { op: row.op.clone(), shape };
     let (rows, cols) = value.matrix();
     let in_place = row.op.in_place_operand();
-    let args: Vec<Arg> = row
-        .operands
+    let args: Vec<Arg> = operands
         .iter()
         .enumerate()
         .filter(|(i, _)| Some(*i) != in_place)
@@ -225,7 +240,7 @@ fn main() {
         "GB/s"
     );
     for (model, row) in table {
-        if only.as_ref().is_some_and(|only| !row.label.contains(only.as_str())) {
+        if only.as_ref().is_some_and(|only| !format!("{model} {}", row.label).contains(only.as_str())) {
             continue;
         }
         let [one, all] = [0, 1].map(|i| pools[i].install(|| time(&row)));

@@ -17,6 +17,7 @@ mod embed;
 mod gated_norm;
 mod gemm;
 mod linear;
+mod logits;
 mod mask;
 mod math;
 pub(crate) mod metric;

@@ -28,7 +28,13 @@ fn relu2_cpu(call: Call) {
     by_rows(out, block, |_, mut out| {
         wide(
             #[inline(always)]
-            || (0..out.rows()).for_each(|i| out.row(i).iter_mut().for_each(|x| *x = relu2(*x))),
+            || {
+                for i in 0..out.rows() {
+                    for x in out.row(i) {
+                        *x = relu2(*x);
+                    }
+                }
+            },
         )
     });
 }
@@ -39,7 +45,13 @@ fn silu_cpu(call: Call) {
     by_rows(out, block, |_, mut out| {
         wide(
             #[inline(always)]
-            || (0..out.rows()).for_each(|i| out.row(i).iter_mut().for_each(|x| *x = silu(*x))),
+            || {
+                for i in 0..out.rows() {
+                    for x in out.row(i) {
+                        *x = silu(*x);
+                    }
+                }
+            },
         )
     });
 }

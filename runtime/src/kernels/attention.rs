@@ -2,7 +2,7 @@
 //! with a running maximum and sum (online softmax), so that no matrix of L x L is ever held.
 
 use super::gemm::{Panels, multiply, panels_len};
-use super::math::{exp, wide};
+use super::math::{exp, maximum, sum, wide};
 use super::parallel::{by_blocks, scratch_size, with_scratch};
 use super::{Call, Exact, Kernel, View, ViewMut};
 use minic_compiler::graph::Op;
@@ -78,7 +78,7 @@ fn attend(q: View, k: View, v: View, first: usize, mut out: ViewMut) {
 
 /// Scores of one query against a block of keys -> e^(score - running maximum), zero for the keys that it does
 /// not see. Returns the factor by which what was summed before shrinks.
-fn soften(scores: &mut [f32], visible: usize, scale: f32, max: &mut f32, sum: &mut f32) -> f32 {
+fn soften(scores: &mut [f32], visible: usize, scale: f32, max: &mut f32, total: &mut f32) -> f32 {
     let (seen, unseen) = scores.split_at_mut(visible);
     unseen.fill(0.0);
     if seen.is_empty() {
@@ -87,21 +87,13 @@ fn soften(scores: &mut [f32], visible: usize, scale: f32, max: &mut f32, sum: &m
     wide(
         #[inline(always)]
         || {
-            let mut top = [f32::NEG_INFINITY; 16];
-            for chunk in seen.chunks(16) {
-                chunk.iter().zip(&mut top).for_each(|(x, top)| *top = top.max(*x));
-            }
-            let now = top.into_iter().fold(f32::NEG_INFINITY, f32::max) * scale;
-            let now = now.max(*max);
+            let now = maximum(seen) * scale;
+            let now = if now > *max { now } else { *max };
             let factor = exp(*max - now);
-            let mut sums = [0.0f32; 16];
-            for chunk in seen.chunks_mut(16) {
-                for (x, sum) in chunk.iter_mut().zip(&mut sums) {
-                    *x = exp(*x * scale - now);
-                    *sum += *x;
-                }
+            for x in &mut *seen {
+                *x = exp(*x * scale - now);
             }
-            *sum = *sum * factor + sums.iter().sum::<f32>();
+            *total = *total * factor + sum(seen, seen, |x, _| f64::from(x)) as f32;
             *max = now;
             factor
         },

@@ -52,9 +52,13 @@ fn convolve(x: View, first: usize, taps: &[f32], bias: Option<&[f32]>, mut out: 
                 }
                 for k in (kernel - 1).saturating_sub(t)..kernel {
                     let (x, taps) = (x.row(t + k + 1 - kernel), &taps[k * x.cols()..(k + 1) * x.cols()]);
-                    out.iter_mut().zip(x).zip(taps).for_each(|((y, x), w)| *y += x * w);
+                    for ((y, x), w) in out.iter_mut().zip(x).zip(taps) {
+                        *y += x * w;
+                    }
                 }
-                out.iter_mut().for_each(|y| *y = silu(*y));
+                for y in out {
+                    *y = silu(*y);
+                }
             }
         },
     )

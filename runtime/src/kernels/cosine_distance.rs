@@ -1,6 +1,6 @@
 //! 1 - cos(x, y), row by row, in f64. A row of zeros has no direction: its cosine is 0.
 
-use super::math::{sum_pairs, wide};
+use super::math::{dot, wide};
 use super::{Call, Exact, Kernel, no_scratch};
 use minic_compiler::graph::Op;
 use rayon::prelude::*;
@@ -21,8 +21,7 @@ fn cpu(call: Call) {
             #[inline(always)]
             || {
                 let (x, y) = (x.row(r), y.row(r));
-                let product = |a: &[f32], b: &[f32]| sum_pairs(a, b, |a, b| a * b);
-                *out = distance(product(x, y), product(x, x), product(y, y));
+                *out = distance(dot(x, y), dot(x, x), dot(y, y));
             },
         )
     });

@@ -1,7 +1,7 @@
 //! v = y * silu(z); each group of v divided by sqrt(sum(v^2) / active + eps), times weight. The sum of squares
 //! is in f64.
 
-use super::math::{silu, sum_pairs, wide};
+use super::math::{dot, silu, wide};
 use super::parallel::{by_rows, row_block};
 use super::{Call, Exact, Kernel, no_scratch};
 use minic_compiler::graph::Op;
@@ -28,10 +28,14 @@ fn cpu(call: Call) {
             || {
                 for i in 0..out.rows() {
                     let (y, z, out) = (y.row(first + i), z.row(first + i), out.row(i));
-                    out.iter_mut().zip(y).zip(z).for_each(|((v, y), z)| *v = y * silu(*z));
+                    for ((v, y), z) in out.iter_mut().zip(y).zip(z) {
+                        *v = y * silu(*z);
+                    }
                     for (v, w) in out.chunks_exact_mut(width).zip(weight.chunks_exact(width)) {
-                        let scale = (sum_pairs(v, v, |a, b| a * b) / active + eps).sqrt().recip() as f32;
-                        v.iter_mut().zip(w).for_each(|(v, w)| *v = *v * scale * w);
+                        let scale = (dot(v, v) / active + eps).sqrt().recip() as f32;
+                        for (v, w) in v.iter_mut().zip(w) {
+                            *v = *v * scale * w;
+                        }
                     }
                 }
             },

@@ -22,7 +22,7 @@ fn constants(op: &Op) -> (bool, bool) {
 }
 
 fn scratch(_: &Op, operands: &[(usize, usize)]) -> usize {
-    operands.get(1).map_or(0, |&(cols, depth)| scratch_size(panels_len(depth.min(DEPTH), cols.min(COLS))))
+    operands.get(1).map_or(0, |&(cols, depth)| scratch_size(product_space(depth, cols.min(COLS))))
 }
 
 fn cpu(call: Call) {
@@ -40,23 +40,34 @@ fn cpu(call: Call) {
             }
         }
         let x = x.block(r, rows, 0, x.cols());
-        product(x, weight.block(c, cols, 0, x.cols()), out, residual || has_bias);
+        let weight = weight.block(c, cols, 0, x.cols());
+        with_scratch(product_space(x.cols(), cols), |space| {
+            product(x, weight, out, residual || has_bias, space)
+        });
     });
 }
 
-/// out (+)= x w^T, by one thread.
-pub(super) fn product(x: View, w: View, mut out: ViewMut, accumulate: bool) {
+/// Elements that [`product`] needs for a weight [cols, depth].
+pub(super) fn product_space(depth: usize, cols: usize) -> usize {
+    panels_len(depth.min(DEPTH), cols) + STRIP * depth.min(DEPTH)
+}
+
+/// out (+)= x w^T, by one thread; `space` has [`product_space`] elements.
+pub(super) fn product(x: View, w: View, mut out: ViewMut, accumulate: bool, space: &mut [f32]) {
     let (rows, cols) = (out.rows(), out.cols());
-    with_scratch(panels_len(x.cols().min(DEPTH), cols), |space| {
-        for k in (0..x.cols()).step_by(DEPTH) {
-            let depth = DEPTH.min(x.cols() - k);
-            let panels = Panels::transpose(w.block(0, cols, k, depth), space);
-            for r in (0..rows).step_by(STRIP) {
-                let n = STRIP.min(rows - r);
-                multiply(x.block(r, n, k, depth), panels, out.block(r, n, 0, cols), accumulate || k > 0);
+    let (panels, strip) = space.split_at_mut(panels_len(x.cols().min(DEPTH), cols));
+    for k in (0..x.cols()).step_by(DEPTH) {
+        let depth = DEPTH.min(x.cols() - k);
+        let panels = Panels::transpose(w.block(0, cols, k, depth), panels);
+        for r in (0..rows).step_by(STRIP) {
+            let n = STRIP.min(rows - r);
+            for i in 0..n {
+                strip[i * depth..(i + 1) * depth].copy_from_slice(&x.row(r + i)[k..k + depth]);
             }
+            let x = View::new(strip, n, depth, depth);
+            multiply(x, panels, out.block(r, n, 0, cols), accumulate || k > 0);
         }
-    });
+    }
 }
 
 fn reference(op: &Op, operands: &[Exact]) -> Vec<f64> {

@@ -3,7 +3,8 @@
 //! No fused multiply-add here: every machine computes the same bits.
 
 /// Runs `f` compiled for the widest vectors of this machine. `f` must be `#[inline(always)]` all the way
-/// down, and must not wait for other threads.
+/// down, and must not wait for other threads. Its loops are `for` loops: `for_each` and `fold` are functions
+/// of their own, which are compiled for the oldest machine when they are not inlined.
 #[inline]
 pub fn wide<R>(f: impl FnOnce() -> R) -> R {
     #[cfg(target_arch = "x86_64")]
@@ -110,19 +111,46 @@ const LANES: usize = 16;
 
 /// sum of f(x[i], y[i]) in f64: sixteen running sums, folded pairwise at the end.
 #[inline(always)]
-pub fn sum_pairs(x: &[f32], y: &[f32], f: impl Fn(f64, f64) -> f64) -> f64 {
+pub fn sum(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f64) -> f64 {
     let mut lanes = [0.0f64; LANES];
     let (xs, x_rest) = x.as_chunks::<LANES>();
     let (ys, y_rest) = y.as_chunks::<LANES>();
     for (x, y) in xs.iter().zip(ys) {
         for i in 0..LANES {
-            lanes[i] += f(f64::from(x[i]), f64::from(y[i]));
+            lanes[i] += f(x[i], y[i]);
         }
     }
     for (i, (x, y)) in x_rest.iter().zip(y_rest).enumerate() {
-        lanes[i] += f(f64::from(*x), f64::from(*y));
+        lanes[i] += f(*x, *y);
     }
     fold(lanes)
+}
+
+/// x . y in f64
+#[inline(always)]
+pub fn dot(x: &[f32], y: &[f32]) -> f64 {
+    sum(x, y, |x, y| f64::from(x) * f64::from(y))
+}
+
+/// The largest element, minus infinity for none; those that are not numbers are passed over.
+#[inline(always)]
+pub fn maximum(x: &[f32]) -> f32 {
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let (whole, rest) = x.as_chunks::<LANES>();
+    for x in whole {
+        for i in 0..LANES {
+            lanes[i] = larger(lanes[i], x[i]);
+        }
+    }
+    for (lane, x) in lanes.iter_mut().zip(rest) {
+        *lane = larger(*lane, *x);
+    }
+    let mut top = f32::NEG_INFINITY;
+    for lane in lanes {
+        top = larger(top, lane);
+    }
+    top
 }
 
 #[inline(always)]
@@ -184,6 +212,6 @@ mod tests {
         let mut x = vec![1e-4f32; 10_001];
         x[0] = 1.0;
         let exact: f64 = x.iter().map(|x| f64::from(*x) * f64::from(*x)).sum();
-        assert!((sum_pairs(&x, &x, |a, b| a * b) / exact - 1.0).abs() < 1e-12);
+        assert!((dot(&x, &x) / exact - 1.0).abs() < 1e-12);
     }
 }

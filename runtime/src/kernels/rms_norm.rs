@@ -1,6 +1,6 @@
 //! x / sqrt(sum(x^2) / active + eps) * weight, row by row. The sum of squares is in f64.
 
-use super::math::{sum_pairs, wide};
+use super::math::{dot, wide};
 use super::parallel::{by_rows, row_block};
 use super::{Call, Exact, Kernel, no_scratch};
 use minic_compiler::graph::Op;
@@ -25,8 +25,10 @@ fn cpu(call: Call) {
             || {
                 for i in 0..out.rows() {
                     let x = x.row(first + i);
-                    let scale = (sum_pairs(x, x, |a, b| a * b) / active + eps).sqrt().recip() as f32;
-                    out.row(i).iter_mut().zip(x).zip(weight).for_each(|((y, x), w)| *y = x * scale * w);
+                    let scale = (dot(x, x) / active + eps).sqrt().recip() as f32;
+                    for ((y, x), w) in out.row(i).iter_mut().zip(x).zip(weight) {
+                        *y = x * scale * w;
+                    }
                 }
             },
         )

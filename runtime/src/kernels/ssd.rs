@@ -195,7 +195,11 @@ impl Task<'_> {
             }
             wide(
                 #[inline(always)]
-                || dt.iter_mut().for_each(|dt| *dt = limit(softplus(*dt), lo, hi)),
+                || {
+                    for dt in &mut *dt {
+                        *dt = limit(softplus(*dt), lo, hi);
+                    }
+                },
             );
             let rate = -f64::from(self.a_log[head]).exp();
             let mut sum = 0.0f64;
@@ -208,7 +212,9 @@ impl Task<'_> {
             wide(
                 #[inline(always)]
                 || {
-                    since.iter_mut().zip(&*high).for_each(|(since, high)| *since = exp(*high));
+                    for (since, high) in since.iter_mut().zip(&*high) {
+                        *since = exp(*high);
+                    }
                     for (((weight, dt), high), low) in weight.iter_mut().zip(dt).zip(high).zip(low) {
                         *weight = *dt * exp((last_high - *high) + (last_low - *low));
                     }
@@ -233,9 +239,13 @@ impl Task<'_> {
                     for (head, (y, x)) in heads {
                         let (since, d) = (space.since[head * q + i], self.d[head]);
                         if first {
-                            y.iter_mut().zip(x).for_each(|(y, x)| *y = d * x);
+                            for (y, x) in y.iter_mut().zip(x) {
+                                *y = d * x;
+                            }
                         } else {
-                            y.iter_mut().zip(x).for_each(|(y, x)| *y = since * *y + d * x);
+                            for (y, x) in y.iter_mut().zip(x) {
+                                *y = since * *y + d * x;
+                            }
                         }
                     }
                 }
@@ -279,7 +289,9 @@ impl Task<'_> {
                 }
                 for (k, dt) in dt.iter().enumerate() {
                     let (line, x) = (&mut space.line[..p], &self.x.row(k)[head * p..]);
-                    line.iter_mut().zip(x).for_each(|(y, x)| *y = x * dt);
+                    for (y, x) in line.iter_mut().zip(x) {
+                        *y = x * dt;
+                    }
                     set_line(space.panels, tokens, k, line);
                 }
             },
@@ -304,7 +316,9 @@ impl Task<'_> {
                     let heads = space.line[..width].chunks_exact_mut(p).zip(self.x.row(k).chunks_exact(p));
                     for (head, (line, x)) in heads.enumerate() {
                         let weight = space.weight[head * q + k];
-                        line.iter_mut().zip(x).for_each(|(y, x)| *y = x * weight);
+                        for (y, x) in line.iter_mut().zip(x) {
+                            *y = x * weight;
+                        }
                     }
                     set_line(space.inputs, tokens, k, &space.line[..width]);
                 }
@@ -315,7 +329,9 @@ impl Task<'_> {
                 let panels = space.state.chunks_exact_mut(n * PANEL).zip(space.line.chunks_exact(PANEL));
                 for (panel, decay) in panels {
                     for state in panel.chunks_exact_mut(PANEL) {
-                        state.iter_mut().zip(decay).for_each(|(s, d)| *s *= d);
+                        for (s, d) in state.iter_mut().zip(decay) {
+                            *s *= d;
+                        }
                     }
                 }
             },
