@@ -20,6 +20,9 @@ const TASKS: usize = 4;
 /// Rows of a chunk that are multiplied at once; what lies right of their last column is skipped.
 const ROWS: usize = 32;
 
+/// Decays that are computed at once; a chunk is a multiple of it.
+const LANES: usize = 16;
+
 #[derive(Clone, Copy)]
 struct Sizes {
     heads: usize,
@@ -272,20 +275,14 @@ impl Task<'_> {
     /// y += (scores * decays) dt x, for one head.
     fn within(&self, space: &mut Space, head: usize, mut y: ViewMut) {
         let (tokens, q, p) = (self.tokens(), self.s.chunk(), self.s.head_dim);
-        let at = head * q..head * q + tokens;
-        let (dt, high, low) = (&space.dt[at.clone()], &space.high[at.clone()], &space.low[at]);
+        let at = head * q..(head + 1) * q;
+        let (dt, high, low) = (&space.dt[at.clone()][..tokens], &space.high[at.clone()], &space.low[at]);
         wide(
             #[inline(always)]
             || {
                 for i in 0..tokens {
-                    let (scores, decayed) =
-                        (&space.scores[i * q..][..tokens], &mut space.decayed[i * q..][..tokens]);
-                    let (seen, unseen) = decayed.split_at_mut(i + 1);
-                    for (((y, x), high_j), low_j) in seen.iter_mut().zip(scores).zip(high).zip(low) {
-                        *y = x * exp((high[i] - high_j) + (low[i] - low_j));
-                    }
-                    let end = (i + 1).next_multiple_of(ROWS).min(tokens);
-                    unseen[..end - i - 1].fill(0.0);
+                    let row = i * q..(i + 1) * q;
+                    decay(&space.scores[row.clone()], high, low, i, &mut space.decayed[row]);
                 }
                 for (k, dt) in dt.iter().enumerate() {
                     let (line, x) = (&mut space.line[..p], &self.x.row(k)[head * p..]);
@@ -342,6 +339,23 @@ impl Task<'_> {
             multiply_transposed(self.b, inputs, ViewMut::new(state, n, PANEL, PANEL), true);
         }
     }
+}
+
+/// Row i of the scores times exp(s[i] - s[j]), and zeros for the tokens to come up to the diagonal block's end.
+#[inline(always)]
+fn decay(scores: &[f32], high: &[f32], low: &[f32], i: usize, decayed: &mut [f32]) {
+    let (high_i, low_i) = (high[i], low[i]);
+    let scores = scores.as_chunks::<LANES>().0.iter();
+    let sums = high.as_chunks::<LANES>().0.iter().zip(low.as_chunks::<LANES>().0);
+    let lanes = decayed.as_chunks_mut::<LANES>().0.iter_mut().zip(scores).zip(sums);
+    for ((y, x), (high, low)) in lanes.take(i / LANES + 1) {
+        for j in 0..LANES {
+            // Positive only for tokens to come.
+            let exponent = (high_i - high[j]) + (low_i - low[j]);
+            y[j] = x[j] * exp(if exponent > 0.0 { 0.0 } else { exponent });
+        }
+    }
+    decayed[i + 1..(i + 1).next_multiple_of(ROWS)].fill(0.0);
 }
 
 /// x within lo..=hi; not a number stays what it is.
