@@ -5,7 +5,9 @@
 //! depends on it is checked as far as it can be.
 
 pub(crate) mod arguments;
+mod axis;
 mod data;
+mod deploy;
 mod distill;
 mod eval;
 mod evaluate;
@@ -18,10 +20,14 @@ mod names;
 mod outline;
 mod overrides;
 mod prune;
+mod quantity;
 mod repair;
+mod require;
 mod schedule;
 mod score;
+mod search;
 mod space;
+mod typed;
 pub(crate) mod value;
 
 pub use arguments::{Accepts, Argument, Default};
@@ -81,6 +87,32 @@ pub fn check(
     checker.finish()
 }
 
+/// Codes of faults that a statement which could not be read may be the cause of.
+const PERHAPS_LOST: &[&str] = &["E0202", "E0206", "E0414", "E0606", "E0801"];
+
+/// Parses and checks the text of a recipe: the diagnostics of both, sorted by place. Where something could
+/// not be read, what may be missing only for that reason is not reported.
+pub fn check_text(
+    text: &str,
+    environment: &dyn Environment,
+    overrides: &[Override],
+) -> (Option<hir::Recipe>, Vec<Diagnostic>) {
+    let (recipe, mut found) = minic_grammar::parse(text);
+    let (hir, mut more) = check(&recipe, environment, overrides);
+    let unread = found.iter().any(|d| d.severity() == Severity::Error);
+    if unread {
+        more.retain(|d| !PERHAPS_LOST.contains(&d.code) && !d.code.starts_with("W02"));
+    }
+    found.append(&mut more);
+    sort(&mut found);
+    (hir.filter(|_| !unread), found)
+}
+
+fn sort(found: &mut Vec<Diagnostic>) {
+    found.sort_by(|a, b| (a.span, a.code, &a.message).cmp(&(b.span, b.code, &b.message)));
+    found.dedup();
+}
+
 struct Checker<'a> {
     recipe: &'a ast::Recipe,
     environment: &'a dyn Environment,
@@ -126,7 +158,10 @@ impl<'a> Checker<'a> {
             self.declaration(&recipe.declarations[index]);
         }
         self.exports_apart();
-        self.unused();
+        // Something that could not be understood may have been the use.
+        if self.found.iter().all(|d| d.severity() == Severity::Warning) {
+            self.unused();
+        }
     }
 
     fn declaration(&mut self, declaration: &'a Declaration) {
@@ -137,11 +172,11 @@ impl<'a> Checker<'a> {
             Declaration::Metric(m) => self.metric(m),
             Declaration::Group(g) => self.group(g),
             Declaration::Prune(p) => self.prune(p),
-            Declaration::Search(_) => {}
+            Declaration::Search(s) => self.search(s),
             Declaration::Schedule(s) => self.schedule(s),
             Declaration::Distill(d) => self.distill(d),
             Declaration::Evaluate(e) => self.evaluate(e),
-            Declaration::Deploy(_) => {}
+            Declaration::Deploy(d) => self.deploy(d),
             Declaration::Export(e) => self.export(e),
         }
     }
@@ -152,8 +187,7 @@ impl<'a> Checker<'a> {
 
     fn finish(self) -> (Option<hir::Recipe>, Vec<Diagnostic>) {
         let mut found = self.found;
-        found.sort_by(|a, b| (a.span, a.code, &a.message).cmp(&(b.span, b.code, &b.message)));
-        found.dedup();
+        sort(&mut found);
         let failed = self.incomplete || found.iter().any(|d| d.severity() == Severity::Error);
         let mut out = self.out;
         out.sort();

@@ -22,3 +22,4 @@ pub mod nn;
 pub mod passes;
 pub mod plan;
 pub mod schedule;
+pub mod targets;

@@ -3,9 +3,11 @@
 //!
 //! A comment `# --set NAME=VALUE` at the head of a file is an override.
 
-use minic_compiler::check::{DataFacts, Environment, Override, check};
+use minic_compiler::check::{DataFacts, Environment, Override, check_text};
 use minic_compiler::hir;
-use minic_grammar::{Diagnostic, Severity, parse, render};
+use minic_grammar::codes::CODES;
+use minic_grammar::{Diagnostic, Severity, render};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -38,15 +40,12 @@ impl Environment for Corpus {
 }
 
 fn checked(source: &str) -> (Option<hir::Recipe>, Vec<Diagnostic>) {
-    let (recipe, mut found) = parse(source);
     let overrides: Vec<Override> = source
         .lines()
         .filter_map(|line| line.strip_prefix("# --set "))
         .map(|text| Override::parse(text).expect("NAME=VALUE"))
         .collect();
-    let (hir, more) = check(&recipe, &Corpus, &overrides);
-    found.extend(more);
-    (hir, found)
+    check_text(source, &Corpus, &overrides)
 }
 
 fn source_of(path: &Path) -> (String, String) {
@@ -74,4 +73,45 @@ fn good_recipes_check() {
         let hir = hir.expect("a recipe without errors is lowered");
         snapshot("good", format!("{source}\n----- found -----\n{drawn}\n----- hir -----\n{hir}"));
     });
+}
+
+#[test]
+fn bad_recipes_say_what_is_wrong() {
+    insta::glob!("corpus/bad/*.mrecipe", |path| {
+        let (name, source) = source_of(path);
+        let (hir, found) = checked(&source);
+        assert!(!found.is_empty(), "{name} has no fault");
+        let unknown = found.iter().any(|d| d.code == "W0404");
+        assert_eq!(
+            hir.is_none(),
+            failed(&found) || unknown,
+            "{name}: a recipe is lowered if it has no error"
+        );
+        for diagnostic in &found {
+            assert!(diagnostic.help.is_some(), "{name}: {} has no help line", diagnostic.code);
+            assert!(diagnostic.span.end <= source.len(), "{name}: {} lies outside", diagnostic.code);
+        }
+        let drawn = render::render(&name, &source, &found, false);
+        snapshot("bad", format!("{source}\n----- found -----\n{drawn}"));
+    });
+}
+
+/// Codes of the checker, by their first three characters.
+const OURS: &[&str] =
+    &["E02", "E03", "E04", "E05", "E06", "E07", "E08", "E09", "W02", "W04", "W06", "W07", "W08", "W09"];
+
+#[test]
+fn every_code_is_registered_and_raised_by_the_corpus() {
+    let registered: BTreeSet<&str> = CODES.iter().map(|c| c.id).collect();
+    let mut raised = BTreeSet::new();
+    for entry in fs::read_dir(corpus().join("bad")).expect("the corpus") {
+        let (name, source) = source_of(&entry.expect("an entry").path());
+        for diagnostic in checked(&source).1 {
+            assert!(registered.contains(diagnostic.code), "{name}: {} is not registered", diagnostic.code);
+            raised.insert(diagnostic.code);
+        }
+    }
+    let ours = |code: &&str| OURS.iter().any(|prefix| code.starts_with(prefix));
+    let silent: Vec<&str> = registered.into_iter().filter(ours).filter(|c| !raised.contains(c)).collect();
+    assert!(silent.is_empty(), "no recipe of the corpus raises {silent:?}");
 }

@@ -51,7 +51,7 @@ impl Argument {
             (_, Default::Is(value)) => value.to_string(),
             (Accepts::Positive, _) => "1e-4".into(),
             (Accepts::NotNegative | Accepts::Fraction, _) => "0.1".into(),
-            (Accepts::Count, _) => "1".into(),
+            (Accepts::Count, _) => "8".into(),
             (Accepts::Whole, _) => "1".into(),
         };
         format!("{} = {value}", self.name)

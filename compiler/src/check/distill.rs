@@ -34,7 +34,7 @@ impl<'a> Checker<'a> {
             && let Some(known) = self.schedules.get(schedule).cloned()
         {
             self.teacher_for(&known, span, !distill.teacherless);
-            self.trained_on(&known, span, data);
+            self.trained_on(&known, data);
         }
         if !self.is_first(name) {
             return;
@@ -52,10 +52,10 @@ impl<'a> Checker<'a> {
     }
 
     /// Updates and tokens of a schedule, on this data where its phases name no other.
-    fn trained_on(&mut self, schedule: &Known<'a>, used: Span, data: Option<(&'a str, Span)>) {
+    fn trained_on(&mut self, schedule: &Known<'a>, data: Option<(&'a str, Span)>) {
         let mut wanted: Vec<(&'a str, Span, u64)> = Vec::new();
         for phase in &schedule.phases {
-            let Some((name, span)) = phase.data.map(|name| (name, used)).or(data) else { continue };
+            let Some((name, span)) = phase.data.or(data) else { continue };
             if phase.sequence.is_none() {
                 let sequence = self.data.get(name).and_then(|d| d.sequence);
                 self.enough_updates(phase, sequence);

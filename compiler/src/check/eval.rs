@@ -5,12 +5,11 @@
 
 use super::Checker;
 use super::models::Shape;
-use super::names::{Kind, Want, suggestion};
+use super::names::{Kind, Want, list, suggestion};
 use super::value::{Mismatch, Number, Value, repeated};
 use crate::dim::Dim;
-use crate::names::nearest;
 use minic_grammar::ast::{Argument, BinaryOp, Expr, ExprKind, Ident, Param, Path, UnaryOp, Unit};
-use minic_grammar::{Diagnostic, Span, Spanned};
+use minic_grammar::{Diagnostic, Span, Spanned, nearest};
 
 /// Longest range that is written out.
 const MOST_STEPS: u64 = 1_000_000;
@@ -129,7 +128,9 @@ impl<'a> Checker<'a> {
         };
         match result {
             Ok(value) => Some(value),
-            Err(mismatch) => self.mismatch(mismatch, op.span, (left.span, &a), (right.span, &b)),
+            Err(mismatch) => {
+                self.mismatch(mismatch, op.span, verb(op.node), (left.span, &a), (right.span, &b))
+            }
         }
     }
 
@@ -137,6 +138,7 @@ impl<'a> Checker<'a> {
         &mut self,
         mismatch: Mismatch,
         at: Span,
+        verb: &str,
         left: (Span, &Value),
         right: (Span, &Value),
     ) -> Option<T> {
@@ -144,9 +146,9 @@ impl<'a> Checker<'a> {
             Mismatch::Units => Diagnostic::new(
                 "E0302",
                 at,
-                format!("{} and {} cannot be combined", left.1.kind(), right.1.kind()),
+                format!("{} and {} cannot be {verb}", left.1.kind(), right.1.kind()),
             )
-            .label("the units differ")
+            .label(format!("cannot be {verb}"))
             .also(left.0, format!("this is {}", left.1.kind()))
             .also(right.0, format!("this is {}", right.1.kind()))
             .help(unit_help(left.1, right.1)),
@@ -193,9 +195,9 @@ impl<'a> Checker<'a> {
         let b = second.node;
         let sides = ((first.span, &Value::Number(a)), (second.span, &Value::Number(b)));
         match a.same(b) {
-            Err(mismatch) => self.mismatch(mismatch, span, sides.0, sides.1),
+            Err(mismatch) => self.mismatch(mismatch, span, "compared", sides.0, sides.1),
             Ok(_) if name == "mod" && b.value == 0.0 => {
-                self.mismatch(Mismatch::ByZero, span, sides.0, sides.1)
+                self.mismatch(Mismatch::ByZero, span, "divided", sides.0, sides.1)
             }
             Ok(unit) => {
                 let value = match name.as_str() {
@@ -210,12 +212,9 @@ impl<'a> Checker<'a> {
 
     fn arity(&mut self, name: &str, wanted: usize, given: usize, span: Span) -> Option<Value> {
         self.report(
-            Diagnostic::new("E0308", span, format!("`{name}` takes {wanted} numbers, {given} are given"))
-                .help(if wanted == 1 {
-                    format!("write `{name}(a)`")
-                } else {
-                    format!("write `{name}(a, b)`")
-                }),
+            Diagnostic::new("E0308", span, format!("`{name}` does not take {given} numbers")).help(
+                if wanted == 1 { format!("write `{name}(a)`") } else { format!("write `{name}(a, b)`") },
+            ),
         );
         None
     }
@@ -277,186 +276,33 @@ impl<'a> Checker<'a> {
                 None => {
                     let known: Vec<&str> = outline.desc.dims.keys().map(|d| d.name()).collect();
                     let report = Diagnostic::new("E0307", dim.span, format!("`{name}` has no `{wanted}`"))
-                        .help(suggestion(&dim.node, "dimensions", &known));
+                        .label(format!("its family is {}", outline.desc.family))
+                        .help(format!("it has {}", list(&known)));
                     self.report(report);
                     None
                 }
             },
             _ => {
                 self.incomplete = true;
+                self.report(
+                    Diagnostic::new("W0404", dim.span, format!("`{name}.{wanted}` is not known yet"))
+                        .label("its sizes are not at hand")
+                        .help("nothing is planned before the config.json is there; or write the number"),
+                );
                 None
             }
         }
     }
+}
 
-    fn mistyped<T>(&mut self, span: Span, value: &Value, wanted: &str) -> Option<T> {
-        let mut report = Diagnostic::new("E0301", span, format!("expected {wanted}, found {}", value.kind()))
-            .label(format!("this is {}", value.kind()));
-        report.help = type_help(value, wanted);
-        self.report(report);
-        None
-    }
-
-    pub(super) fn number(&mut self, expr: &Expr) -> Option<Number> {
-        match self.value(expr)? {
-            Value::Number(n) => Some(n),
-            other => self.mistyped(expr.span, &other, "a number"),
-        }
-    }
-
-    /// A number without a unit of its own: a count, a percentage, or bare.
-    pub(super) fn plain(&mut self, expr: &Expr) -> Option<f64> {
-        match self.value(expr)? {
-            Value::Number(n) if n.is_plain() => Some(n.value),
-            other => self.mistyped(expr.span, &other, "a number"),
-        }
-    }
-
-    /// A whole number of things.
-    pub(super) fn whole(&mut self, expr: &Expr) -> Option<u64> {
-        let value = self.value(expr)?;
-        match value {
-            Value::Number(n) if n.is_plain() => n.whole().or_else(|| {
-                self.report(
-                    Diagnostic::new("E0303", expr.span, "a count must be a whole number, and not negative")
-                        .label(format!("this is {}", n.value))
-                        .help(format!("nearest: {}", n.value.max(0.0).round())),
-                );
-                None
-            }),
-            other => self.mistyped(expr.span, &other, "a count"),
-        }
-    }
-
-    /// A count of at least `least`.
-    pub(super) fn at_least(&mut self, expr: &Expr, what: &str, least: u64) -> Option<u64> {
-        let value = self.whole(expr)?;
-        if value >= least {
-            return Some(value);
-        }
-        self.report(
-            Diagnostic::new("E0304", expr.span, format!("{what} must be at least {least}"))
-                .label(format!("this is {value}"))
-                .help(format!("write {least} or more")),
-        );
-        None
-    }
-
-    pub(super) fn size(&mut self, expr: &Expr, what: &str, least: u64) -> Option<usize> {
-        self.at_least(expr, what, least).and_then(|v| usize::try_from(v).ok())
-    }
-
-    pub(super) fn bytes(&mut self, expr: &Expr, what: &str) -> Option<u64> {
-        let value = self.value(expr)?;
-        match value {
-            Value::Number(n) if n.unit == Unit::Bytes => n.bytes().filter(|b| *b > 0).or_else(|| {
-                self.report(
-                    Diagnostic::new("E0304", expr.span, format!("{what} must be at least one byte"))
-                        .label(format!("this is {}", n))
-                        .help("write a size such as `5GB` or `512MiB`"),
-                );
-                None
-            }),
-            other => self.mistyped(expr.span, &other, "a number of bytes"),
-        }
-    }
-
-    pub(super) fn updates(&mut self, expr: &Expr) -> Option<u64> {
-        match self.value(expr)? {
-            Value::Number(n) if n.unit == Unit::Updates => n.whole().or_else(|| {
-                self.report(
-                    Diagnostic::new(
-                        "E0303",
-                        expr.span,
-                        "a number of updates must be whole, and not negative",
-                    )
-                    .help(format!("nearest: `{} steps`", n.value.max(0.0).round())),
-                );
-                None
-            }),
-            other => self.mistyped(expr.span, &other, "a number of updates"),
-        }
-    }
-
-    pub(super) fn string(&mut self, expr: &Expr, what: &str) -> Option<String> {
-        match self.value(expr)? {
-            Value::String(s) if !s.trim().is_empty() => Some(s),
-            Value::String(_) => {
-                self.report(Diagnostic::new("E0304", expr.span, format!("{what} is empty")).help("name one"));
-                None
-            }
-            other => self.mistyped(expr.span, &other, "a string"),
-        }
-    }
-
-    /// `["a", "b"]`; a single string stands for a list of one.
-    pub(super) fn strings(&mut self, expr: &Expr, what: &str) -> Option<Vec<Spanned<String>>> {
-        let items = match self.value(expr)? {
-            Value::List(items) => items,
-            single @ Value::String(_) => vec![Spanned::new(single, expr.span)],
-            other => return self.mistyped(expr.span, &other, "a list of strings"),
-        };
-        if items.is_empty() {
-            self.report(
-                Diagnostic::new("E0304", expr.span, format!("the list of {what} is empty"))
-                    .help("name at least one"),
-            );
-            return None;
-        }
-        let strings: Vec<Option<Spanned<String>>> = items
-            .into_iter()
-            .map(|item| match item.node {
-                Value::String(s) => Some(Spanned::new(s, item.span)),
-                other => self.mistyped(item.span, &other, "a string"),
-            })
-            .collect();
-        strings.into_iter().collect()
-    }
-
-    /// The sizes of a set, a range or a single value, each at its place.
-    pub(super) fn sizes(&mut self, expr: &Expr, single: bool) -> Option<Vec<Spanned<usize>>> {
-        let value = self.value(expr)?;
-        let members = match value {
-            Value::Set(members) if !single => members,
-            number @ Value::Number(_) if single => vec![Spanned::new(number, expr.span)],
-            other => {
-                let wanted = if single { "one value" } else { "a set or a range" };
-                let help = if single {
-                    "write `in` before a set or a range"
-                } else {
-                    "write `=` before one value, or put it in braces"
-                };
-                self.report(
-                    Diagnostic::new("E0301", expr.span, format!("expected {wanted}, found {}", other.kind()))
-                        .label(format!("this is {}", other.kind()))
-                        .help(help),
-                );
-                return None;
-            }
-        };
-        let sizes: Vec<Option<Spanned<usize>>> = members.iter().map(|m| self.member_size(m)).collect();
-        sizes.into_iter().collect()
-    }
-
-    fn member_size(&mut self, member: &Spanned<Value>) -> Option<Spanned<usize>> {
-        match &member.node {
-            Value::Number(n) if n.is_plain() => {
-                let size = n.whole().and_then(|w| usize::try_from(w).ok());
-                if size.is_none() {
-                    self.report(
-                        Diagnostic::new(
-                            "E0303",
-                            member.span,
-                            "a size must be a whole number, and not negative",
-                        )
-                        .label(format!("this is {}", n.value))
-                        .help(format!("nearest: {}", n.value.max(1.0).round())),
-                    );
-                }
-                size.map(|s| Spanned::new(s, member.span))
-            }
-            other => self.mistyped(member.span, other, "a count"),
-        }
+fn verb(op: BinaryOp) -> &'static str {
+    match op {
+        BinaryOp::Add => "added",
+        BinaryOp::Subtract => "subtracted",
+        BinaryOp::Multiply => "multiplied",
+        BinaryOp::Divide => "divided",
+        BinaryOp::And | BinaryOp::Or => "joined",
+        _ => "compared",
     }
 }
 
@@ -478,18 +324,4 @@ fn unit_help(left: &Value, right: &Value) -> String {
         (Some(_), Some(_)) => "both sides must have the same unit".into(),
         _ => "both sides must be of the same kind".into(),
     }
-}
-
-fn type_help(value: &Value, wanted: &str) -> Option<String> {
-    let help = match (value, wanted) {
-        (Value::Number(n), "a number of bytes") if n.is_plain() => {
-            "`B` is billion, never bytes; bytes are written `5GB`, `512MiB`".into()
-        }
-        (Value::Number(n), "a number of updates") if n.is_plain() => format!("write `{} steps`", n.value),
-        (Value::Number(_), "a count") => "counts are written `1024`, `64Ki`, `4.5B`".into(),
-        (_, "a string") => "text stands in quotes".into(),
-        (_, "a list of strings") => "a list is written `[\"a\", \"b\"]`".into(),
-        (_, wanted) => format!("write {wanted}"),
-    };
-    Some(help)
 }

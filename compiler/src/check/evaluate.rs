@@ -28,25 +28,14 @@ impl<'a> Checker<'a> {
 
     fn measures(&mut self, evaluate: &Evaluate) -> Option<Vec<Measure>> {
         let names: Vec<&str> = Measure::ALL.iter().map(|m| m.name()).collect();
-        if evaluate.quantities.is_empty() {
-            self.report(
-                Diagnostic::new("E0907", evaluate.span, "nothing is measured")
-                    .help("name what is measured: `{ loss, perplexity, top1 }`"),
-            );
-            return None;
-        }
         let mut out: Vec<(Measure, &Ident)> = Vec::new();
         let mut sound = true;
         for ident in &evaluate.quantities {
             let Some(measure) = Measure::ALL.iter().copied().find(|m| m.name() == ident.node) else {
                 self.report(
-                    Diagnostic::new(
-                        "E0601",
-                        ident.span,
-                        format!("`{}` is nothing that can be measured", ident.node),
-                    )
-                    .label("unknown quantity")
-                    .help(suggestion(&ident.node, "measured are", &names)),
+                    Diagnostic::new("E0601", ident.span, format!("there is no quantity `{}`", ident.node))
+                        .label("unknown quantity")
+                        .help(suggestion(&ident.node, "quantities", &names)),
                 );
                 sound = false;
                 continue;
@@ -57,7 +46,7 @@ impl<'a> Checker<'a> {
             }
             if measure == Measure::Kl && evaluate.against.is_none() {
                 self.report(
-                    Diagnostic::new("E0908", ident.span, "`kl` compares two models, and one is named")
+                    Diagnostic::new("E0907", ident.span, "`kl` compares two models, and one is named")
                         .label("against which model?")
                         .help("write `evaluate MODEL against MODEL on DATA`"),
                 );

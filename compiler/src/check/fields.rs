@@ -3,7 +3,7 @@
 use super::Checker;
 use super::names::suggestion;
 use minic_grammar::ast::{Expr, Ident, Setting};
-use minic_grammar::{Diagnostic, Span};
+use minic_grammar::{Diagnostic, Span, nearest};
 
 /// Settings by key.
 pub(super) struct Fields<'a> {
@@ -12,6 +12,8 @@ pub(super) struct Fields<'a> {
     /// Where a missing setting is reported.
     place: Span,
     entries: Vec<(&'a Ident, &'a Expr)>,
+    /// Keys that an unknown one was most likely meant to be.
+    misspelled: Vec<String>,
 }
 
 impl<'a> Fields<'a> {
@@ -25,6 +27,7 @@ impl<'a> Fields<'a> {
 
     /// These settings, and those of `outer` where they are silent: a phase overrides its schedule.
     pub fn over(mut self, outer: &Fields<'a>) -> Fields<'a> {
+        self.misspelled.extend(outer.misspelled.iter().cloned());
         for &(key, value) in &outer.entries {
             if self.get(&key.node).is_none() {
                 self.entries.push((key, value));
@@ -43,9 +46,11 @@ impl<'a> Checker<'a> {
         keys: &[&str],
     ) -> Fields<'a> {
         let mut entries: Vec<(&'a Ident, &'a Expr)> = Vec::new();
+        let mut misspelled = Vec::new();
         for setting in settings {
             let key = &setting.key;
             if !keys.contains(&key.node.as_str()) {
+                misspelled.extend(nearest(&key.node, keys.iter().copied()).map(str::to_string));
                 self.report(
                     Diagnostic::new("E0205", key.span, format!("{owner} has no setting `{}`", key.node))
                         .label("unknown setting")
@@ -62,13 +67,13 @@ impl<'a> Checker<'a> {
                 entries.push((key, &setting.value));
             }
         }
-        Fields { owner, place, entries }
+        Fields { owner, place, entries, misspelled }
     }
 
     /// `example` shows how the setting is written.
     pub(super) fn required(&mut self, fields: &Fields<'a>, key: &str, example: &str) -> Option<&'a Expr> {
         let value = fields.get(key);
-        if value.is_none() {
+        if value.is_none() && !fields.misspelled.iter().any(|m| m == key) {
             self.report(
                 Diagnostic::new("E0206", fields.place, format!("{} lacks `{key}`", fields.owner))
                     .label(format!("`{key}` is missing"))

@@ -123,7 +123,7 @@ impl<'a> Checker<'a> {
             .filter_map(|&d| relation(d).map(|outer| format!("`{d} {words} {outer}`")))
             .collect();
         self.report(
-            Diagnostic::new("E0502", dim.span.to(outer.span), format!("`{a}` does not lie {words} `{b}`"))
+            Diagnostic::new("E0502", dim.span.to(outer.span), format!("`{a}` is not {words} `{b}`"))
                 .label("no model has such a group")
                 .help(format!("legal: {}", legal.join(", "))),
         );

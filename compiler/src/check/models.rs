@@ -177,10 +177,10 @@ fn bad_config(name: &str, place: Span, path: &str, error: &ConfigError) -> Diagn
         format!("{}/config.json", path.trim_end_matches('/'))
     };
     let fallback = "mend the file, or name another checkpoint".to_string();
-    let what = if error.key == "config.json" {
-        error.message.clone()
-    } else {
-        format!("`{}` {}", error.key, error.message)
+    let what = match error.message.as_str() {
+        message if error.key == "config.json" => format!("config.json {message}"),
+        message if message.starts_with('`') => format!("`{}`: {message}", error.key),
+        message => format!("`{}` {message}", error.key),
     };
     Diagnostic::new("E0401", place, format!("the checkpoint of `{name}` cannot be used: {what}"))
         .label(format!("in {file}"))

@@ -1,12 +1,11 @@
 //! Names: where they are declared, what they stand for, in what order they depend on each other.
 
 use super::Checker;
-use crate::names::nearest;
 use indexmap::IndexMap;
 use minic_grammar::ast::{
     self, Argument, Declaration, Expr, ExprKind, Ident, PruneItem, SearchItem, Setting,
 };
-use minic_grammar::{Diagnostic, Span};
+use minic_grammar::{Diagnostic, Span, nearest};
 use petgraph::algo::tarjan_scc;
 use petgraph::graph::{DiGraph, NodeIndex};
 use std::collections::VecDeque;
@@ -64,7 +63,7 @@ impl Want {
     fn noun(self) -> &'static str {
         match self {
             Want::Model => "model",
-            Want::Space => "space (`prune` with sets of values)",
+            Want::Space => "space",
             Want::Data => "data source",
             Want::Group => "group",
             Want::Schedule => "schedule",
@@ -138,6 +137,9 @@ fn declared(declaration: &Declaration) -> Option<(Kind, &Ident)> {
 pub(super) fn suggestion(word: &str, what: &str, candidates: &[&str]) -> String {
     match nearest(word, candidates.iter().copied()) {
         Some(near) => format!("did you mean `{near}`?"),
+        None if candidates.is_empty() && what == "spaces" => {
+            "declare one: a `prune` whose axes have several values, `in {a, b}`".into()
+        }
         None if candidates.is_empty() => format!("the recipe declares no {what}"),
         None => format!("{what}: {}", list(candidates)),
     }
@@ -355,22 +357,22 @@ impl<'a> Checker<'a> {
         for (name, entry) in unused {
             let (code, help) = match entry.kind {
                 Kind::Param => ("W0201", "remove it, or use it where its value is meant"),
-                Kind::Group => ("W0203", "write `under` and its name in the prune that it constrains"),
+                Kind::Group => ("W0203", "name it in the prune that it constrains: `under GROUP`"),
                 Kind::Prune | Kind::Search | Kind::Distill => {
                     ("W0202", "export or evaluate it, or remove it: nothing will be run for it")
                 }
                 _ => ("W0202", "remove it, or refer to it by its name"),
             };
             let noun = entry.kind.noun().trim_start_matches("a ");
-            let message = format!("the {noun} `{name}` is never used");
+            let message = match entry.kind {
+                Kind::Group => format!("the group `{name}` stands under no prune"),
+                _ => format!("the {noun} `{name}` is never used"),
+            };
             self.report(Diagnostic::new(code, entry.span, message).help(help));
         }
     }
 }
 
 fn plural(want: Want) -> String {
-    match want {
-        Want::Space => "spaces".into(),
-        other => format!("{}s", other.noun()),
-    }
+    format!("{}s", want.noun())
 }

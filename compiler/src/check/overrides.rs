@@ -49,7 +49,7 @@ impl Applied {
             };
             let source = format!("the value here comes from `{shown}`");
             diagnostic.help = Some(match diagnostic.help.take() {
-                Some(help) => format!("{help}; {source}"),
+                Some(help) => format!("{help} ({source})"),
                 None => source,
             });
         }

@@ -47,7 +47,8 @@ pub(super) struct KnownPhase<'a> {
     pub tokens: Option<(u64, Span)>,
     pub sequence: Option<usize>,
     pub warmup: Option<(u64, Span)>,
-    pub data: Option<&'a str>,
+    /// With the place at which the phase names it.
+    pub data: Option<(&'a str, Span)>,
     loss: Option<(Vec<LossTerm>, Span)>,
 }
 
@@ -119,8 +120,10 @@ impl<'a> Checker<'a> {
         let tokens_expr = self.required(fields, "tokens", "1B");
         let tokens = tokens_expr.and_then(|e| self.at_least(e, "the number of tokens", 1));
         let sequence = fields.get("sequence").map(|e| self.size(e, "a sequence", 2));
-        let data =
-            fields.get("data").map(|e| self.named(e, "data").and_then(|ident| self.resolve_data(ident)));
+        let data = fields.get("data").map(|e| {
+            let ident = self.named(e, "data")?;
+            self.resolve_data(ident).map(|name| (name, ident.span))
+        });
         let known = KnownPhase {
             batch: batch.zip(batch_expr.map(|e| e.span)),
             tokens: at(tokens, tokens_expr),
@@ -134,7 +137,8 @@ impl<'a> Checker<'a> {
         let (Some(loss), Some(optimizer), Some(rate), Some(batch), Some(tokens)) = parts else {
             return (None, known);
         };
-        let (name, sequence, data) = (name.to_string(), known.sequence, known.data.map(str::to_string));
+        let (name, sequence, data) =
+            (name.to_string(), known.sequence, known.data.map(|(n, _)| n.to_string()));
         let item = hir::Phase { name, loss, optimizer, rate, batch, tokens, sequence, data, span };
         (sound.then_some(item), known)
     }

@@ -7,7 +7,7 @@ use super::names::{Kind, list, suggestion};
 use crate::axes::{self, Axis, Scope, TAPS, Tap};
 use crate::hir::{self, Score};
 use crate::metrics::{self, LAYER_METRICS, RANKINGS, RankingKind};
-use minic_grammar::ast::{self, Expr, ExprKind, Path};
+use minic_grammar::ast::{self, Expr, Path};
 use minic_grammar::{Diagnostic, Span};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -63,6 +63,7 @@ impl<'a> Checker<'a> {
 
     fn shadowed(&mut self, metric: &ast::Metric) {
         if builtins().contains(&metric.name.node.as_str()) {
+            self.used.extend(self.names.get(&metric.name.node).map(|(name, _)| name));
             self.report(
                 Diagnostic::new(
                     "W0204",
@@ -238,28 +239,23 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// The tap that an axis is scored at.
+    /// The tap that an axis is scored at; its name is checked even where the ranking is not known.
     pub(super) fn axis_tap(
         &mut self,
         axis: &'static Axis,
-        score: &Score,
+        score: Option<&Score>,
         at: &Option<Path>,
     ) -> Option<&'static Tap> {
         let looked_at = match score {
-            Score::Reverse(inner) => inner,
+            Some(Score::Reverse(inner)) => Some(inner.as_ref()),
             other => other,
         };
-        let Some(path) = at else {
-            let named = matches!(looked_at, Score::Metric(_));
-            return axis.taps.first().filter(|_| named).and_then(|t| axes::find_tap(t));
+        let tap = match at {
+            Some(path) => self.legal_tap(axis, path, &dotted(path))?,
+            None => axis.taps.first().and_then(|t| axes::find_tap(t))?,
         };
-        let name = dotted(path);
-        let tap = self.legal_tap(axis, path, &name)?;
-        match looked_at {
-            Score::Metric(_) => Some(tap),
-            // A control stands in for a metric: its tap says nothing, and may stay.
-            _ => None,
-        }
+        // A control stands in for a metric: its tap says nothing, and may stay.
+        matches!(looked_at, Some(Score::Metric(_))).then_some(tap)
     }
 
     fn legal_tap(&mut self, axis: &'static Axis, path: &Path, name: &str) -> Option<&'static Tap> {
@@ -318,9 +314,4 @@ fn fits(axis: &Axis, builtin: &str) -> bool {
         "pca" => axis.scope == Scope::Model,
         _ => axis.scope == Scope::Depth,
     }
-}
-
-/// The expression is a plain name.
-pub(super) fn is_name(expr: &Expr) -> bool {
-    matches!(&expr.kind, ExprKind::Path(_))
 }

@@ -1,0 +1,330 @@
+//! `search NAME in SPACE { .. }`: constraints, rungs, ties and controls.
+
+use super::Checker;
+use super::arguments::call_of;
+use super::models::Shape;
+use super::names::{Want, suggestion};
+use super::outline::LayerRules;
+use super::prune::twice;
+use super::schedule::Known;
+use super::score::RANDOM;
+use super::space::Space;
+use super::value::count;
+use crate::hir::{self, Control, Quantity, Require, Rung, Tie};
+use minic_grammar::ast::{self, Expr, Rank, SearchItem};
+use minic_grammar::{Diagnostic, Span};
+use std::sync::Arc;
+
+const CONTROLS: &[&str] = &["random", "reverse", "group_unaware"];
+
+impl<'a> Checker<'a> {
+    pub(super) fn search(&mut self, search: &'a ast::Search) {
+        let space = self.resolve(&search.space, Want::Space);
+        let points = space.and_then(|name| self.space(search, name));
+        let require = self.requirements(search);
+        let rungs = self.rungs(search, points.as_ref());
+        let tie = self.ties(search);
+        let controls = self.controls(search);
+        let shape = match (space, points) {
+            (Some(name), Some(points)) => self.winner(name, points, require.as_deref().unwrap_or(&[])),
+            _ => Shape::Unknown,
+        };
+        if !self.is_first(&search.name) {
+            return;
+        }
+        self.shapes.insert(&search.name.node, shape);
+        if let (Some(space), Some(require), Some(rungs), Some(tie), Some(controls)) =
+            (space, require, rungs, tie, controls)
+        {
+            let (space, span) = (space.to_string(), search.span);
+            let item = hir::Search { space, require, rungs, tie, controls, span };
+            self.out.searches.insert(search.name.node.clone(), item);
+        }
+    }
+
+    /// The points to choose from; a model is a space of one point.
+    fn space(&mut self, search: &ast::Search, name: &str) -> Option<Space> {
+        match self.shapes.get(name)? {
+            Shape::Space(space) => Some(space.clone()),
+            Shape::One(outline) => {
+                let only = Space::new(Some(outline.clone()), Vec::new(), LayerRules::default());
+                self.report(
+                    Diagnostic::new("W0602", search.space.span, format!("`{name}` has one point"))
+                        .label("there is nothing to choose")
+                        .help(format!("use `{name}` itself, or give an axis several values: `in {{a, b}}`")),
+                );
+                Some(only)
+            }
+            Shape::Unknown | Shape::Chosen(_) => None,
+        }
+    }
+
+    fn winner(&mut self, name: &str, mut space: Space, require: &[Require]) -> Shape {
+        if space.parent.is_none() {
+            return Shape::Chosen(space);
+        }
+        match self.feasible(name, &space, require) {
+            Some(points) => {
+                space.left = Some(Arc::new(points));
+                Shape::Chosen(space)
+            }
+            None => Shape::Unknown,
+        }
+    }
+
+    fn requirements(&mut self, search: &ast::Search) -> Option<Vec<Require>> {
+        let mut all = Vec::new();
+        for item in &search.items {
+            if let SearchItem::Require { condition, span } = item {
+                all.push(self.requirement(condition, *span));
+            }
+        }
+        all.into_iter().collect()
+    }
+
+    fn rungs(&mut self, search: &'a ast::Search, space: Option<&Space>) -> Option<Vec<Rung>> {
+        let ranks: Vec<&'a Rank> = search
+            .items
+            .iter()
+            .filter_map(|item| match item {
+                SearchItem::Rank(rank) => Some(rank),
+                _ => None,
+            })
+            .collect();
+        if ranks.is_empty() && space.is_none_or(|s| s.len() > 1) {
+            self.report(
+                Diagnostic::new(
+                    "E0606",
+                    search.name.span,
+                    format!("search `{}` ranks nothing", search.name.node),
+                )
+                .label("which point is the best?")
+                .help(format!("add `rank by loss on {} keep 1`", self.some_data())),
+            );
+        }
+        let rungs: Vec<Option<Rung>> = ranks.iter().map(|rank| self.rung(rank)).collect();
+        let keeps: Vec<(usize, Span)> = rungs
+            .iter()
+            .zip(&ranks)
+            .filter_map(|(r, rank)| Some((r.as_ref()?.keep, rank.keep.span)))
+            .collect();
+        for pair in keeps.windows(2) {
+            if let [(before, first), (after, span)] = pair
+                && after > before
+            {
+                self.report(
+                    Diagnostic::new(
+                        "E0603",
+                        *span,
+                        format!("this rung keeps {after}, and {before} are left"),
+                    )
+                    .label("keeps more than there are")
+                    .also(*first, format!("keeps {before}"))
+                    .help("rungs go from many to few: cheap rankings first"),
+                );
+            }
+        }
+        self.training_grows(&ranks);
+        rungs.into_iter().collect()
+    }
+
+    fn rung(&mut self, rank: &'a Rank) -> Option<Rung> {
+        let by = self.quantity(&rank.by);
+        let on = rank.on.as_ref().map(|ident| self.resolve_data(ident));
+        let after = rank.after.as_ref().map(|ident| self.resolve(ident, Want::Schedule));
+        let tokens = rank.tokens.as_ref().map(|e| self.at_least(e, "the number of tokens", 1));
+        let keep = self.size(&rank.keep, "the number of points kept", 1);
+        if let Some(by) = &by {
+            self.measured_on_data(rank, by);
+        }
+        if let Some(Some(schedule)) = after
+            && let Some(known) = self.schedules.get(schedule).cloned()
+        {
+            self.short_training(rank, &known, tokens.flatten(), on.flatten());
+        }
+        if on == Some(None) || after == Some(None) || tokens == Some(None) {
+            return None;
+        }
+        Some(Rung {
+            by: by?,
+            descending: rank.descending,
+            on: on.flatten().map(str::to_string),
+            after: after.flatten().map(str::to_string),
+            tokens: tokens.flatten(),
+            keep: keep?,
+            span: rank.span,
+        })
+    }
+
+    /// `on` where something is measured on data, and only there.
+    fn measured_on_data(&mut self, rank: &Rank, by: &Quantity) {
+        let measured = matches!(by, Quantity::Measured(_));
+        if measured && rank.on.is_none() {
+            self.report(
+                Diagnostic::new(
+                    "E0602",
+                    rank.by.span,
+                    format!("`{by}` is measured on data, and none is named"),
+                )
+                .label("on which data?")
+                .help(format!("write `rank by {by} on {} ..`", self.some_data())),
+            );
+        }
+        let needless = [(&rank.on, "on"), (&rank.after, "after")];
+        for (ident, word) in needless.iter().filter(|_| !measured) {
+            if let Some(ident) = ident {
+                self.report(
+                    Diagnostic::new(
+                        "E0602",
+                        ident.span,
+                        format!("`{by}` does not depend on data or training"),
+                    )
+                    .label(format!("`{word}` says nothing here"))
+                    .help(format!("leave out `{word} {}`", ident.node)),
+                );
+            }
+        }
+    }
+
+    /// A rung's training: within its schedule, with updates, and beyond the warm-up.
+    fn short_training(&mut self, rank: &Rank, schedule: &Known<'a>, tokens: Option<u64>, on: Option<&str>) {
+        let place = rank.tokens.as_ref().map_or(rank.span, |e| e.span);
+        let whole: Option<u64> = schedule.phases.iter().map(|p| p.tokens.map(|(t, _)| t)).sum();
+        if let (Some(tokens), Some(whole)) = (tokens, whole)
+            && tokens > whole
+        {
+            self.report(
+                Diagnostic::new("E0609", place, "the rung trains longer than its schedule")
+                    .label(format!("{} tokens", count(tokens as f64)))
+                    .also(schedule.span, format!("{} tokens in all", count(whole as f64)))
+                    .help("leave out `for` to train the whole schedule"),
+            );
+            return;
+        }
+        let Some(first) = schedule.phases.first() else { return };
+        let length = |name: Option<&str>| name.and_then(|n| self.data.get(n)).and_then(|d| d.sequence);
+        let sequence = length(first.data.map(|(name, _)| name)).or(length(on));
+        let Some(tokens) = tokens else {
+            self.enough_updates(first, sequence);
+            return;
+        };
+        let (Some(update), Some((warmup, _))) = (first.update(sequence), first.warmup) else { return };
+        let updates = tokens / update.max(1);
+        if updates == 0 {
+            self.report(
+                Diagnostic::new("E0703", place, "no optimizer update would be made")
+                    .label(format!("{} tokens", count(tokens as f64)))
+                    .also(schedule.span, format!("one update takes {update} tokens"))
+                    .help(format!("at least {update} tokens")),
+            );
+        } else if updates <= warmup {
+            self.report(
+                Diagnostic::new("W0601", place, "the rung ends within the warm-up of its schedule")
+                    .label(format!("{updates} updates"))
+                    .also(schedule.span, format!("{warmup} updates of warm-up"))
+                    .help(format!("train for more than {} tokens", count((warmup * update) as f64))),
+            );
+        }
+    }
+
+    /// A later rung goes on where an earlier one of the same schedule stood.
+    fn training_grows(&mut self, ranks: &[&'a Rank]) {
+        let mut last: Vec<(&str, Option<u64>, Span)> = Vec::new();
+        for rank in ranks {
+            let Some(after) = &rank.after else { continue };
+            let tokens = rank.tokens.as_ref().map(|e| self.whole(e));
+            let Some(tokens) = tokens.map_or(Some(None), |t| t.map(Some)) else { continue };
+            let place = rank.tokens.as_ref().map_or(after.span, |e| e.span);
+            let earlier = last.iter().find(|(name, ..)| *name == after.node);
+            let shorter = |before: Option<u64>| match (before, tokens) {
+                (None, Some(_)) => true,
+                (Some(a), Some(b)) => b < a,
+                _ => false,
+            };
+            if let Some((_, before, span)) = earlier
+                && shorter(*before)
+            {
+                self.report(
+                    Diagnostic::new("E0609", place, "this rung trains less than an earlier one")
+                        .label("its candidates are trained further already")
+                        .also(*span, "trained until here")
+                        .help(
+                            "a later rung goes on where the earlier one stood: name as many tokens, or more",
+                        ),
+                );
+            }
+            last.retain(|(name, ..)| *name != after.node);
+            last.push((&after.node, tokens, place));
+        }
+    }
+
+    fn ties(&mut self, search: &ast::Search) -> Option<Option<Tie>> {
+        let mut found: Option<(Option<Tie>, Span)> = None;
+        for item in &search.items {
+            let SearchItem::BreakTies { within, by, span } = item else { continue };
+            if let Some((_, first)) = &found {
+                self.report(twice("`break ties`", *span, *first));
+                continue;
+            }
+            let distance = self.between(within, "the distance of a tie", f64::INFINITY, "write 0 or more");
+            let quantity = self.quantity(by);
+            if let Some(measured @ Quantity::Measured(_)) = &quantity {
+                self.report(
+                    Diagnostic::new(
+                        "E0602",
+                        by.span,
+                        format!("`{measured}` is measured on data, and cannot break ties"),
+                    )
+                    .help("break ties by `throughput(..)`, `params`, `flops(..)` or `memory(..)`"),
+                );
+            }
+            let tie = distance.zip(quantity).map(|(within, by)| Tie { within, by, span: *span });
+            found = Some((tie, *span));
+        }
+        match found {
+            None => Some(None),
+            Some((None, _)) => None,
+            Some((tie, _)) => Some(tie),
+        }
+    }
+
+    fn controls(&mut self, search: &ast::Search) -> Option<Vec<Control>> {
+        let mut out: Vec<(Control, Span)> = Vec::new();
+        let mut sound = true;
+        for item in &search.items {
+            let SearchItem::Control { controls, .. } = item else { continue };
+            for expr in controls {
+                let Some(control) = self.control(expr) else {
+                    sound = false;
+                    continue;
+                };
+                match out.iter().find(|(c, _)| *c == control) {
+                    Some((_, first)) => self.report(twice(&format!("`{control}`"), expr.span, *first)),
+                    None => out.push((control, expr.span)),
+                }
+            }
+        }
+        sound.then(|| out.into_iter().map(|(c, _)| c).collect())
+    }
+
+    fn control(&mut self, expr: &Expr) -> Option<Control> {
+        let call = call_of(expr);
+        match call.as_ref().map(|c| c.name.as_str()) {
+            Some("random") => {
+                let read = self.arguments(call.as_ref()?, RANDOM)?;
+                Some(Control::Random { seed: read.whole("seed") })
+            }
+            Some("reverse") => self.arguments(call.as_ref()?, &[]).map(|_| Control::Reverse),
+            Some("group_unaware") => self.arguments(call.as_ref()?, &[]).map(|_| Control::GroupUnaware),
+            other => {
+                let shown = other.unwrap_or("this");
+                self.report(
+                    Diagnostic::new("E0607", expr.span, format!("there is no control `{shown}`"))
+                        .label("unknown control")
+                        .help(suggestion(shown, "controls", CONTROLS)),
+                );
+                None
+            }
+        }
+    }
+}
