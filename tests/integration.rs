@@ -1,1 +1,6 @@
+//! One binary for all integration tests.
 
+#[path = "integration/goldens.rs"]
+mod goldens;
+#[path = "integration/support.rs"]
+mod support;
