@@ -106,7 +106,8 @@ struct Importance {
 fn importance() -> Importance {
     let case = golden("importance");
     let (model, expected) = (source(&case), json(&case.join("scores.json")));
-    let mut gather = Gather { layers: vec![LayerMetric::Kld, LayerMetric::Mse, LayerMetric::Cosine], ..Gather::default() };
+    let mut gather =
+        Gather { layers: vec![LayerMetric::Kld, LayerMetric::Mse, LayerMetric::Cosine], ..Gather::default() };
     for (tap, layers) in expected["taps"].as_object().unwrap() {
         let tap = axes::find_tap(tap).unwrap().name;
         let first = layers.as_object().unwrap().values().next().unwrap().as_object().unwrap();
