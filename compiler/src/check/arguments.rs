@@ -173,10 +173,7 @@ impl<'a> Checker<'a> {
                             format!("`{}` lacks `{}`", call.name, argument.name),
                         )
                         .label(format!("`{}` is missing: {}", argument.name, argument.doc))
-                        .help(
-                            format!("write `{}({}, ..)`", call.name, argument.example())
-                                .replace(", ..)", ")"),
-                        ),
+                        .help(format!("add `{}`", argument.example())),
                     );
                     sound = false;
                 }
