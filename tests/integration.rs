@@ -2,5 +2,7 @@
 
 #[path = "integration/goldens.rs"]
 mod goldens;
+#[path = "integration/permutations.rs"]
+mod permutations;
 #[path = "integration/support.rs"]
 mod support;

@@ -17,9 +17,7 @@ pub struct PositionedFile {
 impl PositionedFile {
     pub fn open(path: &Path) -> Result<PositionedFile, IoError> {
         let file = File::open(path).map_err(IoError::at(path, "open"))?;
-        #[cfg(not(unix))]
-        let file = std::sync::Mutex::new(file);
-        Ok(PositionedFile { path: path.to_path_buf(), file })
+        Ok(PositionedFile { path: path.to_path_buf(), file: file.into() })
     }
 
     /// In bytes.

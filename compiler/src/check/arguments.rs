@@ -173,7 +173,10 @@ impl<'a> Checker<'a> {
                             format!("`{}` lacks `{}`", call.name, argument.name),
                         )
                         .label(format!("`{}` is missing: {}", argument.name, argument.doc))
-                        .help(format!("add `{}`", argument.example())),
+                        .help(
+                            format!("write `{}({}, ..)`", call.name, argument.example())
+                                .replace(", ..)", ")"),
+                        ),
                     );
                     sound = false;
                 }

@@ -1,0 +1,3 @@
+//! Names that were nearly right.
+
+pub use minic_grammar::nearest;
