@@ -41,9 +41,11 @@ static ALLOCATOR: Counting = Counting;
 fn planned_and_used(folder: &Path, sequence: usize, gather: &Gather) -> (usize, usize) {
     let model = WeightSource::new(Arc::new(Checkpoint::open(folder).unwrap()));
     let vocab = model.desc().size(Dim::VocabSize) as u32;
-    let samples: Vec<Vec<u32>> = (0..6).map(|s| (0..sequence as u32).map(|t| (t * 7 + s) % vocab).collect()).collect();
+    let samples: Vec<Vec<u32>> =
+        (0..6).map(|s| (0..sequence as u32).map(|t| (t * 7 + s) % vocab).collect()).collect();
     let windows: Vec<&[u32]> = samples.iter().map(Vec::as_slice).collect();
-    let schedule = schedule::schedule(&forward::calibration(model.desc(), sequence, gather).unwrap()).unwrap();
+    let schedule =
+        schedule::schedule(&forward::calibration(model.desc(), sequence, gather).unwrap()).unwrap();
     let before = NOW.load(Ordering::Relaxed);
     PEAK.store(before, Ordering::Relaxed);
     let weights = source::bind(&schedule, &model).unwrap();
@@ -60,11 +62,11 @@ const SLACK: usize = 768 << 10;
 fn a_run_holds_what_was_planned() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let layers = vec![LayerMetric::Kld, LayerMetric::Cosine];
-    let gathers = [
-        Gather { loss: true, ..Gather::default() },
-        Gather { loss: true, layers, ..Gather::default() },
-    ];
-    for folder in ["examples/quickstart/model", "tests/golden/nemotron-wide-vocab", "tests/golden/mamba2-tied"] {
+    let gathers =
+        [Gather { loss: true, ..Gather::default() }, Gather { loss: true, layers, ..Gather::default() }];
+    for folder in
+        ["examples/quickstart/model", "tests/golden/nemotron-wide-vocab", "tests/golden/mamba2-tied"]
+    {
         for gather in &gathers {
             let (planned, used) = planned_and_used(&root.join(folder), 512, gather);
             assert!(used <= planned + SLACK, "{folder}: {used} bytes were held, {planned} planned");

@@ -60,7 +60,11 @@ fn logits(model: &WeightSource, order: &Order) -> Vec<f32> {
         let weight = table.iter().find(|w| w.name == name).unwrap();
         let mamba = weight.layer.is_some_and(|l| model.desc().layers[l] == LayerKind::Mamba);
         let values = model.read_f32(name)?;
-        Ok::<_, minic_runtime::source::SourceError>(if mamba { permuted(values, weight, order) } else { values })
+        Ok::<_, minic_runtime::source::SourceError>(if mamba {
+            permuted(values, weight, order)
+        } else {
+            values
+        })
     });
     let mut runner = Runner::new(&Cpu, schedule, weights.unwrap(), 1).unwrap();
     runner.once(&ids).unwrap()[output::LOGITS].f32().to_vec()
