@@ -1,1 +1,57 @@
-fn main() {}
+//! The command line of minic: one file a subcommand, and what they share.
+
+mod check;
+mod graph;
+mod inspect;
+mod output;
+mod plan;
+mod recipe;
+mod table;
+
+use clap::{Parser, Subcommand};
+use output::{Exit, Failure, Globals, Output};
+use std::process::ExitCode;
+
+/// Prunes hybrid Mamba2/attention language models from a recipe.
+#[derive(Parser)]
+#[command(name = "minic", version, about, disable_help_subcommand = true)]
+struct Cli {
+    #[command(flatten)]
+    globals: Globals,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Report everything that is wrong with recipes, and run nothing
+    Check(check::Args),
+    /// Show what a run would do: every stage, every shape, what it costs
+    Plan(plan::Args),
+    /// Draw the plan
+    Graph(graph::Args),
+    /// Say what a checkpoint is
+    Inspect(inspect::Args),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let output = Output::new(&cli.globals);
+    let done = match &cli.command {
+        Command::Check(args) => check::run(args, &output),
+        Command::Plan(args) => plan::run(args, &output),
+        Command::Graph(args) => graph::run(args, &output),
+        Command::Inspect(args) => inspect::run(args, &output),
+    };
+    finish(done, &output).into()
+}
+
+fn finish(done: Result<Exit, Failure>, output: &Output) -> Exit {
+    match done {
+        Ok(exit) => exit,
+        Err(failure) => {
+            output.failure(&failure);
+            failure.exit
+        }
+    }
+}

@@ -1,8 +1,18 @@
 //! One binary for all integration tests.
 
+#[path = "integration/check.rs"]
+mod check;
+#[path = "integration/command.rs"]
+mod command;
 #[path = "integration/goldens.rs"]
 mod goldens;
+#[path = "integration/graph.rs"]
+mod graph;
+#[path = "integration/inspect.rs"]
+mod inspect;
 #[path = "integration/permutations.rs"]
 mod permutations;
+#[path = "integration/plan.rs"]
+mod plan;
 #[path = "integration/support.rs"]
 mod support;

@@ -6,8 +6,9 @@
 //! one per cent of any model of use.
 
 use crate::dim::Dim;
+use crate::hir::LayerMetric;
 use crate::model::{DType, LayerKind, ModelDesc};
-use crate::plan::{Needs, Score, Stage};
+use crate::plan::Calibrate;
 
 /// Bytes of one element of weights, keys, values and convolution windows in a deployment.
 const BF16: u64 = 2;
@@ -99,56 +100,34 @@ pub fn disk(params: u64, dtype: DType) -> u64 {
     product(&[params, dtype.bytes() as u64])
 }
 
-/// Forward passes over a sample: whole ones, and those that begin at some block.
+/// Forward passes over a sample: whole ones, and those that begin after some block.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Passes {
     pub whole: u64,
-    /// One for every layer that is left out: it begins after that layer, and is half a pass in the mean.
+    /// One for every layer that is left out; it runs the layers after it and the head.
     pub partial: u64,
 }
 
-/// The forward passes that a stage makes of a parent with `layers` blocks, per sample.
-///
-/// - A calibration makes one, and one more partial one for each layer if a layer metric compares logits.
-/// - `iterative(..)` makes them again after each removal, down to `kept` layers.
-/// - Evaluations make one of each model: `models` in all.
-pub fn passes(stage: &Stage, layers: usize, kept: usize, models: usize) -> Passes {
-    match stage {
-        Stage::Calibrate(wanted) => {
-            Passes { whole: 1, partial: if wanted.leaves_out() { layers as u64 } else { 0 } }
-        }
-        Stage::Score(score) => iterative(score, layers, kept),
-        Stage::Evaluate(_) => Passes { whole: models as u64, partial: 0 },
-        _ => Passes::default(),
+impl Passes {
+    /// One pass, and for a metric of the logits one more, partial one for each layer.
+    pub fn calibration(wanted: &Calibrate, layers: usize) -> Passes {
+        Passes { whole: 1, partial: if wanted.leaves_out() { layers as u64 } else { 0 } }
     }
-}
 
-/// With n layers left, one whole pass and, for a metric of the logits, n partial ones, for n from all
-/// layers down to one more than are kept.
-fn iterative(score: &Score, layers: usize, kept: usize) -> Passes {
-    let Needs::Iterative(metric) = score.needs() else { return Passes::default() };
-    let rounds = (kept + 1..=layers).map(|n| n as u64);
-    let whole = rounds.clone().count() as u64;
-    Passes { whole, partial: if crate::plan::leaves_out(metric) { rounds.sum() } else { 0 } }
-}
-
-/// Operations of these passes of one model over one sample. The partial pass that leaves out block i runs
-/// the blocks after it and the head.
-pub fn passes_flops(desc: &ModelDesc, passes: Passes, sequence: usize) -> u64 {
-    let whole = product(&[passes.whole, flops_per_token(desc, sequence), sequence as u64]);
-    let layers = desc.layers.len() as u64;
-    if passes.partial == 0 || layers == 0 {
-        return whole;
+    /// The same again after each removal, for every number of layers from all down to one more than stay.
+    pub fn iterative(metric: LayerMetric, layers: usize, kept: usize) -> Passes {
+        let rounds = (kept + 1..=layers).map(|n| n as u64);
+        let whole = rounds.clone().count() as u64;
+        Passes { whole, partial: if crate::plan::leaves_out(metric) { rounds.sum() } else { 0 } }
     }
-    let after: Vec<u64> = desc
-        .layers
-        .iter()
-        .enumerate()
-        .map(|(i, kind)| product(&[i as u64, block_flops(desc, *kind, sequence)]))
-        .collect();
-    let all = sum(&[sum(&after), product(&[layers, head_flops(desc)])]);
-    let mean = all as f64 / layers as f64 * passes.partial as f64 * sequence as f64;
-    whole.saturating_add(mean as u64)
+
+    /// Operations over a sequence, of a model that takes `per_token` of them for a token and `head` for its
+    /// logits. A partial pass runs half of the blocks in the mean.
+    pub fn flops(self, per_token: u64, head: u64, sequence: usize) -> u64 {
+        let partial = head.saturating_add(per_token.saturating_sub(head) / 2);
+        let tokens = sequence as u64;
+        sum(&[product(&[self.whole, per_token, tokens]), product(&[self.partial, partial, tokens])])
+    }
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! cut, and what a search finds, are known only at run time: such a step stays one stage.
 
 mod dot;
+mod estimate;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod json;
@@ -14,6 +15,7 @@ mod svg;
 mod text;
 mod verify;
 
+pub use estimate::Estimate;
 pub use shapes::{Bounds, Shape, Shapes, Variant};
 pub use verify::VerifyError;
 
@@ -339,6 +341,11 @@ impl Stage {
         }
     }
 
+    /// What it does, in one line, without the word for its kind.
+    pub fn detail(&self) -> String {
+        text::detail(self)
+    }
+
     /// This version of minic has what it takes to run it.
     pub fn is_supported(&self) -> bool {
         match self {
@@ -360,6 +367,8 @@ impl Stage {
         matches!(self, Stage::Search(_) | Stage::Train(_) | Stage::Distill(_))
     }
 }
+
+pub type StageId = NodeIndex;
 
 /// A DAG of stages. Indices stay in the order of insertion, which lowering makes a topological one.
 #[derive(Clone, Debug, Default)]

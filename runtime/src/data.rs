@@ -33,6 +33,16 @@ pub struct Context<'a> {
     pub eos: Option<u32>,
 }
 
+/// The files that a path or glob of a declaration names, sorted.
+pub fn matching(base: &Path, pattern: &str) -> Result<Vec<PathBuf>, DataError> {
+    files::expand(base, &[pattern.to_string()])
+}
+
+/// The file is of a format that is read.
+pub fn is_read(path: &Path) -> bool {
+    files::Format::of(path).is_ok()
+}
+
 /// All tokens of the files of one source.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TokenStream {

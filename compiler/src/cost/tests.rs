@@ -1,8 +1,8 @@
 use super::*;
-use crate::hir::{self, LayerMetric};
+use crate::hir::LayerMetric;
 use crate::model::{Role, Weight};
 use crate::plan::Calibrate;
-use crate::plan::fixture::{self, axis};
+use crate::plan::fixture;
 
 /// Multiplications and additions of all matrices, by way of the weight table: two for each entry.
 fn matrices(desc: &ModelDesc) -> u64 {
@@ -41,37 +41,27 @@ fn memory_of_the_8b_parent() {
 
 #[test]
 fn a_calibration_is_one_pass_whatever_it_gathers() {
-    let one = Stage::Calibrate(Calibrate {
-        layers: vec![LayerMetric::Cosine],
-        covariance: true,
-        ..Default::default()
-    });
-    assert_eq!(passes(&one, 52, 52, 1), Passes { whole: 1, partial: 0 });
-    let layers = Stage::Calibrate(Calibrate {
-        layers: vec![LayerMetric::Kld, LayerMetric::Mse],
-        ..Default::default()
-    });
-    assert_eq!(passes(&layers, 52, 48, 1), Passes { whole: 1, partial: 52 });
+    let one = Calibrate { layers: vec![LayerMetric::Cosine], covariance: true, ..Default::default() };
+    assert_eq!(Passes::calibration(&one, 52), Passes { whole: 1, partial: 0 });
+    let layers = Calibrate { layers: vec![LayerMetric::Kld, LayerMetric::Mse], ..Default::default() };
+    assert_eq!(Passes::calibration(&layers, 52), Passes { whole: 1, partial: 52 });
 }
 
 #[test]
 fn an_iterative_ranking_passes_again_after_every_removal() {
-    let cut = axis("num_layers", &[48], hir::Score::Iterative(LayerMetric::Mse));
-    let score = Score { axis: cut.axis, score: cut.score, program: None, tap: None };
-    assert_eq!(
-        passes(&Stage::Score(score.clone()), 52, 48, 1),
-        Passes { whole: 4, partial: 52 + 51 + 50 + 49 }
-    );
-    let cosine = Score { score: hir::Score::Iterative(LayerMetric::Cosine), ..score };
-    assert_eq!(passes(&Stage::Score(cosine), 52, 48, 1), Passes { whole: 4, partial: 0 });
+    let passes = Passes { whole: 4, partial: 52 + 51 + 50 + 49 };
+    assert_eq!(Passes::iterative(LayerMetric::Mse, 52, 48), passes);
+    assert_eq!(Passes::iterative(LayerMetric::Cosine, 52, 48), Passes { whole: 4, partial: 0 });
 }
 
-/// Leaving out each layer in turn costs about half a pass each, the head apart.
+/// Leaving out each of five equal blocks in turn runs 4 + 3 + 2 + 1 + 0 of them, and five heads.
 #[test]
-fn partial_passes_run_the_blocks_after_the_one_left_out() {
+fn partial_passes_run_half_of_the_blocks_in_the_mean() {
     let mut desc = fixture::desc("tiny");
     desc.layers = vec![LayerKind::Mlp; 5];
-    let block = block_flops(&desc, LayerKind::Mlp, 10);
-    let cost = passes_flops(&desc, Passes { whole: 0, partial: 5 }, 10);
-    assert_eq!(cost, 10 * ((4 + 3 + 2 + 1) * block + 5 * head_flops(&desc)));
+    let (block, head) = (block_flops(&desc, LayerKind::Mlp, 10), head_flops(&desc));
+    let passes = Passes { whole: 0, partial: 5 };
+    let exact = 10 * ((4 + 3 + 2 + 1) * block + 5 * head);
+    // The one left out is counted as half a block more.
+    assert_eq!(passes.flops(flops_per_token(&desc, 10), head, 10), exact + 10 * 5 * block / 2);
 }

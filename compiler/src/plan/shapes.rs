@@ -8,7 +8,7 @@
 use crate::cost;
 use crate::dim::Dim;
 use crate::hir::{self, Origin, Quantity, Recipe, Require};
-use crate::model::{LayerKind, ModelDesc};
+use crate::model::{DType, LayerKind, ModelDesc};
 use indexmap::IndexMap;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -17,28 +17,36 @@ use std::fmt;
 /// dimension, so that unfiltered ranges stay exact and filtered ones are only too wide.
 const MOST_WIDTHS: usize = 100_000;
 
-/// Least and greatest value.
+/// Least and greatest value. Operations of a whole stage do not fit 64 bits and are floating-point numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bounds {
-    pub min: u64,
-    pub max: u64,
+pub struct Bounds<T = u64> {
+    pub min: T,
+    pub max: T,
 }
 
-impl Bounds {
+impl Bounds<u64> {
     pub fn of(values: impl IntoIterator<Item = u64>) -> Option<Bounds> {
         values.into_iter().fold(None, |bounds: Option<Bounds>, v| match bounds {
             None => Some(Bounds { min: v, max: v }),
             Some(b) => Some(Bounds { min: b.min.min(v), max: b.max.max(v) }),
         })
     }
+}
 
-    pub fn exact(self) -> Option<u64> {
+impl<T: Copy + PartialEq> Bounds<T> {
+    pub fn exact(self) -> Option<T> {
         (self.min == self.max).then_some(self.min)
     }
 
     /// `f` of both ends, for a function that does not fall.
-    pub fn map(self, f: impl Fn(u64) -> u64) -> Bounds {
+    pub fn map<U>(self, f: impl Fn(T) -> U) -> Bounds<U> {
         Bounds { min: f(self.min), max: f(self.max) }
+    }
+}
+
+impl Bounds<f64> {
+    pub fn plus(self, other: Bounds<f64>) -> Bounds<f64> {
+        Bounds { min: self.min + other.min, max: self.max + other.max }
     }
 }
 
@@ -152,6 +160,11 @@ impl Variant<'_> {
         self.params().saturating_mul(2).saturating_add(states)
     }
 
+    /// Operations of the head, per token.
+    pub fn head_flops(&self) -> u64 {
+        cost::head_flops(&self.width.desc)
+    }
+
     /// What a `require` looks at; `None` for what is measured.
     pub fn quantity(&self, quantity: &Quantity) -> Option<f64> {
         match quantity {
@@ -186,7 +199,8 @@ impl Shape {
         all.filter(|variant| self.require.iter().all(|require| variant.meets(require)))
     }
 
-    fn bounds(&self, value: impl Fn(&Variant) -> u64) -> Bounds {
+    /// The least and the greatest value over everything that the model may turn out to be.
+    pub fn bounds(&self, value: impl Fn(&Variant) -> u64) -> Bounds {
         Bounds::of(self.variants().map(|v| value(&v))).unwrap_or(Bounds { min: 0, max: 0 })
     }
 
@@ -210,6 +224,15 @@ impl Shape {
     /// The values that a dimension may have, ascending; empty where the model lacks it.
     pub fn sizes(&self, dim: Dim) -> Vec<usize> {
         self.variants().filter_map(|v| v.size(dim)).collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// The dtype of the checkpoint that it goes back to, if its config names one.
+    pub fn dtype(&self) -> Option<DType> {
+        self.widths.first().and_then(|w| w.desc.dtype)
+    }
+
+    pub fn family(&self) -> &'static str {
+        self.widths.first().map_or("", |w| w.desc.family)
     }
 
     /// How many layers of a kind.

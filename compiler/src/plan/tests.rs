@@ -157,7 +157,8 @@ fn the_verifier_names_the_broken_stage() {
         let edge = plan.graph.find_edge(at(plan, from), at(plan, to)).expect("an edge");
         plan.graph.remove_edge(edge);
     };
-    let faults: [(&str, &dyn Fn(&mut Plan)); 7] = [
+    type Fault<'a> = (&'a str, &'a dyn Fn(&mut Plan));
+    let faults: [Fault; 7] = [
         ("a name twice", &|p| {
             let id = at(p, "half.calibrate");
             p.graph[id].name = "parent".into();

@@ -1,0 +1,194 @@
+//! What each stage will cost, from the shapes alone.
+
+use super::{Bounds, Calibrate, Evaluation, Needs, Plan, Shape, Shapes, Source, Stage, Training, Value};
+use crate::cost::{self, Passes};
+use crate::dim::Dim;
+use crate::forward::{self, Comparison};
+use crate::graph::{Graph, ShapeError};
+use crate::hir;
+use crate::model::DType;
+use crate::schedule;
+use petgraph::graph::NodeIndex;
+
+/// `None` where it cannot be said before the run, or there is nothing to say.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Estimate {
+    /// Forward passes over each sample.
+    pub passes: Option<Passes>,
+    /// Windows that are passed over; `None` where that depends on how the files are tokenised.
+    pub samples: Option<u64>,
+    /// Of one sample.
+    pub sample_flops: Option<Bounds<f64>>,
+    /// Of the whole stage.
+    pub flops: Option<Bounds<f64>>,
+    /// Bytes of the weights in f32 and of the buffers of one lane, as scheduled.
+    pub memory: Option<u64>,
+    /// Bytes written.
+    pub disk: Option<Bounds>,
+}
+
+impl Plan {
+    pub fn estimate(&self, shapes: &Shapes, id: NodeIndex) -> Estimate {
+        match &self.node(id).stage {
+            Stage::Calibrate(wanted) => self.calibration(shapes, id, wanted),
+            Stage::Score(score) => match score.needs() {
+                Needs::Iterative(metric) => self.iterative(shapes, id, metric),
+                _ => Estimate::default(),
+            },
+            Stage::Evaluate(_) => self.evaluation(shapes, id),
+            Stage::Train(training) | Stage::Distill(training) => self.training(shapes, id, training),
+            Stage::Export(export) => {
+                let shape = shapes.get(&export.model);
+                let bytes = |shape: &Shape| {
+                    let dtype = export.dtype.or(shape.dtype()).unwrap_or(DType::BF16);
+                    shape.params().map(|params| cost::disk(params, dtype))
+                };
+                Estimate { disk: shape.map(bytes), ..Estimate::default() }
+            }
+            Stage::Load(_)
+            | Stage::Rotate
+            | Stage::Cut(_)
+            | Stage::Repair(_)
+            | Stage::Search(_)
+            | Stage::Report => Estimate::default(),
+        }
+    }
+
+    /// The shape of the model that a stage sends on.
+    fn shape<'a>(&self, shapes: &'a Shapes, id: NodeIndex) -> Option<&'a Shape> {
+        let node = self.node(id);
+        if let Some(model) = node.makes.first() {
+            return shapes.get(model);
+        }
+        match node.stage {
+            Stage::Rotate => self.shape(shapes, self.source(id, Value::Model)?),
+            // What is repaired has the shape that it was cut to.
+            Stage::Cut(_) => {
+                let repaired = self.outputs(id).into_iter().find(|(_, value)| *value == Value::Model)?;
+                self.shape(shapes, repaired.0)
+            }
+            _ => None,
+        }
+    }
+
+    fn data(&self, id: NodeIndex) -> Option<&hir::Data> {
+        match &self.node(self.source(id, Value::Samples)?).stage {
+            Stage::Load(Source::Data(data)) => Some(data),
+            _ => None,
+        }
+    }
+
+    fn calibration(&self, shapes: &Shapes, id: NodeIndex, wanted: &Calibrate) -> Estimate {
+        let shape = self.source(id, Value::Model).and_then(|from| self.shape(shapes, from));
+        let (Some(shape), Some(data)) = (shape, self.data(id)) else { return Estimate::default() };
+        let layers = shape.sizes(Dim::NumLayers).last().copied().unwrap_or(0);
+        Estimate {
+            memory: self.memory(shapes, id),
+            ..passing(shape, data, Passes::calibration(wanted, layers))
+        }
+    }
+
+    fn iterative(&self, shapes: &Shapes, id: NodeIndex, metric: hir::LayerMetric) -> Estimate {
+        let shape = self.source(id, Value::Model).and_then(|from| self.shape(shapes, from));
+        let (Some(shape), Some(data)) = (shape, self.data(id)) else { return Estimate::default() };
+        let layers = shape.sizes(Dim::NumLayers).last().copied().unwrap_or(0);
+        let kept = self.outputs(id).iter().filter_map(|(to, _)| self.depth_after(*to)).min();
+        passing(shape, data, Passes::iterative(metric, layers, kept.unwrap_or(layers)))
+    }
+
+    /// The fewest layers that a cut or a search keeps.
+    fn depth_after(&self, id: NodeIndex) -> Option<usize> {
+        match &self.node(id).stage {
+            Stage::Cut(cut) => cut.axes.iter().find(|a| a.axis.dim == Dim::NumLayers).map(|a| a.size),
+            Stage::Search(search) => {
+                let axis = search.space.axes.iter().find(|a| a.axis.dim == Dim::NumLayers)?;
+                axis.values.iter().copied().min()
+            }
+            _ => None,
+        }
+    }
+
+    fn evaluation(&self, shapes: &Shapes, id: NodeIndex) -> Estimate {
+        let mut models = self.sources(id, Value::Model);
+        models.extend(self.sources(id, Value::Teacher));
+        models.sort();
+        models.dedup();
+        let known: Option<Vec<&Shape>> = models.iter().map(|m| self.shape(shapes, *m)).collect();
+        let (Some(known), Some(data)) = (known, self.data(id)) else { return Estimate::default() };
+        let whole = Passes { whole: 1, partial: 0 };
+        let each = known.iter().filter_map(|shape| passing(shape, data, whole).sample_flops);
+        let sample_flops = each.reduce(Bounds::plus);
+        Estimate {
+            passes: Some(Passes { whole: models.len() as u64, partial: 0 }),
+            memory: self.memory(shapes, id),
+            ..over_samples(data, sample_flops)
+        }
+    }
+
+    /// The tensor graph that a calibration or an evaluation runs; `None` for other stages, and where a shape
+    /// is known only at run time.
+    pub fn tensor_graph<'a>(&'a self, shapes: &Shapes, id: NodeIndex) -> Option<Result<Graph, ShapeError>> {
+        let sequence = self.data(id)?.sequence;
+        match &self.node(id).stage {
+            Stage::Calibrate(wanted) => {
+                let desc = self.shape(shapes, self.source(id, Value::Model)?)?.desc()?;
+                Some(forward::calibration(&desc, sequence, &wanted.gather()))
+            }
+            Stage::Evaluate(evaluations) => {
+                let mut names: Vec<&str> = Vec::new();
+                for name in evaluations.iter().flat_map(|e| std::iter::once(&e.model).chain(&e.against)) {
+                    if !names.contains(&name.as_str()) {
+                        names.push(name);
+                    }
+                }
+                let descs = names.iter().map(|name| shapes.get(name)?.desc()).collect::<Option<Vec<_>>>()?;
+                let models: Vec<_> = names.iter().copied().zip(&descs).collect();
+                let compare =
+                    |e: &'a Evaluation| Comparison { model: &e.model, against: e.against.as_deref() };
+                let comparisons: Vec<Comparison> = evaluations.iter().map(compare).collect();
+                Some(forward::evaluation(&models, &comparisons, sequence))
+            }
+            _ => None,
+        }
+    }
+
+    fn memory(&self, shapes: &Shapes, id: NodeIndex) -> Option<u64> {
+        let schedule = schedule::schedule(&self.tensor_graph(shapes, id)?.ok()?).ok()?;
+        Some(schedule.weight_bytes() + schedule.lane_bytes())
+    }
+
+    /// Three times the forward pass for the student (the backward pass makes two products for each one), one
+    /// for the teacher.
+    fn training(&self, shapes: &Shapes, id: NodeIndex, training: &Training) -> Estimate {
+        let student = self.source(id, Value::Model).and_then(|from| self.shape(shapes, from));
+        let teacher = self.source(id, Value::Teacher).map(|from| self.shape(shapes, from));
+        let (Some(student), Some(data)) = (student, self.data(id)) else { return Estimate::default() };
+        if matches!(teacher, Some(None)) {
+            return Estimate::default();
+        }
+        let mut flops = Bounds { min: 0.0, max: 0.0 };
+        for phase in &training.schedule.phases {
+            let sequence = phase.sequence.unwrap_or(data.sequence);
+            let all = |shape: &Shape, times: f64| {
+                shape.flops_per_token(sequence).map(|f| f as f64 * times * phase.tokens as f64)
+            };
+            flops = flops.plus(all(student, 3.0));
+            if let Some(teacher) = teacher.flatten() {
+                flops = flops.plus(all(teacher, 1.0));
+            }
+        }
+        Estimate { flops: Some(flops), ..Estimate::default() }
+    }
+}
+
+fn passing(shape: &Shape, data: &hir::Data, passes: Passes) -> Estimate {
+    let sequence = data.sequence;
+    let flops = shape.bounds(|v| passes.flops(v.flops_per_token(sequence), v.head_flops(), sequence));
+    Estimate { passes: Some(passes), ..over_samples(data, Some(flops.map(|f| f as f64))) }
+}
+
+fn over_samples(data: &hir::Data, sample_flops: Option<Bounds<f64>>) -> Estimate {
+    let samples = data.samples.map(|n| n as u64);
+    let flops = sample_flops.zip(samples).map(|(f, n)| f.map(|one| one * n as f64));
+    Estimate { samples, sample_flops, flops, ..Estimate::default() }
+}

@@ -1,0 +1,208 @@
+//! What every subcommand says, and where: the answer on standard output, everything else on standard error.
+
+use clap::ColorChoice;
+use minic_grammar::render::{self, JsonDiagnostic};
+use minic_grammar::{Diagnostic, Severity};
+use minic_runtime::checkpoint::CheckpointError;
+use minic_runtime::error::{IoError, Kind};
+use serde::Serialize;
+use serde_json::json;
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+
+/// Options of every subcommand.
+#[derive(clap::Args)]
+pub struct Globals {
+    /// Print one JSON document on standard output, and nothing else there
+    #[arg(long, global = true)]
+    json: bool,
+    /// When to use colors; `auto` heeds NO_COLOR
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    color: ColorChoice,
+    /// Leave out warnings and notes
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+    /// Say more
+    #[arg(short, long, global = true)]
+    verbose: bool,
+}
+
+/// How a command ended. A wrong command line, 2, is reported by the parser of the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    Done = 0,
+    /// The recipe or another input is wrong.
+    Input = 1,
+    /// The world failed: the same command may succeed later.
+    World = 3,
+    /// What was made is not what was planned.
+    Proof = 4,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> ExitCode {
+        ExitCode::from(exit as u8)
+    }
+}
+
+impl From<Kind> for Exit {
+    fn from(kind: Kind) -> Exit {
+        match kind {
+            Kind::Input => Exit::Input,
+            Kind::World => Exit::World,
+            Kind::Proof => Exit::Proof,
+        }
+    }
+}
+
+/// Why a command gave no answer.
+#[derive(Debug)]
+pub struct Failure {
+    pub exit: Exit,
+    message: String,
+    help: Option<String>,
+    /// Findings that were drawn on standard error already.
+    diagnostics: Vec<JsonDiagnostic>,
+}
+
+impl Failure {
+    pub fn new(exit: Exit, message: impl Into<String>) -> Failure {
+        Failure { exit, message: message.into(), help: None, diagnostics: Vec::new() }
+    }
+
+    pub fn help(mut self, help: impl Into<String>) -> Failure {
+        self.help = Some(help.into());
+        self
+    }
+
+    pub fn diagnostics(mut self, diagnostics: Vec<JsonDiagnostic>) -> Failure {
+        self.diagnostics = diagnostics;
+        self
+    }
+}
+
+impl From<IoError> for Failure {
+    fn from(error: IoError) -> Failure {
+        Failure::new(error.kind().into(), error.to_string())
+    }
+}
+
+impl From<CheckpointError> for Failure {
+    fn from(error: CheckpointError) -> Failure {
+        Failure::new(error.kind().into(), error.to_string())
+    }
+}
+
+/// The two streams, and how much goes there.
+pub struct Output {
+    pub json: bool,
+    pub verbose: bool,
+    quiet: bool,
+    color: bool,
+    /// Standard output takes colors.
+    pub styled: bool,
+}
+
+impl Output {
+    pub fn new(globals: &Globals) -> Output {
+        let on = |terminal: bool| match globals.color {
+            ColorChoice::Always => true,
+            ColorChoice::Never => false,
+            ColorChoice::Auto => terminal && colors_welcome(),
+        };
+        Output {
+            json: globals.json,
+            verbose: globals.verbose,
+            quiet: globals.quiet,
+            color: on(io::stderr().is_terminal()),
+            styled: on(io::stdout().is_terminal()),
+        }
+    }
+
+    /// The answer.
+    pub fn answer(&self, text: &str) -> Result<(), Failure> {
+        write_all(&mut io::stdout().lock(), text)
+            .map_err(|e| Failure::new(Exit::World, format!("standard output: {e}")))
+    }
+
+    /// The answer of `--json`.
+    pub fn document(&self, value: &impl Serialize) -> Result<(), Failure> {
+        let text =
+            serde_json::to_string_pretty(value).map_err(|e| Failure::new(Exit::Proof, e.to_string()))?;
+        self.answer(&(text + "\n"))
+    }
+
+    /// A remark, unless `-q`.
+    pub fn note(&self, text: &str) {
+        if !self.quiet {
+            self.aside("note", "\x1b[1;36m", text);
+        }
+    }
+
+    /// A warning, unless `-q`.
+    pub fn warn(&self, text: &str) {
+        if !self.quiet {
+            self.aside("warning", "\x1b[1;33m", text);
+        }
+    }
+
+    /// A line without a head, unless `-q`.
+    pub fn remark(&self, text: &str) {
+        if !self.quiet {
+            self.say(&format!("{text}\n"));
+        }
+    }
+
+    pub fn error(&self, text: &str) {
+        self.aside("error", "\x1b[1;31m", text);
+    }
+
+    /// Findings in a recipe, drawn; with `-q` only the errors.
+    pub fn diagnostics(&self, file: &str, text: &str, found: &[Diagnostic]) {
+        let shown: Vec<Diagnostic> =
+            found.iter().filter(|d| !self.quiet || d.severity() == Severity::Error).cloned().collect();
+        self.say(&render::render(file, text, &shown, self.color));
+    }
+
+    pub fn failure(&self, failure: &Failure) {
+        self.error(&failure.message);
+        if let Some(help) = &failure.help {
+            self.aside("help", "\x1b[1;36m", help);
+        }
+        if self.json {
+            let error = json!({
+                "message": failure.message,
+                "help": failure.help,
+                "exit": failure.exit as u8,
+                "diagnostics": failure.diagnostics,
+            });
+            // The failure is on standard error already.
+            let _ = self.document(&json!({ "error": error }));
+        }
+    }
+
+    fn aside(&self, head: &str, style: &str, text: &str) {
+        let head = if self.color { format!("{style}{head}\x1b[0m") } else { head.to_string() };
+        self.say(&format!("{head}: {text}\n"));
+    }
+
+    fn say(&self, text: &str) {
+        // Nobody can be told that nobody can be told.
+        let _ = write_all(&mut io::stderr().lock(), text);
+    }
+}
+
+/// NO_COLOR (no-color.org) is set to anything, or the terminal has none.
+fn colors_welcome() -> bool {
+    let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty());
+    set("NO_COLOR").is_none() && set("TERM").is_none_or(|term| term != "dumb")
+}
+
+/// A reader that has seen enough, as `head`, is no failure.
+fn write_all(to: &mut dyn Write, text: &str) -> io::Result<()> {
+    match to.write_all(text.as_bytes()).and_then(|()| to.flush()) {
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        done => done,
+    }
+}

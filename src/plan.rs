@@ -1,0 +1,117 @@
+//! `minic plan RECIPE`
+
+mod report;
+
+use crate::output::{Exit, Failure, Output};
+use crate::recipe::{self, Recipe, World, folder_of, parse_override};
+use minic_compiler::check::Override;
+use minic_compiler::plan::{Plan, Shapes};
+use report::Report;
+use std::path::PathBuf;
+
+#[derive(clap::Args)]
+pub struct Args {
+    recipe: PathBuf,
+    /// Override a param, or a setting as in `parent.checkpoint=DIR`
+    #[arg(long = "set", value_name = "NAME=VALUE", value_parser = parse_override)]
+    overrides: Vec<Override>,
+    /// Print one level of the compiler instead
+    #[arg(long, value_enum, value_name = "LEVEL")]
+    emit: Option<Level>,
+}
+
+/// What a recipe is turned into, step by step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Level {
+    /// The syntax tree
+    Ast,
+    /// The checked recipe
+    Hir,
+    /// The stages and what flows between them
+    Plan,
+    /// The tensor graphs of the stages that run a model
+    Graph,
+    /// Their schedules: steps and buffers
+    Schedule,
+    /// The kernels of the Vulkan device
+    Wgsl,
+}
+
+pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
+    if args.emit == Some(Level::Wgsl) {
+        let message = "this version of minic has no Vulkan device, and so no WGSL";
+        return Err(
+            Failure::new(Exit::Input, message).help("`--emit schedule` is the last level before kernels")
+        );
+    }
+    let recipe = Recipe::load(&args.recipe, &args.overrides)?;
+    if args.emit == Some(Level::Ast) {
+        return emit_ast(&recipe, output);
+    }
+    let hir = recipe.checked(output)?;
+    if args.emit == Some(Level::Hir) {
+        return emit(output, "hir", hir.to_string());
+    }
+    let plan = recipe::plan(hir)?;
+    let shapes = Shapes::of(hir);
+    match args.emit {
+        Some(Level::Graph) => return emit(output, "graph", graphs(&plan, &shapes)?),
+        Some(Level::Schedule) => return emit(output, "schedule", schedules(&plan, &shapes)?),
+        Some(Level::Plan) if output.json => output.document(&plan.to_json())?,
+        Some(_) => output.answer(&plan.to_string())?,
+        None => {
+            let world = World { base: folder_of(&args.recipe), out: PathBuf::new() };
+            let report = Report::new(&plan, &shapes, hir, &world);
+            if output.json {
+                output.document(&report.to_json())?
+            } else {
+                output.answer(&report.to_text(output))?
+            }
+        }
+    }
+    Ok(Exit::Done)
+}
+
+/// The tree is there even where the checker finds errors.
+fn emit_ast(recipe: &Recipe, output: &Output) -> Result<Exit, Failure> {
+    output.diagnostics(&recipe.file, &recipe.text, &recipe.found);
+    emit(output, "ast", recipe.ast.to_string())?;
+    Ok(if recipe.errors() == 0 { Exit::Done } else { Exit::Input })
+}
+
+/// A level's text; with `--json` in a document `{LEVEL: TEXT}`.
+fn emit(output: &Output, level: &str, text: String) -> Result<Exit, Failure> {
+    if output.json {
+        output.document(&serde_json::json!({ level: text }))?
+    } else {
+        output.answer(&text)?
+    }
+    Ok(Exit::Done)
+}
+
+/// `evaluate half:` and its graph, for every stage that runs a model of a known shape.
+fn graphs(plan: &Plan, shapes: &Shapes) -> Result<String, Failure> {
+    let mut out = String::new();
+    for id in plan.order() {
+        if let Some(graph) = plan.tensor_graph(shapes, id) {
+            out += &format!("# {}\n{}\n", plan.node(id).name, graph.map_err(bug)?);
+        }
+    }
+    Ok(out)
+}
+
+fn schedules(plan: &Plan, shapes: &Shapes) -> Result<String, Failure> {
+    let mut out = String::new();
+    for id in plan.order() {
+        if let Some(graph) = plan.tensor_graph(shapes, id) {
+            let schedule = minic_compiler::schedule::schedule(&graph.map_err(bug)?).map_err(bug)?;
+            out += &format!("# {}\n{schedule}\n", plan.node(id).name);
+        }
+    }
+    Ok(out)
+}
+
+fn bug(error: impl std::fmt::Display) -> Failure {
+    Failure::new(Exit::Proof, error.to_string())
+        .help("this is a bug of minic; please report it with the recipe")
+}

@@ -1,0 +1,317 @@
+//! The answer of `minic plan`: the shape of every model, the state and the cost of every stage.
+
+use crate::inspect::DIMS;
+use crate::output::Output;
+use crate::recipe::World;
+use crate::table::{Table, bytes, grouped, operations};
+use minic_compiler::check::Environment;
+use minic_compiler::dim::Dim;
+use minic_compiler::hir::{self, Recipe};
+use minic_compiler::model::LayerKind;
+use minic_compiler::plan::{Bounds, Estimate, Plan, PlanNode, Shape, Shapes, Source, Stage, StageId};
+use minic_runtime::checkpoint::{CONFIG_FILE, INDEX_FILE, WEIGHTS_FILE};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+
+/// The sequence of figures of a model where the recipe has no data.
+const SEQUENCE: usize = 4096;
+
+pub struct Report<'a> {
+    plan: &'a Plan,
+    shapes: &'a Shapes,
+    /// The longest sequence of the recipe's data.
+    sequence: usize,
+    stages: Vec<StageReport<'a>>,
+}
+
+struct StageReport<'a> {
+    node: &'a PlanNode,
+    id: StageId,
+    /// Why it cannot run; `None`: it can.
+    blocked: Option<String>,
+    estimate: Estimate,
+}
+
+impl<'a> Report<'a> {
+    pub fn new(plan: &'a Plan, shapes: &'a Shapes, recipe: &Recipe, world: &World) -> Report<'a> {
+        let sequence = recipe.data.values().map(|d| d.sequence).max().unwrap_or(SEQUENCE);
+        let mut blocked: BTreeMap<StageId, String> = BTreeMap::new();
+        let mut stages = Vec::new();
+        for id in plan.order() {
+            let node = plan.node(id);
+            let waits = || {
+                let first = plan.inputs(id).into_iter().find(|(from, _)| blocked.contains_key(from))?;
+                Some(format!("waits for `{}`", plan.node(first.0).name))
+            };
+            let why = obstacle(&node.stage, world).or_else(waits);
+            if let Some(why) = &why {
+                blocked.insert(id, why.clone());
+            }
+            stages.push(StageReport { node, id, blocked: why, estimate: plan.estimate(shapes, id) });
+        }
+        Report { plan, shapes, sequence, stages }
+    }
+
+    pub fn to_json(&self) -> Value {
+        let models: Map<String, Value> = self
+            .shapes
+            .models
+            .iter()
+            .map(|(name, shape)| (name.clone(), self.model_json(shape.as_ref())))
+            .collect();
+        let nodes: Vec<Value> = self.stages.iter().map(|stage| stage.to_json(self.plan)).collect();
+        json!({ "nodes": nodes, "models": models, "sequence": self.sequence })
+    }
+
+    /// Exact numbers as numbers, ranges as `{min, max}`, `null` without a config.json.
+    fn model_json(&self, shape: Option<&Shape>) -> Value {
+        let Some(shape) = shape else { return Value::Null };
+        let mut dims = Map::new();
+        for dim in DIMS.iter().chain([&Dim::NumLayers]) {
+            let sizes = shape.sizes(*dim).into_iter().map(|n| n as u64);
+            dims.insert(dim.name().into(), Bounds::of(sizes).map_or(Value::Null, bounds_json));
+        }
+        let pattern: Option<String> =
+            shape.layers.as_ref().map(|layers| layers.iter().map(|k| k.letter()).collect());
+        json!({
+            "from": shape.from,
+            "family": shape.family(),
+            "params": bounds_json(shape.params()),
+            "layers": dims["num_layers"],
+            "pattern": pattern,
+            "dims": dims,
+            "flops_per_token": bounds_json(shape.flops_per_token(self.sequence)),
+            "memory": bounds_json(shape.memory(1, self.sequence)),
+        })
+    }
+
+    pub fn to_text(&self, output: &Output) -> String {
+        let bold = |text: String| if output.styled { format!("\x1b[1m{text}\x1b[0m") } else { text };
+        let mut out = String::new();
+        for (name, shape) in &self.shapes.models {
+            out += &bold(name.clone());
+            match shape {
+                Some(shape) => out += &self.model_text(shape),
+                None => out += "  config.json is not at hand\n",
+            }
+            out.push('\n');
+        }
+        let mut table =
+            Table::new(&["state", "stage", "name", ">passes", ">operations", ">memory", ">disk", "what"]);
+        for stage in &self.stages {
+            table.row(stage.cells(output.verbose));
+        }
+        let styled = |number: usize, line: String| match number {
+            0 => bold(line),
+            n if output.styled && self.stages[n - 1].blocked.is_some() => format!("\x1b[33m{line}\x1b[0m"),
+            _ => line,
+        };
+        out += &table.render(styled);
+        out + &self.legend()
+    }
+
+    fn legend(&self) -> String {
+        let blocked = self.stages.iter().filter(|s| s.blocked.is_some()).count();
+        format!(
+            "\n{} stages, {} run, {blocked} blocked. Passes are forward passes over each sample; memory is that of the \
+             weights in f32 and of one lane's buffers.\n",
+            self.stages.len(),
+            self.stages.len() - blocked,
+        )
+    }
+
+    fn model_text(&self, shape: &Shape) -> String {
+        let parent = shape.from.as_deref().and_then(|from| self.shapes.get(from));
+        let mut out = match &shape.from {
+            Some(from) => format!("  from {from}\n"),
+            None => format!("  {}\n", shape.family()),
+        };
+        let mut table = Table::new(&["", ""]);
+        let old = |value: &dyn Fn(&Shape) -> String| parent.map(value);
+        let mut line = |name: &str, value: &dyn Fn(&Shape) -> String, remark: String| {
+            let new = value(shape);
+            let change = match old(value) {
+                Some(old) if old != new => format!("{old} -> {new}"),
+                _ => new,
+            };
+            let gap = if remark.is_empty() { "" } else { "  " };
+            table.row(vec![format!("    {name}"), format!("{change}{gap}{remark}")]);
+        };
+        let share = parent.map(|p| share(p.params(), shape.params())).unwrap_or_default();
+        line("parameters", &|s| counted(s.params()), share);
+        line("layers", &layers, shape.layers.as_ref().map(|l| pattern(l)).unwrap_or_default());
+        for dim in DIMS.iter().filter(|dim| !shape.sizes(**dim).is_empty()) {
+            let size = |s: &Shape| sizes(&s.sizes(*dim));
+            if parent.is_none_or(|p| size(p) != size(shape)) {
+                line(dim.name(), &size, String::new());
+            }
+        }
+        let at = format!("sequence {}", self.sequence);
+        line(
+            "operations",
+            &|s| ranged(s.flops_per_token(self.sequence).map(|f| f as f64), operations),
+            format!("per token, {at}"),
+        );
+        line("deployed", &|s| ranged(s.memory(1, self.sequence), bytes), format!("bf16, batch 1, {at}"));
+        let text = table.render(|_, text| text);
+        out += text.split_once('\n').map_or("", |(_, rows)| rows);
+        out
+    }
+}
+
+impl StageReport<'_> {
+    fn to_json(&self, plan: &Plan) -> Value {
+        let e = &self.estimate;
+        let inputs: Vec<Value> = plan
+            .inputs(self.id)
+            .into_iter()
+            .map(|(from, value)| json!({ "from": plan.node(from).name, "value": value.name() }))
+            .collect();
+        json!({
+            "name": self.node.name,
+            "stage": self.node.stage.name(),
+            "state": self.state(),
+            "reason": self.blocked,
+            "detail": self.node.stage.detail(),
+            "aliases": self.node.aliases,
+            "makes": self.node.makes,
+            "inputs": inputs,
+            "samples": e.samples,
+            "passes": e.passes.map(|p| json!({ "whole": p.whole, "partial": p.partial })),
+            "flops_per_sample": e.sample_flops.map(bounds_json),
+            "flops": e.flops.map(bounds_json),
+            "memory": e.memory,
+            "disk": e.disk.map(bounds_json),
+        })
+    }
+
+    fn state(&self) -> &'static str {
+        if self.blocked.is_some() { "blocked" } else { "run" }
+    }
+
+    fn cells(&self, verbose: bool) -> Vec<String> {
+        let e = &self.estimate;
+        let passes = e.passes.map(|p| match p.partial {
+            0 => p.whole.to_string(),
+            partial => format!("{} + {partial} partial", p.whole),
+        });
+        let work = match (e.flops, e.sample_flops) {
+            (Some(flops), _) => ranged(flops, operations),
+            (None, Some(one)) => format!("{} a sample", ranged(one, operations)),
+            (None, None) => String::new(),
+        };
+        let what = match &self.blocked {
+            Some(reason) if verbose => format!("{reason}; {}", self.node.stage.detail()),
+            Some(reason) => reason.clone(),
+            None if verbose => self.node.stage.detail(),
+            None => brief(&self.node.stage),
+        };
+        vec![
+            self.state().into(),
+            self.node.stage.name().into(),
+            self.node.name.clone(),
+            passes.unwrap_or_default(),
+            work,
+            e.memory.map(bytes).unwrap_or_default(),
+            e.disk.map(|d| ranged(d, bytes)).unwrap_or_default(),
+            what,
+        ]
+    }
+}
+
+/// What stands in the way of a stage by itself.
+fn obstacle(stage: &Stage, world: &World) -> Option<String> {
+    match stage {
+        Stage::Load(Source::Checkpoint { path, .. }) => no_checkpoint(path, world),
+        Stage::Load(Source::Data(data)) => no_data(data, world),
+        stage if !stage.is_supported() => {
+            Some(format!("this version of minic cannot run `{}`", stage.name()))
+        }
+        _ => None,
+    }
+}
+
+fn no_checkpoint(path: &str, world: &World) -> Option<String> {
+    if path.starts_with("hf://") {
+        return Some(format!("this version of minic fetches nothing: name a local folder instead of {path}"));
+    }
+    let folder = world.base.join(path);
+    let has = |file: &str| folder.join(file).is_file();
+    match (has(CONFIG_FILE), has(WEIGHTS_FILE) || has(INDEX_FILE)) {
+        (false, _) => Some(format!("{} is not there", folder.join(CONFIG_FILE).display())),
+        (true, false) => Some(format!("{} holds no weights", folder.display())),
+        (true, true) => None,
+    }
+}
+
+fn no_data(data: &hir::Data, world: &World) -> Option<String> {
+    let facts = data.mix.iter().map(|source| (source, world.data(&source.files)));
+    for (source, facts) in facts {
+        let facts = facts?;
+        if let Some(pattern) = facts.unmatched.first() {
+            return Some(format!("no file matches `{pattern}`"));
+        }
+        if facts.most_tokens.is_none() {
+            return Some(format!("{} cannot be read by this version of minic", source.files.join(", ")));
+        }
+    }
+    None
+}
+
+/// The detail that fits a line: paths and sizes, but no lists of requests.
+fn brief(stage: &Stage) -> String {
+    match stage {
+        Stage::Load(Source::Data(_)) | Stage::Search(_) | Stage::Evaluate(_) => String::new(),
+        stage => stage.detail(),
+    }
+}
+
+fn bounds_json<T: Copy + PartialEq + Serialize>(bounds: Bounds<T>) -> Value {
+    match bounds.exact() {
+        Some(n) => json!(n),
+        None => json!({ "min": bounds.min, "max": bounds.max }),
+    }
+}
+
+fn ranged<T>(bounds: Bounds<T>, show: fn(T) -> String) -> String {
+    let (min, max) = (show(bounds.min), show(bounds.max));
+    if min == max { min } else { format!("{min} .. {max}") }
+}
+
+fn counted(bounds: Bounds) -> String {
+    ranged(bounds, grouped)
+}
+
+fn share(of: Bounds, part: Bounds) -> String {
+    let percent = |a: u64, b: u64| format!("{:.1} %", a as f64 * 100.0 / b.max(1) as f64);
+    let (min, max) = (percent(part.min, of.max), percent(part.max, of.min));
+    match of == part {
+        true => String::new(),
+        false if min == max => min,
+        false => format!("{min} .. {max}"),
+    }
+}
+
+fn pattern(layers: &[LayerKind]) -> String {
+    layers.iter().map(|k| k.letter()).collect()
+}
+
+fn layers(shape: &Shape) -> String {
+    let kinds = LayerKind::ALL.iter().map(|kind| (kind.name(), shape.count(*kind)));
+    let kinds: Vec<String> =
+        kinds.filter(|(_, n)| n.max > 0).map(|(name, n)| format!("{} {name}", ranged(n, grouped))).collect();
+    format!("{} ({})", sizes(&shape.sizes(Dim::NumLayers)), kinds.join(", "))
+}
+
+/// One size, a few, or the ends of many.
+fn sizes(sizes: &[usize]) -> String {
+    match sizes {
+        [] => "none".into(),
+        [one] => one.to_string(),
+        few if few.len() <= 6 => {
+            format!("{{{}}}", few.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))
+        }
+        [first, .., last] => format!("{first} .. {last}"),
+    }
+}

@@ -1,0 +1,158 @@
+//! A recipe file with everything that the checker finds in it, and the world that it looks at.
+
+use crate::output::{Exit, Failure, Output};
+use minic_compiler::check::{self, DataFacts, Environment, Override};
+use minic_compiler::hir;
+use minic_compiler::plan::Plan;
+use minic_compiler::{lower, passes};
+use minic_grammar::render::{self, JsonDiagnostic};
+use minic_grammar::{Diagnostic, Severity, ast};
+use minic_runtime::data;
+use minic_runtime::error::IoError;
+use minic_runtime::provenance::PROVENANCE_FILE;
+use std::path::{Path, PathBuf};
+
+/// `--set NAME=VALUE`, for clap.
+pub fn parse_override(text: &str) -> Result<Override, String> {
+    Override::parse(text).ok_or_else(|| "expected NAME=VALUE".to_string())
+}
+
+/// A recipe as read and checked.
+pub struct Recipe {
+    /// As given on the command line.
+    pub file: String,
+    pub text: String,
+    pub ast: ast::Recipe,
+    /// Absent where there are errors, and where something depends on a config.json that is not at hand.
+    pub hir: Option<hir::Recipe>,
+    pub found: Vec<Diagnostic>,
+}
+
+impl Recipe {
+    /// Fails only where the file cannot be read.
+    pub fn load(path: &Path, overrides: &[Override]) -> Result<Recipe, Failure> {
+        let bytes = std::fs::read(path).map_err(IoError::at(path, "read"))?;
+        let file = path.display().to_string();
+        let text = String::from_utf8(bytes)
+            .map_err(|_| Failure::new(Exit::Input, format!("{file}: is not UTF-8 text, and so no recipe")))?;
+        let (ast, mut found) = minic_grammar::parse(&text);
+        let world = World { base: folder_of(path), out: PathBuf::new() };
+        let (hir, more) = check::check(&ast, &world, overrides);
+        found.extend(more);
+        minic_grammar::diagnostic::sort(&mut found);
+        let failed = found.iter().any(is_error);
+        Ok(Recipe { file, text, ast, hir: hir.filter(|_| !failed), found })
+    }
+
+    pub fn to_json(&self) -> Vec<JsonDiagnostic> {
+        render::to_json(&self.file, &self.text, &self.found)
+    }
+
+    pub fn errors(&self) -> usize {
+        self.found.iter().filter(|d| is_error(d)).count()
+    }
+
+    pub fn warnings(&self) -> usize {
+        self.found.len() - self.errors()
+    }
+
+    /// Draws the findings, and gives the checked recipe if there is one.
+    pub fn checked(&self, output: &Output) -> Result<&hir::Recipe, Failure> {
+        output.diagnostics(&self.file, &self.text, &self.found);
+        if let Some(hir) = &self.hir {
+            return Ok(hir);
+        }
+        let failure = match self.errors() {
+            0 => Failure::new(
+                Exit::Input,
+                format!("{}: a value depends on a config.json that is not at hand", self.file),
+            )
+            .help("name a folder that has it: `--set parent.checkpoint=DIR`"),
+            n => Failure::new(Exit::Input, format!("{}: {}", self.file, count(n, "error"))),
+        };
+        Err(failure.diagnostics(self.to_json()))
+    }
+}
+
+/// The plan of a checked recipe.
+pub fn plan(hir: &hir::Recipe) -> Result<Plan, Failure> {
+    let bug = "this is a bug of minic; please report it with the recipe";
+    passes::run(&lower::lower(hir))
+        .map_err(|(pass, error)| Failure::new(Exit::Proof, format!("after {pass}: {error}")).help(bug))
+}
+
+fn is_error(diagnostic: &Diagnostic) -> bool {
+    diagnostic.severity() == Severity::Error
+}
+
+/// `1 error`, `2 errors`
+pub fn count(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
+
+/// Relative paths of a recipe are relative to it.
+pub fn folder_of(recipe: &Path) -> PathBuf {
+    recipe.parent().map(Path::to_path_buf).unwrap_or_default()
+}
+
+/// The file system, as a recipe sees it.
+pub struct World {
+    /// The recipe's folder.
+    pub base: PathBuf,
+    /// The root of relative export folders; empty for the current folder.
+    pub out: PathBuf,
+}
+
+impl Environment for World {
+    fn config(&self, checkpoint: &str) -> Result<Option<String>, String> {
+        if checkpoint.starts_with("hf://") {
+            return Ok(None);
+        }
+        let path = self.base.join(checkpoint).join("config.json");
+        match std::fs::read(&path) {
+            Ok(bytes) => {
+                String::from_utf8(bytes).map(Some).map_err(|_| format!("{}: is not UTF-8", path.display()))
+            }
+            Err(e)
+                if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) =>
+            {
+                Ok(None)
+            }
+            Err(e) => Err(format!("{}: cannot read: {e}", path.display())),
+        }
+    }
+
+    fn data(&self, files: &[String]) -> Option<DataFacts> {
+        let mut facts = DataFacts { unmatched: Vec::new(), most_tokens: Some(0) };
+        for pattern in files {
+            match data::matching(&self.base, pattern) {
+                Ok(paths) => {
+                    for path in paths {
+                        facts.most_tokens = facts.most_tokens.zip(most_tokens(&path)).map(|(a, b)| a + b);
+                    }
+                }
+                Err(data::DataError::NoMatch { .. }) => facts.unmatched.push(pattern.clone()),
+                Err(_) => facts.most_tokens = None,
+            }
+        }
+        Some(facts)
+    }
+
+    fn occupied(&self, folder: &str) -> Option<String> {
+        let path = self.out.join(folder);
+        if path.is_file() {
+            return Some("is a file".into());
+        }
+        let mut entries = std::fs::read_dir(&path).ok()?;
+        let first = entries.next()?.ok()?;
+        // Whether an export that stands there is this one is decided when it is made.
+        let exported = path.join(PROVENANCE_FILE).is_file();
+        (!exported)
+            .then(|| format!("holds `{}` and no {PROVENANCE_FILE}", first.file_name().to_string_lossy()))
+    }
+}
+
+/// No token is shorter than a byte in the formats that are read; others are compressed.
+fn most_tokens(path: &Path) -> Option<u64> {
+    data::is_read(path).then(|| std::fs::metadata(path).ok().map(|m| m.len()))?
+}

@@ -1,0 +1,69 @@
+//! Running minic, and a folder with a recipe for it.
+
+use serde_json::Value;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use tempfile::TempDir;
+
+/// What a command did.
+pub struct Done {
+    pub exit: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Done {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|e| panic!("{e} in {:?}", self.stdout))
+    }
+}
+
+/// Runs minic in `folder`.
+pub fn minic(folder: &Path, arguments: &[&str]) -> Done {
+    let output = Command::new(env!("CARGO_BIN_EXE_minic"))
+        .args(arguments)
+        .current_dir(folder)
+        .env_remove("NO_COLOR")
+        .output()
+        .expect("minic starts");
+    Done {
+        exit: output.status.code().expect("an exit code"),
+        stdout: String::from_utf8(output.stdout).expect("UTF-8"),
+        stderr: String::from_utf8(output.stderr).expect("UTF-8"),
+    }
+}
+
+/// A file of the repository.
+pub fn repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// A folder with `recipe.mrecipe`, a model's config.json under `8b` and `tiny`, and a line of data.
+pub fn folder(recipe: &str) -> TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name);
+    fs::write(at("recipe.mrecipe"), recipe).expect("a recipe");
+    for (name, config) in [("8b", "Nemotron-H-8B-Base-8K.json"), ("tiny", "tiny.json")] {
+        fs::create_dir(at(name)).expect("a folder");
+        let config = repository("compiler/tests/configs").join(config);
+        fs::copy(config, at(name).join("config.json")).expect("a config");
+    }
+    fs::write(at("train.txt"), "Once there was a river that knew its way.\n".repeat(100)).expect("data");
+    folder
+}
+
+/// The 8B parent cut to the published 4B shape.
+pub const FIXED_4B: &str = r#"mrecipe 1
+
+model parent { checkpoint = "8b" }
+data calibration { files = ["train.txt"]; sequence = 64; samples = 8 }
+metric activation(x) = l2(mean(abs(x), over = sequence), over = batch)
+prune student from parent {
+    calibrate on calibration
+    axis mamba_num_heads = 112   by activation
+    axis ffn_hidden_size = 12288 by activation
+    axis hidden_size     = 3072  by activation
+}
+export student to "out" { dtype = bf16 }
+"#;

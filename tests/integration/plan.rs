@@ -1,0 +1,145 @@
+use crate::command::{FIXED_4B, folder, minic};
+use serde_json::Value;
+use std::fs;
+
+fn node<'a>(json: &'a Value, name: &str) -> &'a Value {
+    let nodes = json["nodes"].as_array().expect("nodes");
+    nodes.iter().find(|n| n["name"] == name).unwrap_or_else(|| panic!("no node {name}"))
+}
+
+#[test]
+fn shapes_and_counts_are_exact_from_config_json_alone() {
+    let folder = folder(FIXED_4B);
+    let done = minic(folder.path(), &["plan", "--json", "recipe.mrecipe"]);
+    assert_eq!(done.exit, 0, "{}", done.stderr);
+    let json = done.json();
+    let (parent, student) = (&json["models"]["parent"], &json["models"]["student"]);
+    assert_eq!(parent["params"], 8_100_852_736_u64);
+    assert_eq!(student["params"], 4_489_223_040_u64);
+    assert_eq!(student["from"], "parent");
+    assert_eq!(student["layers"], 52);
+    let dims = &student["dims"];
+    let sizes =
+        ["hidden_size", "ffn_hidden_size", "mamba_num_heads", "mamba_head_dim"].map(|d| dims[d].as_u64());
+    assert_eq!(sizes, [3072, 12288, 112, 64].map(Some));
+    assert_eq!(node(&json, "export student")["disk"], 2 * 4_489_223_040_u64);
+}
+
+/// Only the config is there: nothing can run, and every stage says why.
+#[test]
+fn blocked_stages_say_why() {
+    let folder = folder(FIXED_4B);
+    let json = minic(folder.path(), &["plan", "--json", "recipe.mrecipe"]).json();
+    assert_eq!(node(&json, "parent")["state"], "blocked");
+    assert!(node(&json, "parent")["reason"].as_str().unwrap().contains("no weights"));
+    assert_eq!(node(&json, "student.cut")["reason"], "waits for `parent`");
+    for node in json["nodes"].as_array().unwrap() {
+        assert!(node["stage"].is_string());
+        assert_eq!(node["state"] == "blocked", node["reason"].is_string(), "{node}");
+    }
+    // Once there are weights, everything can run.
+    fs::write(folder.path().join("8b/model.safetensors"), "").unwrap();
+    let json = minic(folder.path(), &["plan", "--json", "recipe.mrecipe"]).json();
+    assert!(json["nodes"].as_array().unwrap().iter().all(|n| n["state"] == "run"));
+    fs::remove_file(folder.path().join("train.txt")).unwrap();
+    let json = minic(folder.path(), &["plan", "--json", "recipe.mrecipe"]).json();
+    assert!(node(&json, "calibration")["reason"].as_str().unwrap().contains("train.txt"));
+    assert_eq!(node(&json, "parent")["state"], "run");
+}
+
+#[test]
+fn training_is_planned_and_blocked() {
+    let distilled = format!(
+        "{FIXED_4B}
+schedule recover {{
+    loss = forward_kl(); optimizer = adamw(); rate = cosine(peak = 1e-4, floor = 1e-5, warmup = 1 steps)
+    batch = 2; tokens = 256
+}}
+distill better from student {{ teacher = parent; data = calibration; schedule = recover }}
+export better to \"better\"
+"
+    );
+    let folder = folder(&distilled);
+    fs::write(folder.path().join("8b/model.safetensors"), "").unwrap();
+    let done = minic(folder.path(), &["plan", "--json", "recipe.mrecipe"]);
+    assert_eq!(done.exit, 0, "{}", done.stderr);
+    let json = done.json();
+    assert_eq!(node(&json, "better")["state"], "blocked");
+    assert!(node(&json, "better")["reason"].as_str().unwrap().contains("distill"));
+    assert_eq!(node(&json, "export better")["reason"], "waits for `better`");
+    assert_eq!(node(&json, "export student")["state"], "run");
+    assert_eq!(json["models"]["better"]["params"], 4_489_223_040_u64);
+}
+
+#[test]
+fn the_text_shows_old_and_new_sizes() {
+    let folder = folder(FIXED_4B);
+    let done = minic(folder.path(), &["plan", "recipe.mrecipe"]);
+    assert_eq!(done.exit, 0);
+    for expected in
+        ["4096 -> 3072", "8,100,852,736 -> 4,489,223,040  55.4 %", "student.score.ffn_hidden_size"]
+    {
+        assert!(done.stdout.contains(expected), "{expected} in\n{}", done.stdout);
+    }
+    assert!(!done.stdout.contains('\u{1b}'));
+}
+
+#[test]
+fn an_override_replaces_a_checkpoint() {
+    let folder = folder(&FIXED_4B.replace("\"8b\"", "\"hf://nvidia/Nemotron-H-8B-Base-8K\""));
+    let arguments = ["plan", "--json", "recipe.mrecipe", "--set", "parent.checkpoint=8b"];
+    let json = minic(folder.path(), &arguments).json();
+    assert_eq!(json["models"]["student"]["params"], 4_489_223_040_u64);
+    // Without it the shapes are unknown, and the plan says so.
+    let json = minic(folder.path(), &arguments[..3]).json();
+    assert!(json["models"]["student"].is_null());
+    assert_eq!(node(&json, "parent")["state"], "blocked");
+    let done = minic(folder.path(), &["plan", "recipe.mrecipe", "--set", "nonsense"]);
+    assert_eq!(done.exit, 2);
+}
+
+#[test]
+fn depth_is_a_range_until_the_run() {
+    let recipe =
+        FIXED_4B.replace("axis hidden_size     = 3072  by activation", "axis num_layers = 48 by kld");
+    let folder = folder(&recipe);
+    let json = minic(folder.path(), &["plan", "--json", "recipe.mrecipe"]).json();
+    let student = &json["models"]["student"];
+    let (min, max) = (student["params"]["min"].as_u64().unwrap(), student["params"]["max"].as_u64().unwrap());
+    assert!(min < max && max < 8_100_852_736);
+    assert_eq!((student["layers"].as_u64(), student["pattern"].is_null()), (Some(48), true));
+    let passes = &node(&json, "student.calibrate")["passes"];
+    assert_eq!((passes["whole"].as_u64(), passes["partial"].as_u64()), (Some(1), Some(52)));
+}
+
+#[test]
+fn every_level_prints() {
+    let folder = folder(FIXED_4B);
+    let emit = |level: &str| minic(folder.path(), &["plan", "recipe.mrecipe", "--emit", level]);
+    for (level, expected) in [
+        ("ast", "mrecipe 1"),
+        ("hir", "prune student"),
+        ("plan", "student.cut <- model parent"),
+        ("graph", "ssd("),
+        ("schedule", "# student.calibrate"),
+    ] {
+        let done = emit(level);
+        assert_eq!(done.exit, 0, "{level}: {}", done.stderr);
+        assert!(done.stdout.contains(expected), "{level} lacks {expected}");
+    }
+    let wgsl = emit("wgsl");
+    assert_eq!((wgsl.exit, wgsl.stdout.as_str()), (1, ""));
+    assert!(wgsl.stderr.contains("Vulkan"), "{}", wgsl.stderr);
+    assert_eq!(emit("bytes").exit, 2);
+}
+
+#[test]
+fn a_recipe_with_errors_has_no_plan() {
+    let folder = folder("mrecipe 1\nexport nobody to \"out\"\n");
+    let done = minic(folder.path(), &["plan", "recipe.mrecipe"]);
+    assert_eq!((done.exit, done.stdout.as_str()), (1, ""));
+    assert!(done.stderr.contains("nobody"), "{}", done.stderr);
+    let json = minic(folder.path(), &["plan", "--json", "recipe.mrecipe"]).json();
+    assert_eq!(json["error"]["exit"], 1);
+    assert_eq!(json["error"]["diagnostics"][0]["line"], 2);
+}
