@@ -113,48 +113,19 @@ pub(super) fn call_of(expr: &Expr) -> Option<Call<'_>> {
 impl<'a> Checker<'a> {
     /// Reads the arguments of a call; `None` after a fault.
     pub(super) fn arguments(&mut self, call: &Call, signature: &'static [Argument]) -> Option<Arguments> {
-        let names: Vec<&str> = signature.iter().map(|a| a.name).collect();
         let mut out = Arguments::default();
         let mut seen: Vec<&Ident> = Vec::new();
         let mut sound = true;
-        for argument in call.arguments {
-            let Some(key) = &argument.name else {
-                self.report(unnamed(call, argument.value.span, signature));
+        for given in call.arguments {
+            let Some((key, known)) = self.known_argument(call, given, signature, &seen) else {
                 sound = false;
                 continue;
             };
-            let Some(known) = signature.iter().find(|a| a.name == key.node) else {
-                let help = match names.as_slice() {
-                    [] => format!("`{}` takes no arguments", call.name),
-                    names => suggestion(&key.node, "arguments", names),
-                };
-                self.report(
-                    Diagnostic::new(
-                        "E0308",
-                        key.span,
-                        format!("`{}` has no argument `{}`", call.name, key.node),
-                    )
-                    .label("unknown argument")
-                    .help(help),
-                );
-                sound = false;
-                continue;
-            };
-            if let Some(first) = seen.iter().find(|k| k.node == key.node) {
-                self.report(
-                    Diagnostic::new("E0308", key.span, format!("`{}` is given twice", key.node))
-                        .label("given again here")
-                        .also(first.span, "first given here")
-                        .help("keep one of the two"),
-                );
-                sound = false;
-                continue;
-            }
             seen.push(key);
-            match self.argument(known, &argument.value) {
+            match self.argument(known, &given.value) {
                 Some(value) => {
                     out.values.insert(known.name, (value, known.accepts));
-                    out.spans.insert(known.name, argument.value.span);
+                    out.spans.insert(known.name, given.value.span);
                 }
                 None => sound = false,
             }
@@ -166,23 +137,46 @@ impl<'a> Checker<'a> {
                 }
                 Default::Absent => {}
                 Default::Required => {
-                    self.report(
-                        Diagnostic::new(
-                            "E0308",
-                            call.span,
-                            format!("`{}` lacks `{}`", call.name, argument.name),
-                        )
-                        .label(format!("`{}` is missing: {}", argument.name, argument.doc))
-                        .help(
-                            format!("write `{}({}, ..)`", call.name, argument.example())
-                                .replace(", ..)", ")"),
-                        ),
-                    );
+                    self.report(lacking(call, argument));
                     sound = false;
                 }
             }
         }
         sound.then_some(out)
+    }
+
+    /// The argument of the signature that is given: named, known, and not given before.
+    fn known_argument<'e>(
+        &mut self,
+        call: &Call,
+        given: &'e ast::Argument,
+        signature: &'static [Argument],
+        seen: &[&Ident],
+    ) -> Option<(&'e Ident, &'static Argument)> {
+        let Some(key) = &given.name else {
+            self.report(unnamed(call, given.value.span, signature));
+            return None;
+        };
+        let Some(known) = signature.iter().find(|a| a.name == key.node) else {
+            let names: Vec<&str> = signature.iter().map(|a| a.name).collect();
+            let help = match names.as_slice() {
+                [] => format!("`{}` takes no arguments", call.name),
+                names => suggestion(&key.node, "arguments", names),
+            };
+            let message = format!("`{}` has no argument `{}`", call.name, key.node);
+            self.report(Diagnostic::new("E0308", key.span, message).label("unknown argument").help(help));
+            return None;
+        };
+        if let Some(first) = seen.iter().find(|k| k.node == key.node) {
+            self.report(
+                Diagnostic::new("E0308", key.span, format!("`{}` is given twice", key.node))
+                    .label("given again here")
+                    .also(first.span, "first given here")
+                    .help("keep one of the two"),
+            );
+            return None;
+        }
+        Some((key, known))
     }
 
     fn argument(&mut self, argument: &Argument, expr: &Expr) -> Option<f64> {
@@ -211,6 +205,12 @@ impl<'a> Checker<'a> {
         );
         None
     }
+}
+
+fn lacking(call: &Call, argument: &Argument) -> Diagnostic {
+    Diagnostic::new("E0308", call.span, format!("`{}` lacks `{}`", call.name, argument.name))
+        .label(format!("`{}` is missing: {}", argument.name, argument.doc))
+        .help(format!("add `{}`", argument.example()))
 }
 
 fn unnamed(call: &Call, at: Span, signature: &[Argument]) -> Diagnostic {

@@ -190,23 +190,7 @@ impl<'a> Checker<'a> {
         let possible = |n: usize| (1..=total).contains(&n) && parent.survivors(n, &rules.layers).is_some();
         let impossible = values.iter().find(|v| (1..=total).contains(&v.node) && !possible(v.node));
         let Some(value) = impossible else { return };
-        let mut report = match line {
-            Some(_) => Diagnostic::new(
-                "E0505",
-                value.span,
-                format!("no choice of {} of {total} layers satisfies the rules", value.node),
-            )
-            .label("this number of layers")
-            .help(nearest_help(value.node, total, possible)),
-            None => {
-                Diagnostic::new("E0505", value.span, format!("keeping all {total} layers breaks the rules"))
-                    .label("no layer is dropped here")
-                    .help(match nearest(total, total, possible).as_slice() {
-                        [] => "no number of layers satisfies them".into(),
-                        [most, ..] => format!("cut the depth as well: `axis num_layers = {most} by kld`"),
-                    })
-            }
-        };
+        let mut report = impossible_depth(value, total, line.is_some(), possible);
         for rule in &rules.rules {
             if matches!(rule.kind, RuleKind::Protect(_) | RuleKind::Keep(..)) {
                 report = report.also(rule.span, "this rule holds");
@@ -214,6 +198,27 @@ impl<'a> Checker<'a> {
         }
         self.report(report);
     }
+}
+
+fn impossible_depth(
+    value: &Spanned<usize>,
+    total: usize,
+    cut: bool,
+    possible: impl Fn(usize) -> bool,
+) -> Diagnostic {
+    if cut {
+        let message = format!("no choice of {} of {total} layers satisfies the rules", value.node);
+        return Diagnostic::new("E0505", value.span, message)
+            .label("this number of layers")
+            .help(nearest_help(value.node, total, possible));
+    }
+    let help = match nearest(total, total, possible).as_slice() {
+        [] => "no number of layers satisfies them".into(),
+        [most, ..] => format!("cut the depth as well: `axis num_layers = {most} by kld`"),
+    };
+    Diagnostic::new("E0505", value.span, format!("keeping all {total} layers breaks the rules"))
+        .label("no layer is dropped here")
+        .help(help)
 }
 
 /// The nearest legal values at and below, and above.
