@@ -4,6 +4,7 @@ mod common;
 pub mod mamba2;
 pub mod nemotron_h;
 
+use crate::dim::Dim;
 use crate::graph::{Builder, ValueId};
 use crate::model::{ModelDesc, Weight};
 use serde_json::{Map, Value};
@@ -73,7 +74,25 @@ pub fn describe(config: &Map<String, Value>) -> Result<ModelDesc, ConfigError> {
     let Some(family) = find(name) else {
         return Err(error(format!("`{name}` is not a family that minic can prune"), known()));
     };
-    family.read_config(config)
+    let desc = family.read_config(config)?;
+    plausible(&desc).map(|()| desc)
+}
+
+/// Refuses sizes whose products could overflow: more than 2^50 parameters, by an upper bound in floating point.
+fn plausible(desc: &ModelDesc) -> Result<(), ConfigError> {
+    let s = |dim| desc.size(dim) as f64;
+    let inner = s(Dim::MambaNumHeads) * s(Dim::MambaHeadDim);
+    let heads = s(Dim::NumAttentionHeads) + s(Dim::NumKeyValueHeads);
+    let widest = inner + s(Dim::NGroups) * s(Dim::SsmStateSize) + s(Dim::FfnHiddenSize) + s(Dim::VocabSize);
+    let bound = 8.0
+        * (widest + heads * s(Dim::AttentionHeadDim))
+        * (s(Dim::HiddenSize) + s(Dim::ConvKernel))
+        * (desc.layers.len() as f64 + 1.0);
+    if bound < 2f64.powi(50) {
+        return Ok(());
+    }
+    let message = format!("give a model of up to {bound:.0e} parameters");
+    Err(ConfigError { key: "sizes".into(), message, help: None })
 }
 
 #[cfg(test)]

@@ -17,7 +17,6 @@ pub mod losses;
 pub mod lower;
 pub mod metrics;
 pub mod model;
-pub mod names;
 pub mod nn;
 pub mod passes;
 pub mod plan;

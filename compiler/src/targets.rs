@@ -9,9 +9,12 @@ pub struct Target {
     pub name: &'static str,
     pub arguments: &'static [Argument],
     /// What speaks against a model; the arguments are read by name.
-    pub check: fn(&Outline, &dyn Fn(&str) -> u64) -> Vec<Finding>,
+    pub check: fn(&Outline, Given) -> Vec<Finding>,
     pub doc: &'static str,
 }
+
+/// The values of a target's arguments, by name.
+pub type Given<'a> = &'a dyn Fn(&str) -> u64;
 
 /// One thing that speaks against a model.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,7 +57,7 @@ fn inner(model: &Outline) -> usize {
 /// "`mamba_num_heads` 112 or 128": sizes near the model's own, in either direction, that satisfy a rule.
 fn nearest(model: &Outline, dim: Dim, fits: impl Fn(usize) -> bool) -> Option<String> {
     let own = model.dim(dim)?;
-    let grouped = |v: usize| dim.within().and_then(|o| model.dim(o)).is_none_or(|n| v % n.max(1) == 0);
+    let grouped = |v: usize| dim.within().and_then(|o| model.dim(o)).is_none_or(|n| v.is_multiple_of(n));
     let fits = |v: &usize| grouped(*v) && fits(*v);
     let below = (1..own).rev().find(&fits);
     let above = (own + 1..=own.saturating_mul(2)).find(&fits);

@@ -132,3 +132,40 @@ fn every_code_is_registered_and_raised_by_the_corpus() {
     let silent: Vec<&str> = registered.into_iter().filter(ours).filter(|c| !raised.contains(c)).collect();
     assert!(silent.is_empty(), "no recipe of the corpus raises {silent:?}");
 }
+
+/// Every line lost in turn, every number a zero, every name another one: whatever is written, the checker
+/// answers, and a recipe without errors is lowered.
+#[test]
+fn damaged_recipes_never_panic() {
+    let mut checked_recipes = 0;
+    for folder in ["good", "bad"] {
+        for entry in fs::read_dir(corpus().join(folder)).expect("the corpus") {
+            let (name, source) = source_of(&entry.expect("an entry").path());
+            if name.starts_with("nemotron-h-4b") || name == "too-many-points.mrecipe" {
+                continue;
+            }
+            let lines: Vec<&str> = source.lines().collect();
+            for damaged in 0..lines.len() {
+                for replacement in damages(lines[damaged]) {
+                    let mut lines = lines.clone();
+                    lines[damaged] = &replacement;
+                    let (hir, found) = checked(&lines.join("\n"));
+                    let unknown = found.iter().any(|d| d.code == "W0404");
+                    assert_eq!(hir.is_none(), failed(&found) || unknown, "{name}: {replacement:?}");
+                    checked_recipes += 1;
+                }
+            }
+        }
+    }
+    assert!(checked_recipes > 5000, "{checked_recipes}");
+}
+
+fn damages(line: &str) -> Vec<String> {
+    if line.starts_with("# --set") {
+        return Vec::new();
+    }
+    let zeros = line.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
+    let nines = line.chars().map(|c| if c.is_ascii_digit() { '9' } else { c }).collect();
+    let renamed = line.replace("parent", "half").replace("activation", "text");
+    vec![String::new(), zeros, nines, renamed, line.replace('=', "in"), line.replace("by ", "at ")]
+}

@@ -17,7 +17,9 @@ pub struct PositionedFile {
 impl PositionedFile {
     pub fn open(path: &Path) -> Result<PositionedFile, IoError> {
         let file = File::open(path).map_err(IoError::at(path, "open"))?;
-        Ok(PositionedFile { path: path.to_path_buf(), file: file.into() })
+        #[cfg(not(unix))]
+        let file = std::sync::Mutex::new(file);
+        Ok(PositionedFile { path: path.to_path_buf(), file })
     }
 
     /// In bytes.

@@ -100,8 +100,8 @@ impl<'a> Checker<'a> {
         let factors = rules.factors(axis.dim);
         let legal = |v: usize| {
             (1..=size).contains(&v)
-                && groups.is_none_or(|(_, n)| v % n.max(1) == 0)
-                && factors.iter().all(|(f, _)| v % f == 0)
+                && groups.is_none_or(|(_, n)| v.is_multiple_of(n))
+                && factors.iter().all(|(f, _)| v.is_multiple_of(*f))
         };
         let mut faulty: Option<Span> = None;
         for value in values.iter().filter(|v| !legal(v.node)) {

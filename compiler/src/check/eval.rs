@@ -212,9 +212,19 @@ impl<'a> Checker<'a> {
 
     fn arity(&mut self, name: &str, wanted: usize, given: usize, span: Span) -> Option<Value> {
         self.report(
-            Diagnostic::new("E0308", span, format!("`{name}` does not take {given} numbers")).help(
-                if wanted == 1 { format!("write `{name}(a)`") } else { format!("write `{name}(a, b)`") },
-            ),
+            Diagnostic::new(
+                "E0308",
+                span,
+                format!(
+                    "`{name}` takes {}, not {given}",
+                    if wanted == 1 { "one number" } else { "two numbers" }
+                ),
+            )
+            .help(if wanted == 1 {
+                format!("write `{name}(a)`")
+            } else {
+                format!("write `{name}(a, b)`")
+            }),
         );
         None
     }
@@ -323,5 +333,103 @@ fn unit_help(left: &Value, right: &Value) -> String {
         }
         (Some(_), Some(_)) => "both sides must have the same unit".into(),
         _ => "both sides must be of the same kind".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::check::{Environment, check_text};
+
+    /// A hybrid of hidden_size 160 and 480 neurons.
+    struct OneModel;
+
+    impl Environment for OneModel {
+        fn config(&self, _: &str) -> Result<Option<String>, String> {
+            Ok(Some(include_str!("../../tests/corpus/models/tiny-hybrid/config.json").into()))
+        }
+    }
+
+    /// The value of an expression as the checked recipe prints it, or the code of its fault.
+    fn value(expression: &str) -> String {
+        let text = format!(
+            "mrecipe 1\nparam value = {expression}\nparam budget = 4.5B\nparam card = 40GiB\nmodel parent {{ checkpoint = \"m\" }}\n"
+        );
+        let (hir, found) = check_text(&text, &OneModel, &[]);
+        match hir {
+            Some(hir) => hir.params["value"].value.to_string(),
+            None => {
+                found.into_iter().find(|d| d.code.starts_with('E')).map_or("?".into(), |d| d.code.to_string())
+            }
+        }
+    }
+
+    #[test]
+    fn expressions_have_values() {
+        let cases = [
+            ("1_024", "1024"),
+            ("64Ki", "65536"),
+            ("4.5B", "4500000000"),
+            ("1.5", "1.5"),
+            ("6 / 4", "1.5"),
+            ("8 / 4", "2"),
+            ("2 + 3 * 4", "14"),
+            ("(2 + 3) * 4", "20"),
+            ("10 - 4 - 3", "3"),
+            ("-3 + 5", "2"),
+            ("50% * budget", "2250000000"),
+            ("0.1%", "0.1%"),
+            ("card / 2", "21474836480 bytes"),
+            ("card / 1GiB", "40.0"),
+            ("2 * 90s", "180s"),
+            ("60 steps", "60 steps"),
+            ("60 steps * 2", "120 steps"),
+            ("mod(14, 4)", "2"),
+            ("min(budget, 4B)", "4000000000"),
+            ("max(parent.hidden_size, 200)", "200"),
+            ("floor(2.9) + ceil(2.1) + round(2.5)", "8"),
+            ("parent.num_layers - 1", "10"),
+            ("parent.ffn_hidden_size * 75%", "360.0"),
+            ("budget > 4B and not (card < 1GiB)", "true"),
+            ("\"a\" == \"a\" or false", "true"),
+            ("[1, \"b\", true]", "[1, \"b\", true]"),
+            ("{48, 56}", "[48, 56]"),
+            ("64..=80 step 8", "[64, 72, 80]"),
+        ];
+        for (expression, expected) in cases {
+            assert_eq!(value(expression), expected, "{expression}");
+        }
+    }
+
+    #[test]
+    fn expressions_without_a_value_say_why() {
+        let cases = [
+            ("budget + card", "E0302"),
+            ("budget < card", "E0302"),
+            ("card * card", "E0302"),
+            ("1 / card", "E0302"),
+            ("\"a\" + 1", "E0302"),
+            ("true and 1", "E0302"),
+            ("60 steps + 60", "E0302"),
+            ("min(1, 1GiB)", "E0302"),
+            ("1 / 0", "E0306"),
+            ("mod(1, 0)", "E0306"),
+            ("1e308 * 1e308", "E0306"),
+            ("bugdet", "E0202"),
+            ("parent", "E0203"),
+            ("parent.width", "E0307"),
+            ("budget.size", "E0203"),
+            ("pow(2, 3)", "E0308"),
+            ("min(1)", "E0308"),
+            ("not 1", "E0301"),
+            ("{}", "E0305"),
+            ("{1, 1}", "E0305"),
+            ("8..=4", "E0305"),
+            ("1..=100000000", "E0305"),
+            ("1..=2.5", "E0303"),
+            ("value", "E0204"),
+        ];
+        for (expression, code) in cases {
+            assert_eq!(value(expression), code, "{expression}");
+        }
     }
 }

@@ -59,6 +59,14 @@ impl<'a> Checker<'a> {
     }
 
     fn described(&mut self, name: &str, place: Span, path: &str) -> Option<ModelDesc> {
+        if path.strip_prefix("hf://").is_some_and(|remote| !is_remote(remote)) {
+            self.report(
+                Diagnostic::new("E0401", place, format!("`{path}` names no checkpoint"))
+                    .label("an organisation and a name are wanted")
+                    .help("write `hf://org/name`, or `hf://org/name@revision`"),
+            );
+            return None;
+        }
         let text = match self.environment.config(path) {
             Ok(Some(text)) => text,
             Ok(None) => {
@@ -168,6 +176,13 @@ impl<'a> Checker<'a> {
             );
         }
     }
+}
+
+/// `org/name`, `org/name@revision`
+fn is_remote(path: &str) -> bool {
+    let (name, revision) = path.split_once('@').unwrap_or((path, "main"));
+    let parts: Vec<&str> = name.split('/').collect();
+    parts.len() == 2 && parts.iter().chain([&revision]).all(|part| !part.trim().is_empty())
 }
 
 fn bad_config(name: &str, place: Span, path: &str, error: &ConfigError) -> Diagnostic {

@@ -8,9 +8,8 @@ use super::functions::{self, FUNCTIONS, Function};
 use super::reducers::{self, REDUCERS, Reducer, Reduction};
 use super::typing::{Axes, Typed, join, remove};
 use super::{Binary, Expr, Leaf, Program, Unary};
-use crate::names::nearest;
 use minic_grammar::ast::{self, Argument, BinaryOp, ExprKind, UnaryOp, Unit};
-use minic_grammar::{Diagnostic, Span};
+use minic_grammar::{Diagnostic, Span, nearest};
 use std::collections::BTreeMap;
 
 /// The parameters that a metric may declare, and what they stand for.

@@ -1,6 +1,6 @@
 //! `kernels`: the fused kernels of mamba_ssm and causal_conv1d (mamba#345, mamba#351).
 
-use super::{Finding, Target, inner, nearest, nearest_of, refused, size, slow};
+use super::{Finding, Given, Target, inner, nearest, nearest_of, refused, size, slow};
 use crate::check::Outline;
 use crate::dim::Dim;
 
@@ -17,15 +17,15 @@ pub const TARGET: Target = Target {
     doc: "mamba_ssm and causal_conv1d: convolution channels in multiples of 8, widths in multiples of 64 for speed",
 };
 
-fn check(model: &Outline, _: &dyn Fn(&str) -> u64) -> Vec<Finding> {
+fn check(model: &Outline, _: Given) -> Vec<Finding> {
     let mut found = Vec::new();
     let (heads, channels) = (size(model, Dim::MambaNumHeads), size(model, Dim::MambaHeadDim));
     let fixed = 2 * size(model, Dim::NGroups) * size(model, Dim::SsmStateSize);
     let convolved = inner(model) + fixed;
-    if convolved % CHANNELS != 0 {
+    if !convolved.is_multiple_of(CHANNELS) {
         let ways = vec![
-            nearest(model, Dim::MambaNumHeads, |v| (v * channels + fixed) % CHANNELS == 0),
-            nearest(model, Dim::MambaHeadDim, |v| (v * heads + fixed) % CHANNELS == 0),
+            nearest(model, Dim::MambaNumHeads, |v| (v * channels + fixed).is_multiple_of(CHANNELS)),
+            nearest(model, Dim::MambaHeadDim, |v| (v * heads + fixed).is_multiple_of(CHANNELS)),
         ];
         found.push(refused(
             format!("the convolution has {convolved} channels, no multiple of {CHANNELS}"),
@@ -39,7 +39,7 @@ fn check(model: &Outline, _: &dyn Fn(&str) -> u64) -> Vec<Finding> {
             nearest_of(vec![nearest(model, dim, |v| v % FAST == 0)]),
         ));
     }
-    if inner(model) % FAST != 0 {
+    if !inner(model).is_multiple_of(FAST) {
         let ways = vec![
             nearest(model, Dim::MambaNumHeads, |v| v * channels % FAST == 0),
             nearest(model, Dim::MambaHeadDim, |v| v * heads % FAST == 0),

@@ -1,6 +1,6 @@
 //! `llama_cpp`: the inner width is a multiple of the number of states (llama.cpp#20335).
 
-use super::{Finding, Target, inner, nearest, nearest_of, refused, size};
+use super::{Finding, Given, Target, inner, nearest, nearest_of, refused, size};
 use crate::check::Outline;
 use crate::dim::Dim;
 
@@ -11,7 +11,7 @@ pub const TARGET: Target = Target {
     doc: "llama.cpp: heads x head_dim is a multiple of ssm_state_size",
 };
 
-fn check(model: &Outline, _: &dyn Fn(&str) -> u64) -> Vec<Finding> {
+fn check(model: &Outline, _: Given) -> Vec<Finding> {
     let (inner, states) = (inner(model), size(model, Dim::SsmStateSize).max(1));
     if inner % states == 0 {
         return Vec::new();

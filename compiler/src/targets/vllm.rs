@@ -1,6 +1,6 @@
 //! `vllm(tensor_parallel = T)`: every width is split over T devices (vllm#13660).
 
-use super::{Finding, Target, nearest, nearest_of, refused, size};
+use super::{Finding, Given, Target, nearest, nearest_of, refused, size};
 use crate::check::{Accepts, Argument, Default, Outline};
 use crate::dim::Dim;
 
@@ -16,11 +16,11 @@ pub const TARGET: Target = Target {
     doc: "vLLM: heads, neurons and SSM groups divide by the number of devices",
 };
 
-fn check(model: &Outline, argument: &dyn Fn(&str) -> u64) -> Vec<Finding> {
+fn check(model: &Outline, argument: Given) -> Vec<Finding> {
     let devices = usize::try_from(argument("tensor_parallel")).unwrap_or(usize::MAX).max(1);
     let mut found = Vec::new();
     let groups = size(model, Dim::NGroups);
-    if groups > 1 && groups % devices != 0 {
+    if groups > 1 && !groups.is_multiple_of(devices) {
         found.push(refused(
             format!("{groups} SSM groups cannot be split over {devices} devices"),
             format!("`tensor_parallel` must divide {groups}"),
@@ -36,7 +36,7 @@ fn check(model: &Outline, argument: &dyn Fn(&str) -> u64) -> Vec<Finding> {
     }
     let keys = size(model, Dim::NumKeyValueHeads);
     // Fewer key-value heads than devices are repeated, as long as they come out even.
-    if keys > 0 && keys % devices != 0 && devices % keys != 0 {
+    if keys > 0 && !keys.is_multiple_of(devices) && !devices.is_multiple_of(keys) {
         found.push(refused(
             format!("{keys} key-value heads cannot be split over {devices} devices"),
             format!("`tensor_parallel` must divide {keys}, or be a multiple of it"),

@@ -152,6 +152,7 @@ fn broken_folders_are_refused_with_the_reason() {
             &["layer 1", "mixture of experts"],
         ),
         ("a size of zero", |d| config(d, "hidden_size", json!(0)), &["hidden_size: is 0"]),
+        ("absurd sizes", absurd, &["config.json: sizes: give a model of up to 5e30 parameters"]),
         ("a broken group", |d| config(d, "mamba_num_heads", json!(3)), &["config.json: mamba_num_heads"]),
         (
             "no index",
@@ -303,6 +304,17 @@ fn write(dir: &Path, name: &str, text: &str) {
 fn config(dir: &Path, key: &str, value: Value) {
     let mut config = testing::config();
     config[key] = value;
+    testing::write_config(dir, &config);
+}
+
+/// Sizes whose products overflow.
+fn absurd(dir: &Path) {
+    let mut config = testing::config();
+    for key in
+        ["hidden_size", "mamba_num_heads", "mamba_head_dim", "n_groups", "ssm_state_size", "vocab_size"]
+    {
+        config[key] = json!((1u64 << 32) - 1);
+    }
     testing::write_config(dir, &config);
 }
 

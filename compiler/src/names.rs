@@ -1,3 +1,0 @@
-//! Names that were nearly right.
-
-pub use minic_grammar::nearest;
