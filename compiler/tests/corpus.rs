@@ -2,6 +2,7 @@
 //! the diagnostics as they are drawn, and for good recipes the checked recipe.
 //!
 //! A comment `# --set NAME=VALUE` at the head of a file is an override.
+#![allow(clippy::disallowed_methods, reason = "the corpus is read here")]
 
 use minic_compiler::check::{DataFacts, Environment, Override, check_text};
 use minic_compiler::hir;

@@ -1,5 +1,6 @@
 //! A corpus of recipes with snapshots: what each means, or what is wrong with it. Every file is cut and maimed, too:
 //! parsing ends, in bounded time, whatever it is given.
+#![allow(clippy::disallowed_methods, reason = "the corpus is read here")]
 
 use minic_grammar::{Diagnostic, ast, codes, parse, render};
 use std::collections::BTreeSet;

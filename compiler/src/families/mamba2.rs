@@ -110,7 +110,7 @@ impl Family for Mamba2 {
         }
         let width = desc.size(Dim::MambaHeadDim) * desc.size(Dim::NGroups);
         let heads = |k: usize| k * hidden / desc.size(Dim::MambaHeadDim).max(1);
-        let fits = |k: &usize| (k * hidden) % width.max(1) == 0;
+        let fits = |k: &usize| (k * hidden).is_multiple_of(width.max(1));
         let legal: Vec<String> = (1..=8).filter(fits).map(|k| heads(k).to_string()).collect();
         Err(ConfigError {
             key: "expand".into(),

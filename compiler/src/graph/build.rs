@@ -231,7 +231,7 @@ impl Builder {
     pub fn mask(&mut self, x: ValueId) -> ValueId {
         let Some(factors) = self.masked_factors(x) else { return x };
         let dims: Vec<&str> = factors.iter().map(|s| s.dim.name()).collect();
-        let per_layer = factors.iter().any(|s| self.masks.model.get(&s.dim).is_none());
+        let per_layer = factors.iter().any(|s| !self.masks.model.contains_key(&s.dim));
         let layer = self.layer.filter(|_| per_layer);
         let at = layer.map_or(String::new(), |l| format!(".{l}"));
         self.mask_by(format!("mask.{}{at}", dims.join("*")), layer, factors, x)
