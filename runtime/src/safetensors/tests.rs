@@ -266,7 +266,7 @@ fn damaged_headers_never_panic() {
     let good = fs::read(&path).unwrap();
     let mut rng = crate::random::SplitMix64::new(5);
     let mut read = 0;
-    for _ in 0..3000 {
+    for _ in 0..600 {
         let mut bytes = good.clone();
         for _ in 0..1 + rng.below(3) {
             let at = rng.below(good.len() as u64) as usize;
@@ -284,5 +284,5 @@ fn damaged_headers_never_panic() {
         }
         read += 1;
     }
-    assert!((1..3000).contains(&read), "{read}");
+    assert!((1..600).contains(&read), "{read}");
 }
