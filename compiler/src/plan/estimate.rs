@@ -192,3 +192,91 @@ fn over_samples(data: &hir::Data, sample_flops: Option<Bounds<f64>>) -> Estimate
     let flops = sample_flops.zip(samples).map(|(f, n)| f.map(|one| one * n as f64));
     Estimate { samples, sample_flops, flops, ..Estimate::default() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hir::{LayerMetric, Phase, Recipe};
+    use crate::plan::fixture::{self, axis, by};
+    use crate::{lower, passes};
+
+    fn estimate(recipe: &Recipe, name: &str) -> Estimate {
+        let plan = passes::run(&lower::lower(recipe)).expect("a plan");
+        plan.estimate(&Shapes::of(recipe), plan.find(name).expect("the stage"))
+    }
+
+    /// Operations of one token of the model of that configuration, at the data's 256 positions.
+    fn token(model: &str) -> f64 {
+        cost::flops_per_token(&fixture::desc(model), 256) as f64
+    }
+
+    #[test]
+    fn a_calibration_costs_its_passes_over_all_samples() {
+        let mut recipe = fixture::base("tiny");
+        let cut = fixture::prune("parent", vec![axis("hidden_size", &[8], by("activation"))]);
+        recipe.prunes.insert("half".into(), cut);
+        fixture::export(&mut recipe, "half");
+        let calibration = estimate(&recipe, "half.calibrate");
+        assert_eq!(calibration.passes, Some(Passes { whole: 1, partial: 0 }));
+        assert_eq!(calibration.flops.and_then(Bounds::exact), Some(64.0 * 256.0 * token("tiny")));
+        let params = fixture::desc("tiny").params();
+        assert!(calibration.memory.is_some_and(|bytes| bytes > 2 * params), "weights and buffers");
+        // Without a number of samples only one of them can be counted.
+        recipe.data["calibration"].samples = None;
+        let open = estimate(&recipe, "half.calibrate");
+        assert_eq!((open.samples, open.flops), (None, None));
+        assert_eq!(open.sample_flops.and_then(Bounds::exact), Some(256.0 * token("tiny")));
+    }
+
+    #[test]
+    fn an_iterative_ranking_has_passes_of_its_own() {
+        let mut recipe = fixture::base("8b");
+        let metric = hir::Score::Iterative(LayerMetric::Cosine);
+        recipe
+            .prunes
+            .insert("half".into(), fixture::prune("parent", vec![axis("num_layers", &[48], metric)]));
+        fixture::export(&mut recipe, "half");
+        let score = estimate(&recipe, "half.score.num_layers");
+        assert_eq!(score.passes, Some(Passes { whole: 4, partial: 0 }));
+        assert_eq!(score.flops.and_then(Bounds::exact), Some(4.0 * 64.0 * 256.0 * token("8b")));
+    }
+
+    #[test]
+    fn an_evaluation_passes_every_model_once() {
+        let mut recipe = fixture::base("tiny");
+        fixture::add_model(&mut recipe, "other", "mamba2");
+        fixture::evaluate(&mut recipe, "parent", Some("other"), "heldout");
+        fixture::evaluate(&mut recipe, "other", None, "heldout");
+        let both = estimate(&recipe, "evaluate parent");
+        assert_eq!(both.passes, Some(Passes { whole: 2, partial: 0 }));
+        let flops = 64.0 * 256.0 * (token("tiny") + token("mamba2"));
+        assert_eq!(both.flops.and_then(Bounds::exact), Some(flops));
+    }
+
+    #[test]
+    fn a_distillation_costs_three_passes_of_the_student_and_one_of_the_teacher() {
+        let mut recipe = fixture::base("tiny");
+        fixture::add_model(&mut recipe, "other", "mamba2");
+        let optimizer = hir::Optimizer { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.0, clip: None };
+        let rate = hir::Rate { shape: "constant", peak: 1e-4, floor: 0.0, warmup: 0, decay: None };
+        let phase = Phase {
+            name: "recover".into(),
+            loss: Vec::new(),
+            optimizer,
+            rate,
+            batch: 1,
+            tokens: 1000,
+            sequence: None,
+            data: None,
+            span: Default::default(),
+        };
+        recipe.schedules["recover"].phases.push(phase);
+        fixture::distill(&mut recipe, "student", "other");
+        fixture::export(&mut recipe, "student");
+        let flops = 1000.0 * (3.0 * token("mamba2") + token("tiny"));
+        assert_eq!(estimate(&recipe, "student").flops.and_then(Bounds::exact), Some(flops));
+        // In the dtype of the config where none is named.
+        let bytes = cost::disk(fixture::desc("mamba2").params(), DType::F32);
+        assert_eq!(estimate(&recipe, "export student").disk.and_then(Bounds::exact), Some(bytes));
+    }
+}
