@@ -1,6 +1,7 @@
 //! The command line of minic: one file a subcommand, and what they share.
 
 mod check;
+mod device;
 mod graph;
 mod inspect;
 mod output;

@@ -2,6 +2,7 @@
 
 mod report;
 
+use crate::device::Choice;
 use crate::output::{Exit, Failure, Output};
 use crate::recipe::{self, Recipe, World, folder_of, parse_override};
 use minic_compiler::check::Override;
@@ -18,6 +19,9 @@ pub struct Args {
     /// Print one level of the compiler instead
     #[arg(long, value_enum, value_name = "LEVEL")]
     emit: Option<Level>,
+    /// Where it would run: auto, cpu, vulkan or vulkan:N
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    device: Choice,
 }
 
 /// What a recipe is turned into, step by step.
@@ -38,6 +42,7 @@ enum Level {
 }
 
 pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
+    args.device.available()?;
     if args.emit == Some(Level::Wgsl) {
         let message = "this version of minic has no Vulkan device, and so no WGSL";
         return Err(

@@ -122,41 +122,58 @@ impl<'a> Report<'a> {
     }
 
     fn model_text(&self, shape: &Shape) -> String {
-        let parent = shape.from.as_deref().and_then(|from| self.shapes.get(from));
         let mut out = match &shape.from {
-            Some(from) => format!("  from {from}\n"),
-            None => format!("  {}\n", shape.family()),
+            Some(from) => format!("  from {from}"),
+            None => format!("  {}", shape.family()),
         };
+        let made_from = shape.from.as_deref().and_then(|from| self.shapes.get(from));
+        if made_from.is_some_and(|from| from.is_same(shape)) {
+            return out + ", of the same shape\n";
+        }
+        let before = self.reference(shape);
         let mut table = Table::new(&["", ""]);
-        let old = |value: &dyn Fn(&Shape) -> String| parent.map(value);
         let mut line = |name: &str, value: &dyn Fn(&Shape) -> String, remark: String| {
             let new = value(shape);
-            let change = match old(value) {
+            let change = match before.map(|(_, shape)| value(shape)) {
                 Some(old) if old != new => format!("{old} -> {new}"),
                 _ => new,
             };
             let gap = if remark.is_empty() { "" } else { "  " };
             table.row(vec![format!("    {name}"), format!("{change}{gap}{remark}")]);
         };
-        let share = parent.map(|p| share(p.params(), shape.params())).unwrap_or_default();
-        line("parameters", &|s| counted(s.params()), share);
+        let of = |(name, whole): (&str, &Shape)| {
+            share(whole.params(), shape.params()).map(|share| format!("{share} of {name}"))
+        };
+        line("parameters", &|s| ranged(s.params(), grouped), before.and_then(of).unwrap_or_default());
         line("layers", &layers, shape.layers.as_ref().map(|l| pattern(l)).unwrap_or_default());
         for dim in DIMS.iter().filter(|dim| !shape.sizes(**dim).is_empty()) {
             let size = |s: &Shape| sizes(&s.sizes(*dim));
-            if parent.is_none_or(|p| size(p) != size(shape)) {
+            if before.is_none_or(|(_, p)| size(p) != size(shape)) {
                 line(dim.name(), &size, String::new());
             }
         }
         let at = format!("sequence {}", self.sequence);
-        line(
-            "operations",
-            &|s| ranged(s.flops_per_token(self.sequence).map(|f| f as f64), operations),
-            format!("per token, {at}"),
-        );
+        let flops = |s: &Shape| ranged(s.flops_per_token(self.sequence).map(|f| f as f64), operations);
+        line("operations", &flops, format!("per token, {at}"));
         line("deployed", &|s| ranged(s.memory(1, self.sequence), bytes), format!("bf16, batch 1, {at}"));
         let text = table.render(|_, text| text);
-        out += text.split_once('\n').map_or("", |(_, rows)| rows);
-        out
+        out.push('\n');
+        out + text.split_once('\n').map_or("", |(_, rows)| rows)
+    }
+
+    /// The nearest model before this one whose parameters are known exactly.
+    fn reference(&self, shape: &Shape) -> Option<(&'a str, &'a Shape)> {
+        let mut from = shape.from.as_deref()?;
+        // A model is never made from itself, so that each is passed once.
+        for _ in 0..=self.shapes.models.len() {
+            let (name, known) = self.shapes.models.get_key_value(from)?;
+            let known = known.as_ref()?;
+            match (known.params().exact(), known.from.as_deref()) {
+                (Some(_), _) | (None, None) => return Some((name, known)),
+                (None, Some(next)) => from = next,
+            }
+        }
+        None
     }
 }
 
@@ -279,17 +296,14 @@ fn ranged<T>(bounds: Bounds<T>, show: fn(T) -> String) -> String {
     if min == max { min } else { format!("{min} .. {max}") }
 }
 
-fn counted(bounds: Bounds) -> String {
-    ranged(bounds, grouped)
-}
-
-fn share(of: Bounds, part: Bounds) -> String {
-    let percent = |a: u64, b: u64| format!("{:.1} %", a as f64 * 100.0 / b.max(1) as f64);
-    let (min, max) = (percent(part.min, of.max), percent(part.max, of.min));
-    match of == part {
-        true => String::new(),
-        false if min == max => min,
-        false => format!("{min} .. {max}"),
+/// `55.4 %`; nothing where nothing was cut.
+fn share(whole: Bounds, part: Bounds) -> Option<String> {
+    let percent = |n: u64| n as f64 * 100.0 / whole.max.max(1) as f64;
+    let percent = part.map(|n| format!("{:.1}", percent(n)));
+    match (whole == part, percent.min == percent.max) {
+        (true, _) => None,
+        (_, true) => Some(format!("{} %", percent.min)),
+        _ => Some(format!("{} .. {} %", percent.min, percent.max)),
     }
 }
 

@@ -77,7 +77,7 @@ fn the_text_shows_old_and_new_sizes() {
     let done = minic(folder.path(), &["plan", "recipe.mrecipe"]);
     assert_eq!(done.exit, 0);
     for expected in
-        ["4096 -> 3072", "8,100,852,736 -> 4,489,223,040  55.4 %", "student.score.ffn_hidden_size"]
+        ["4096 -> 3072", "8,100,852,736 -> 4,489,223,040  55.4 % of parent", "student.score.ffn_hidden_size"]
     {
         assert!(done.stdout.contains(expected), "{expected} in\n{}", done.stdout);
     }
@@ -131,6 +131,8 @@ fn every_level_prints() {
     assert_eq!((wgsl.exit, wgsl.stdout.as_str()), (1, ""));
     assert!(wgsl.stderr.contains("Vulkan"), "{}", wgsl.stderr);
     assert_eq!(emit("bytes").exit, 2);
+    let device = |name: &str| minic(folder.path(), &["plan", "recipe.mrecipe", "--device", name]).exit;
+    assert_eq!([device("cpu"), device("vulkan:0"), device("tpu")], [0, 1, 2]);
 }
 
 #[test]

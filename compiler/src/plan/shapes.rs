@@ -204,6 +204,14 @@ impl Shape {
         Bounds::of(self.variants().map(|v| value(&v))).unwrap_or(Bounds { min: 0, max: 0 })
     }
 
+    /// Both may turn out to be the same things, whatever they are made from.
+    pub fn is_same(&self, other: &Shape) -> bool {
+        self.layers == other.layers
+            && self.widths == other.widths
+            && self.depths == other.depths
+            && self.require == other.require
+    }
+
     /// Nothing meets all requirements; the checker says so at the one that is to blame.
     pub fn is_empty(&self) -> bool {
         self.variants().next().is_none()
