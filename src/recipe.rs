@@ -35,13 +35,9 @@ impl Recipe {
         let file = path.display().to_string();
         let text = String::from_utf8(bytes)
             .map_err(|_| Failure::new(Exit::Input, format!("{file}: is not UTF-8 text, and so no recipe")))?;
-        let (ast, mut found) = minic_grammar::parse(&text);
         let world = World { base: folder_of(path), out: PathBuf::new() };
-        let (hir, more) = check::check(&ast, &world, overrides);
-        found.extend(more);
-        minic_grammar::diagnostic::sort(&mut found);
-        let failed = found.iter().any(is_error);
-        Ok(Recipe { file, text, ast, hir: hir.filter(|_| !failed), found })
+        let check::Checked { ast, hir, found } = check::check_text(&text, &world, overrides);
+        Ok(Recipe { file, text, ast, hir, found })
     }
 
     pub fn to_json(&self) -> Vec<JsonDiagnostic> {

@@ -90,26 +90,32 @@ pub fn check(
 /// Codes of faults that a statement which could not be read may be the cause of.
 const PERHAPS_LOST: &[&str] = &["E0202", "E0206", "E0414", "E0606", "E0801"];
 
-/// Parses and checks the text of a recipe: the diagnostics of both, sorted by place. Where something could
-/// not be read, what may be missing only for that reason is not reported.
-pub fn check_text(
-    text: &str,
-    environment: &dyn Environment,
-    overrides: &[Override],
-) -> (Option<hir::Recipe>, Vec<Diagnostic>) {
-    let (recipe, mut found) = minic_grammar::parse(text);
-    let (hir, mut more) = check(&recipe, environment, overrides);
+/// A recipe as written and as understood.
+pub struct Checked {
+    pub ast: ast::Recipe,
+    /// See [`check`]; absent also where something could not be read.
+    pub hir: Option<hir::Recipe>,
+    /// Of the parser and the checker, sorted by place.
+    pub found: Vec<Diagnostic>,
+}
+
+/// Parses and checks the text of a recipe. Where something could not be read, what may be missing only for
+/// that reason is not reported.
+pub fn check_text(text: &str, environment: &dyn Environment, overrides: &[Override]) -> Checked {
+    let (ast, mut found) = minic_grammar::parse(text);
+    let (hir, mut more) = check(&ast, environment, overrides);
     let unread = found.iter().any(|d| d.severity() == Severity::Error);
     if unread {
         more.retain(|d| !PERHAPS_LOST.contains(&d.code) && !d.code.starts_with("W02"));
     }
     found.append(&mut more);
     sort(&mut found);
-    (hir.filter(|_| !unread), found)
+    Checked { ast, hir: hir.filter(|_| !unread), found }
 }
 
+/// By place; the same finding at the same place, of a setting that several phases share, is told once.
 fn sort(found: &mut Vec<Diagnostic>) {
-    found.sort_by(|a, b| (a.span, a.code, &a.message).cmp(&(b.span, b.code, &b.message)));
+    minic_grammar::diagnostic::sort(found);
     found.dedup();
 }
 

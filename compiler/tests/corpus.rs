@@ -46,7 +46,8 @@ fn checked(source: &str) -> (Option<hir::Recipe>, Vec<Diagnostic>) {
         .filter_map(|line| line.strip_prefix("# --set "))
         .map(|text| Override::parse(text).expect("NAME=VALUE"))
         .collect();
-    check_text(source, &Corpus, &overrides)
+    let recipe = check_text(source, &Corpus, &overrides);
+    (recipe.hir, recipe.found)
 }
 
 fn source_of(path: &Path) -> (String, String) {

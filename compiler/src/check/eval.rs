@@ -338,7 +338,7 @@ fn unit_help(left: &Value, right: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
-    use crate::check::{Environment, check_text};
+    use crate::check::{Checked, Environment, check_text};
 
     /// A hybrid of hidden_size 160 and 480 neurons.
     struct OneModel;
@@ -354,7 +354,7 @@ mod tests {
         let text = format!(
             "mrecipe 1\nparam value = {expression}\nparam budget = 4.5B\nparam card = 40GiB\nmodel parent {{ checkpoint = \"m\" }}\n"
         );
-        let (hir, found) = check_text(&text, &OneModel, &[]);
+        let Checked { hir, found, .. } = check_text(&text, &OneModel, &[]);
         match hir {
             Some(hir) => hir.params["value"].value.to_string(),
             None => {
