@@ -115,6 +115,7 @@ pub fn check_text(text: &str, environment: &dyn Environment, overrides: &[Overri
 
 /// By place; the same finding at the same place, of a setting that several phases share, is told once.
 fn sort(found: &mut Vec<Diagnostic>) {
+    found.sort_by(|a, b| a.message.cmp(&b.message));
     minic_grammar::diagnostic::sort(found);
     found.dedup();
 }
