@@ -1,6 +1,8 @@
 //! The good recipes of the corpus as plans, with the shape of every model. Remote checkpoints stand for the
 //! configuration of their name.
 
+#![allow(clippy::disallowed_methods, reason = "the corpus is read here")]
+
 use minic_compiler::check::{Environment, check};
 use minic_compiler::dim::Dim;
 use minic_compiler::plan::{Shape, Shapes};
