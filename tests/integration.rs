@@ -4,6 +4,8 @@
 mod check;
 #[path = "integration/command.rs"]
 mod command;
+#[path = "integration/docs.rs"]
+mod docs;
 #[path = "integration/goldens.rs"]
 mod goldens;
 #[path = "integration/graph.rs"]

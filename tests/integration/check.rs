@@ -1,3 +1,5 @@
+//! `minic check`: what is said, where, and with which exit code.
+
 use crate::command::{FIXED_4B, folder, minic};
 use std::fs;
 

@@ -1,3 +1,5 @@
+//! `minic graph`: the plan in every format.
+
 use crate::command::{FIXED_4B, folder, minic};
 
 #[test]

@@ -1,3 +1,5 @@
+//! `minic inspect`: what a checkpoint is.
+
 use crate::command::{FIXED_4B, folder, minic, repository};
 use serde_json::Value;
 use std::fs;

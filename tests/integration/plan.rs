@@ -1,3 +1,5 @@
+//! `minic plan`: shapes, counts and costs, from config.json alone.
+
 use crate::command::{FIXED_4B, folder, minic};
 use serde_json::Value;
 use std::fs;
