@@ -82,7 +82,8 @@ pub struct CutProof {
 }
 
 /// How a folder was proved. Only [`prove_folder`] makes one, and only with one is a folder published.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[expect(clippy::manual_non_exhaustive, reason = "no other module of this crate shall make one either")]
 pub struct FolderProof {
     pub params: u64,
     pub tensors: usize,

@@ -45,6 +45,7 @@ pub struct Settings {
 }
 
 /// What a stage leaves behind.
+#[expect(clippy::large_enum_variant, reason = "there are as many as stages")]
 enum Artifact {
     Model(Made),
     Samples(Arc<Samples>),

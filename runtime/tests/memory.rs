@@ -71,7 +71,6 @@ fn a_run_holds_what_was_planned() {
             let (planned, used) = planned_and_used(&root.join(folder), 512, gather);
             assert!(used <= planned + SLACK, "{folder}: {used} bytes were held, {planned} planned");
             assert!(used + SLACK >= planned / 2, "{folder}: {used} bytes were held, {planned} planned");
-            println!("{folder}: {planned} bytes planned, {used} held");
         }
     }
 }

@@ -20,7 +20,7 @@ pub fn for_each<T: Send>(tasks: Vec<T>, work: impl Fn(T) + Sync) {
     if tasks.len() <= 1 {
         return tasks.into_iter().for_each(work);
     }
-    tasks.into_par_iter().with_max_len(1).for_each(|task| work(task));
+    tasks.into_par_iter().with_max_len(1).for_each(&work);
 }
 
 /// Rows to a block of elementwise work: about 16k elements, so that a block outweighs its start.
