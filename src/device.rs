@@ -1,6 +1,8 @@
 //! `--device auto|cpu|vulkan[:N]`
 
 use crate::output::{Exit, Failure};
+use minic_runtime::device::Device;
+use minic_runtime::device::cpu::Cpu;
 use std::str::FromStr;
 
 /// Where a run computes.
@@ -30,6 +32,12 @@ impl FromStr for Choice {
 }
 
 impl Choice {
+    /// The device that it names.
+    pub fn open(self) -> Result<Box<dyn Device>, Failure> {
+        self.available()?;
+        Ok(Box::new(Cpu))
+    }
+
     /// Refuses what this version has not.
     pub fn available(self) -> Result<(), Failure> {
         match self {
@@ -38,6 +46,14 @@ impl Choice {
                 .help("leave `--device` out, or say `--device cpu`")),
         }
     }
+}
+
+/// Bytes of memory that are free to use now; 4 GiB where the system does not say.
+pub fn available_memory() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:"));
+    let kib = line.and_then(|l| l.split_whitespace().next()?.parse::<u64>().ok());
+    kib.map_or(4 << 30, |k| k << 10)
 }
 
 #[cfg(test)]

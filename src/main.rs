@@ -2,12 +2,17 @@
 
 mod check;
 mod device;
+mod eval;
 mod graph;
 mod inspect;
+mod logits;
 mod output;
 mod plan;
+mod progress;
 mod recipe;
+mod run;
 mod table;
+mod verify;
 
 use clap::{Parser, Subcommand};
 use output::{Exit, Failure, Globals, Output};
@@ -25,6 +30,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Run a recipe: prune, prove, evaluate and export
+    Run(run::Args),
     /// Report everything that is wrong with recipes, and run nothing
     Check(check::Args),
     /// Show what a run would do: every stage, every shape, what it costs
@@ -33,16 +40,26 @@ enum Command {
     Graph(graph::Args),
     /// Say what a checkpoint is
     Inspect(inspect::Args),
+    /// Measure loss, perplexity and accuracy of a checkpoint
+    Eval(eval::Args),
+    /// Write the logits of given tokens, for other programs to compare
+    Logits(logits::Args),
+    /// Prove a folder again that minic exported
+    Verify(verify::Args),
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let output = Output::new(&cli.globals);
     let done = match &cli.command {
+        Command::Run(args) => run::run(args, &output),
         Command::Check(args) => check::run(args, &output),
         Command::Plan(args) => plan::run(args, &output),
         Command::Graph(args) => graph::run(args, &output),
         Command::Inspect(args) => inspect::run(args, &output),
+        Command::Eval(args) => eval::run(args, &output),
+        Command::Logits(args) => logits::run(args, &output),
+        Command::Verify(args) => verify::run(args, &output),
     };
     finish(done, &output).into()
 }

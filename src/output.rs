@@ -5,6 +5,7 @@ use minic_grammar::render::{self, JsonDiagnostic};
 use minic_grammar::{Diagnostic, Severity};
 use minic_runtime::checkpoint::CheckpointError;
 use minic_runtime::error::{IoError, Kind};
+use minic_runtime::run::RunError;
 use serde::Serialize;
 use serde_json::json;
 use std::io::{self, IsTerminal, Write};
@@ -88,6 +89,12 @@ impl From<IoError> for Failure {
     }
 }
 
+impl From<RunError> for Failure {
+    fn from(error: RunError) -> Failure {
+        Failure::new(error.kind().into(), error.to_string())
+    }
+}
+
 impl From<CheckpointError> for Failure {
     fn from(error: CheckpointError) -> Failure {
         Failure::new(error.kind().into(), error.to_string())
@@ -118,6 +125,10 @@ impl Output {
             color: on(io::stderr().is_terminal()),
             styled: on(io::stdout().is_terminal()),
         }
+    }
+
+    pub fn is_quiet(&self) -> bool {
+        self.quiet
     }
 
     /// The answer.

@@ -65,7 +65,7 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
         Some(Level::Plan) if output.json => output.document(&plan.to_json())?,
         Some(_) => output.answer(&plan.to_string())?,
         None => {
-            let world = World { base: folder_of(&args.recipe), out: PathBuf::new() };
+            let world = World { base: folder_of(&args.recipe), out: Some(PathBuf::new()) };
             let report = Report::new(&plan, &shapes, hir, &world);
             if output.json {
                 output.document(&report.to_json())?

@@ -29,13 +29,18 @@ pub struct Recipe {
 }
 
 impl Recipe {
-    /// Fails only where the file cannot be read.
+    /// Fails only where the file cannot be read. Relative exports are those of the current folder.
     pub fn load(path: &Path, overrides: &[Override]) -> Result<Recipe, Failure> {
+        let out = Some(PathBuf::new());
+        Recipe::load_in(path, overrides, World { base: folder_of(path), out })
+    }
+
+    /// The same, for a world of the caller's.
+    pub fn load_in(path: &Path, overrides: &[Override], world: World) -> Result<Recipe, Failure> {
         let bytes = std::fs::read(path).map_err(IoError::at(path, "read"))?;
         let file = path.display().to_string();
         let text = String::from_utf8(bytes)
             .map_err(|_| Failure::new(Exit::Input, format!("{file}: is not UTF-8 text, and so no recipe")))?;
-        let world = World { base: folder_of(path), out: PathBuf::new() };
         let check::Checked { ast, hir, found } = check::check_text(&text, &world, overrides);
         Ok(Recipe { file, text, ast, hir, found })
     }
@@ -95,8 +100,8 @@ pub fn folder_of(recipe: &Path) -> PathBuf {
 pub struct World {
     /// The recipe's folder.
     pub base: PathBuf,
-    /// The root of relative export folders; empty for the current folder.
-    pub out: PathBuf,
+    /// The root of relative export folders; absent where what stands there may be replaced.
+    pub out: Option<PathBuf>,
 }
 
 impl Environment for World {
@@ -135,7 +140,7 @@ impl Environment for World {
     }
 
     fn occupied(&self, folder: &str) -> Option<String> {
-        let path = self.out.join(folder);
+        let path = self.out.as_ref()?.join(folder);
         if path.is_file() {
             return Some("is a file".into());
         }

@@ -16,5 +16,7 @@ mod inspect;
 mod permutations;
 #[path = "integration/plan.rs"]
 mod plan;
+#[path = "integration/run.rs"]
+mod run;
 #[path = "integration/support.rs"]
 mod support;

@@ -1,6 +1,6 @@
 //! The documents say what is so, and the tree is tidy.
 
-use crate::command::repository;
+use crate::command::{minic, repository};
 use minic_compiler::axes::{AXES, TAPS};
 use minic_compiler::check::{Environment, check_text};
 use minic_compiler::families::FAMILIES;
@@ -79,9 +79,71 @@ fn the_readme_shows_the_recipe_of_the_quickstart() {
 }
 
 #[test]
+fn the_first_command_of_the_readme_prunes_the_quickstart() {
+    let readme = read("README.md");
+    let commands = blocks(&readme, "sh");
+    let run =
+        commands[0].trim().strip_prefix("cargo run --release -- ").expect("the first command runs minic");
+    let folder = tempfile::tempdir().unwrap();
+    copy(&repository("examples/quickstart"), &folder.path().join("examples/quickstart"));
+    let done = minic(folder.path(), &run.split(' ').collect::<Vec<_>>());
+    assert_eq!(done.exit, 0, "{}", done.stderr);
+    let printed = &blocks(&readme, "text")[0];
+    for line in printed.lines().skip_while(|l| !l.starts_with("model ")) {
+        assert!(done.stdout.lines().any(|l| is_alike(line, l)), "{line:?} is not in\n{}", done.stdout);
+    }
+    let done = minic(folder.path(), &["verify", "out/quickstart-half"]);
+    assert_eq!(done.exit, 0, "{}", done.stderr);
+}
+
+/// The same words, and nearly the same figures: machines may differ in the last digits of a loss.
+fn is_alike(a: &str, b: &str) -> bool {
+    let alike = |(a, b): (&str, &str)| match (a.parse::<f64>(), b.parse::<f64>()) {
+        (Ok(x), Ok(y)) => (x - y).abs() <= 0.01 * x.abs(),
+        _ => a == b,
+    };
+    let (a, b): (Vec<_>, Vec<_>) = (a.split_whitespace().collect(), b.split_whitespace().collect());
+    a.len() == b.len() && a.into_iter().zip(b).all(alike)
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let target = to.join(entry.file_name());
+        match entry.file_type().unwrap().is_dir() {
+            true if entry.file_name() != ".minic" => copy(&entry.path(), &target),
+            true => {}
+            false => drop(fs::copy(entry.path(), target).unwrap()),
+        }
+    }
+}
+
+#[test]
 fn the_second_command_of_the_readme_is_what_ci_runs_last() {
     let commands = blocks(&read("README.md"), "sh");
     assert_eq!(Some(commands[1].trim()), read(".ci/run").lines().last());
+}
+
+#[test]
+fn the_readme_lists_the_commands_that_there_are_and_their_options() {
+    let help = minic(Path::new("."), &["--help"]).stdout;
+    let listed = help.lines().skip_while(|l| *l != "Commands:").skip(1).take_while(|l| !l.is_empty());
+    let there: BTreeSet<&str> = listed.filter_map(|l| l.split_whitespace().next()).collect();
+    let mut named = BTreeSet::new();
+    for span in code_spans(&read("README.md")) {
+        let mut words = span.split_whitespace().skip_while(|w| *w != "minic").skip(1);
+        let Some(command) = words.next().filter(|w| w.chars().all(|c| c.is_ascii_lowercase())) else {
+            continue;
+        };
+        assert!(there.contains(command), "README.md names `minic {command}`");
+        let help = minic(Path::new("."), &[command, "--help"]).stdout;
+        for option in span.split(['[', ' ', ']']).filter(|w| w.starts_with("--")) {
+            assert!(help.contains(option), "README.md names `minic {command} {option}`");
+        }
+        named.insert(command.to_string());
+    }
+    let named: BTreeSet<&str> = named.iter().map(String::as_str).collect();
+    assert_eq!(named, there);
 }
 
 /// Places that are named but are not there: patterns, and what a user or a run makes.

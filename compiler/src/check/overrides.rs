@@ -27,8 +27,13 @@ impl Override {
         (!name.is_empty()).then(|| Override { name: name.into(), value: value.trim().into() })
     }
 
+    /// As on the command line: `NAME=VALUE`.
+    pub fn text(&self) -> String {
+        format!("{}={}", self.name, self.value)
+    }
+
     fn shown(&self) -> String {
-        format!("--set {}={}", self.name, self.value)
+        format!("--set {}", self.text())
     }
 }
 

@@ -8,6 +8,7 @@ use crate::gate::GateError;
 use crate::importance::{DepthError, RankError};
 use crate::provenance::ProvenanceError;
 use crate::publish::PublishError;
+use crate::safetensors::SafetensorsError;
 use crate::source::SourceError;
 use minic_compiler::graph::ShapeError;
 use minic_compiler::schedule::ScheduleError;
@@ -36,6 +37,8 @@ pub enum RunError {
     Io(#[from] IoError),
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    #[error(transparent)]
+    Safetensors(#[from] SafetensorsError),
     #[error(transparent)]
     Data(#[from] DataError),
     #[error(transparent)]
@@ -68,6 +71,7 @@ impl RunError {
             | RunError::Depth(_) => Kind::Input,
             RunError::Io(e) => e.kind(),
             RunError::Checkpoint(e) => e.kind(),
+            RunError::Safetensors(e) => e.kind(),
             RunError::Data(e) => e.kind(),
             RunError::Source(e) => e.kind(),
             RunError::Gate(e) => e.kind(),

@@ -1,0 +1,88 @@
+//! `minic logits CHECKPOINT --tokens FILE.json --output FILE.safetensors`: the door for other programs' checks.
+
+use crate::device::Choice;
+use crate::eval;
+use crate::output::{Exit, Failure, Output};
+use minic_compiler::dim::Dim;
+use minic_compiler::forward::{self, output as names};
+use minic_compiler::graph::Masks;
+use minic_compiler::model::DType;
+use minic_compiler::schedule;
+use minic_runtime::error::IoError;
+use minic_runtime::run::RunError;
+use minic_runtime::safetensors::{Entry, Writer};
+use minic_runtime::samples::Runner;
+use minic_runtime::source;
+use serde_json::json;
+use std::path::{Path, PathBuf};
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// A Hugging Face folder
+    checkpoint: PathBuf,
+    /// Token ids, `[[ids], ..]` of equal length
+    #[arg(long, value_name = "FILE.json")]
+    tokens: PathBuf,
+    /// Where to write tensor `logits` [batch, sequence, vocab] in f32
+    #[arg(long, value_name = "FILE.safetensors")]
+    output: PathBuf,
+    /// Where to compute: auto, cpu, vulkan or vulkan:N
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    device: Choice,
+}
+
+pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
+    let device = args.device.open()?;
+    let model = eval::open(&args.checkpoint, output)?;
+    let vocab = model.desc().size(Dim::VocabSize);
+    let samples = read_tokens(&args.tokens, vocab)?;
+    let sequence = samples[0].len();
+    let graph = forward::logits(model.desc(), sequence, Masks::default()).map_err(RunError::from)?;
+    let schedule = schedule::schedule(&graph).map_err(RunError::from)?;
+    let weights = source::bind(&schedule, &model).map_err(RunError::from)?;
+    let mut runner = Runner::new(device.as_ref(), schedule, weights, 1).map_err(RunError::from)?;
+
+    let shape = vec![samples.len(), sequence, vocab];
+    let entry = Entry { name: names::LOGITS.into(), dtype: DType::F32, shape: shape.clone() };
+    // Written beside its name and renamed, so that no half of it is ever taken for the whole.
+    let partial = args.output.with_extension("partial");
+    let write = || -> Result<(), RunError> {
+        let mut writer = Writer::create(&partial, &[entry]).map_err(RunError::Safetensors)?;
+        for tokens in &samples {
+            let outputs = runner.once(tokens)?;
+            let bytes: Vec<u8> = outputs[names::LOGITS].f32().iter().flat_map(|v| v.to_le_bytes()).collect();
+            writer.write(&bytes).map_err(RunError::Safetensors)?;
+        }
+        writer.finish().map_err(RunError::Safetensors)?;
+        Ok(std::fs::rename(&partial, &args.output).map_err(IoError::at(&args.output, "write"))?)
+    };
+    if let Err(error) = write() {
+        // The error matters more than a left-over that cannot be removed.
+        let _ = std::fs::remove_file(&partial);
+        return Err(error.into());
+    }
+    let file = args.output.display().to_string();
+    if output.json {
+        output.document(&json!({ "file": file, "shape": shape }))?;
+    } else {
+        output.answer(&format!("{file}: logits {shape:?}\n"))?;
+    }
+    Ok(Exit::Done)
+}
+
+fn read_tokens(path: &Path, vocab: usize) -> Result<Vec<Vec<u32>>, Failure> {
+    let wrong = |reason: String| Failure::new(Exit::Input, format!("{}: {reason}", path.display()));
+    let bytes = std::fs::read(path).map_err(IoError::at(path, "read"))?;
+    let samples: Vec<Vec<u32>> =
+        serde_json::from_slice(&bytes).map_err(|e| wrong(format!("expected [[ids], ..]: {e}")))?;
+    let Some(length) = samples.first().map(Vec::len).filter(|n| *n > 0) else {
+        return Err(wrong("holds no token".into()));
+    };
+    if let Some(i) = samples.iter().position(|s| s.len() != length) {
+        return Err(wrong(format!("row {i} has {} tokens, row 0 has {length}", samples[i].len())));
+    }
+    match samples.iter().flatten().find(|id| **id as usize >= vocab) {
+        Some(id) => Err(wrong(format!("id {id} is outside of the vocabulary of {vocab}"))),
+        None => Ok(samples),
+    }
+}
