@@ -168,3 +168,6 @@ fn folder_bytes(folder: &Path) -> u64 {
     let entries = folder.read_dir().into_iter().flatten().flatten();
     entries.filter_map(|e| e.metadata().ok()).map(|m| m.len()).sum()
 }
+
+#[cfg(test)]
+mod tests;
