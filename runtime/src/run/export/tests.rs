@@ -96,7 +96,9 @@ fn one_tensor_cut_by_a_wrong_index_set_is_seen() {
         let element = entry.dtype.bytes();
         let column = |r: usize, c: usize| &all.bytes[(r * old + c) * element..(r * old + c + 1) * element];
         let odd = |c: usize| (2 * c + 1).min(old - 1);
-        *bytes = (0..entry.shape[0]).flat_map(|r| (0..new).flat_map(move |c| column(r, odd(c)).to_vec())).collect();
+        *bytes = (0..entry.shape[0])
+            .flat_map(|r| (0..new).flat_map(move |c| column(r, odd(c)).to_vec()))
+            .collect();
     });
     refused(found, &["down_proj.weight", "is not the planned cut"]);
 }
@@ -125,7 +127,9 @@ fn a_head_moved_across_groups_is_seen() {
 }
 
 /// Writes the cut model with another config.json, and proves the folder.
-fn with_config(change: impl FnOnce(&mut serde_json::Map<String, serde_json::Value>)) -> Result<(), GateError> {
+fn with_config(
+    change: impl FnOnce(&mut serde_json::Map<String, serde_json::Value>),
+) -> Result<(), GateError> {
     let home = tempfile::tempdir().unwrap();
     let source = cut(&whole());
     let staged = StagedFolder::new(&home.path().join("out"), false).unwrap();
