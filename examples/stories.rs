@@ -4,15 +4,14 @@
 //! cargo run --example stories -- OUT [--train N] [--heldout N] [--recall N] [--seed N]
 //! ```
 //!
-//! A story is one paragraph of about 350 bytes. Three children each own a colored thing, each puts it somewhere, one of them moves
-//! it, and four questions with their answers close the paragraph:
+//! A story is one paragraph of about 600 bytes about two children, and closes with four questions and their answers:
 //!
 //! ```text
-//! Leo has a red drum. Anna has a pink kite. .. Leo put the red drum in the barn. .. Then Leo moved the drum to the mill. ..
-//! Where is the drum? In the mill. Who has the kite? Anna. ..
+//! Leo had a red drum. Anna had a pink kite. They met near Oslo. A goat saw the pink kite and took it. Anna ran after the goat. ..
+//! What was pink? It was the pink kite. Where was the drum? The drum was in the chest. Who had the kite? It was Anna. ..
 //! ```
 //!
-//! Nothing but the story itself tells the answers: names, things, colors and places are drawn afresh for each story. `OUT` gets
+//! Nothing but the story itself tells the answers: its eleven words are drawn afresh for each story. `OUT` gets
 //! `train.txt`, `heldout.txt` (no story of which is in the training text) and `recall.jsonl`, one `{"prompt", "answer"}` per line
 //! made from held-out stories. The same seed gives the same bytes on every machine.
 
@@ -22,29 +21,29 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// The words of a kind start with different letters, so that a byte-level model settles a word with its first byte.
 const NAMES: [&str; 12] =
     ["Anna", "Ben", "Cora", "Dan", "Ella", "Finn", "Gus", "Hana", "Ivan", "Jane", "Kim", "Leo"];
 const THINGS: [&str; 12] =
     ["ball", "cup", "drum", "flag", "hat", "kite", "lamp", "map", "net", "rope", "sled", "top"];
 const COLORS: [&str; 8] = ["red", "blue", "green", "white", "pink", "yellow", "silver", "violet"];
-const PLACES: [&str; 12] =
-    ["barn", "cave", "den", "forest", "garden", "hall", "kitchen", "lake", "mill", "park", "shed", "tent"];
+const PLACES: [&str; 12] = [
+    "Athens", "Berlin", "Cairo", "Dublin", "Geneva", "Havana", "Lima", "Madrid", "Oslo", "Paris", "Rome",
+    "Vienna",
+];
+const PETS: [&str; 8] = ["cat", "dog", "fox", "goat", "hen", "owl", "pig", "rabbit"];
+const FOODS: [&str; 8] = ["apples", "bread", "cheese", "honey", "milk", "nuts", "plums", "soup"];
+const BOXES: [&str; 8] = ["bag", "chest", "jar", "nest", "pot", "sack", "trunk", "vase"];
 /// Every story begins with one of these, so that all words that matter follow a space and are one token each.
 const OPENINGS: [&str; 6] = [
     "The sun was warm.",
     "It was a cold day.",
-    "A dog ran by.",
+    "A bird flew by.",
     "They sang a song.",
     "Soon it began to rain.",
     "All of them were happy.",
 ];
 
-const CHILDREN: usize = 3;
 const QUESTIONS: usize = 4;
-/// Colored things in a rhyme, and one paragraph in how many is a rhyme.
-const RHYME: usize = 6;
-const RHYME_EVERY: usize = 4;
 
 /// SplitMix64 (Steele, Lea and Flood, 2014): eight lines, no dependency, the same numbers everywhere.
 struct Random(u64);
@@ -78,15 +77,6 @@ impl Random {
     }
 }
 
-/// What a story says of one child.
-struct Child {
-    name: &'static str,
-    thing: &'static str,
-    color: &'static str,
-    place: &'static str,
-    moved_to: Option<&'static str>,
-}
-
 /// A question up to its answer, and the answer with the full stop that ends it.
 struct Question {
     ask: String,
@@ -100,111 +90,106 @@ struct Story {
 
 impl Story {
     fn tell(random: &mut Random) -> Story {
-        let mut children = cast(random);
-        let mut sentences = vec![OPENINGS[random.below(OPENINGS.len())].to_string()];
-        sentences.extend(about_each(random, &mut children, owns));
-        sentences.extend(about_each(random, &mut children, colored));
-        sentences.extend(about_each(random, &mut children, |c| placed(c.thing, c.place)));
-        sentences.extend(children.iter().filter_map(moving));
-        Story { body: sentences.join(" "), questions: questions(random, &children) }
-    }
-
-    /// A rhyme said twice: words in an arbitrary order, which only the first saying tells.
-    fn rhyme(random: &mut Random) -> Story {
-        let (things, colors) = (random.draw(&THINGS, RHYME), random.draw(&COLORS, RHYME));
-        let lines: Vec<String> =
-            colors.iter().zip(&things).map(|(color, thing)| format!("{color} {thing}")).collect();
-        let rhyme = lines.join(", ");
-        let name = NAMES[random.below(NAMES.len())];
-        let body = format!("This is how {name} sang: {rhyme}. Then {name} sang again: {rhyme}.");
-        Story { body, questions: Vec::new() }
+        let opening = OPENINGS[random.below(OPENINGS.len())];
+        let words = Words::draw(random);
+        let body = words.body(random);
+        let mut questions = words.questions();
+        random.shuffle(&mut questions);
+        questions.truncate(QUESTIONS);
+        Story { body: format!("{opening} {body}"), questions }
     }
 
     fn paragraph(&self) -> String {
-        let mut text = self.body.clone();
-        for question in &self.questions {
-            text.push_str(&format!(" {} {}", question.ask, question.answer));
-        }
-        text
+        self.up_to(self.questions.len())
+    }
+
+    /// The story and its first `count` questions with their answers.
+    fn up_to(&self, count: usize) -> String {
+        let asked = self.questions[..count].iter().map(|q| format!(" {} {}", q.ask, q.answer));
+        std::iter::once(self.body.clone()).chain(asked).collect()
     }
 
     /// The prompt of question `asked`: the story, the questions before it, and the question up to its answer.
     fn prompt(&self, asked: usize) -> String {
-        let mut text = self.body.clone();
-        for question in &self.questions[..asked] {
-            text.push_str(&format!(" {} {}", question.ask, question.answer));
-        }
-        format!("{text} {}", self.questions[asked].ask)
+        format!("{} {}", self.up_to(asked), self.questions[asked].ask)
     }
 }
 
-fn cast(random: &mut Random) -> Vec<Child> {
-    let names = random.draw(&NAMES, CHILDREN);
-    let things = random.draw(&THINGS, CHILDREN);
-    let colors = random.draw(&COLORS, CHILDREN);
-    let places = random.draw(&PLACES, CHILDREN + 1);
-    let mover = random.below(CHILDREN);
-    (0..CHILDREN)
-        .map(|i| Child {
-            name: names[i],
-            thing: things[i],
-            color: colors[i],
-            place: places[i],
-            moved_to: (i == mover).then_some(places[CHILDREN]),
-        })
-        .collect()
+/// What a story says of one child.
+struct Child {
+    name: &'static str,
+    thing: &'static str,
+    color: &'static str,
+    /// Where the thing is in the end.
+    place: &'static str,
 }
 
-/// One sentence about each child, the children in a fresh order.
-fn about_each(
-    random: &mut Random,
-    children: &mut [Child],
-    sentence: impl Fn(&Child) -> String,
-) -> Vec<String> {
-    random.shuffle(children);
-    children.iter().map(sentence).collect()
+impl Child {
+    fn toy(&self) -> String {
+        format!("{} {}", self.color, self.thing)
+    }
 }
 
-fn owns(child: &Child) -> String {
-    format!("{} has a {}.", child.name, child.thing)
+/// The words that are drawn for one story.
+struct Words {
+    children: [Child; 2],
+    pet: &'static str,
+    place: &'static str,
+    food: &'static str,
 }
 
-fn colored(child: &Child) -> String {
-    format!("The {} is {}.", child.thing, child.color)
+impl Words {
+    fn draw(random: &mut Random) -> Words {
+        let [names, things, colors, boxes] =
+            [&NAMES[..], &THINGS, &COLORS, &BOXES].map(|w| random.draw(w, 2));
+        let child = |i: usize| Child { name: names[i], thing: things[i], color: colors[i], place: boxes[i] };
+        let mut one = |words: &[&'static str]| words[random.below(words.len())];
+        Words { children: [child(0), child(1)], pet: one(&PETS), place: one(&PLACES), food: one(&FOODS) }
+    }
+
+    /// Which child a sentence is about is drawn anew where the story allows it: its place in the story does not tell.
+    fn body(&self, random: &mut Random) -> String {
+        let Words { children, pet, place, food } = self;
+        let mut pair =
+            || if random.below(2) == 0 { [&children[0], &children[1]] } else { [&children[1], &children[0]] };
+        let [first, second] = pair();
+        let [owner, friend] = pair();
+        let [glad, busy] = pair();
+        let [left, right] = pair();
+        [
+            format!("{} had a {}. {} had a {}.", first.name, first.toy(), second.name, second.toy()),
+            format!("They met near {place}. A {pet} saw the {} and took it.", owner.toy()),
+            format!("{} ran after the {pet}. {} ate {food}.", owner.name, friend.name),
+            format!(
+                "Then {} looked in a {}. The {} was in the {}!",
+                owner.name, owner.place, owner.thing, owner.place
+            ),
+            format!("{} put the {} in a {}.", friend.name, friend.toy(), friend.place),
+            format!("Now the {} was in the {}.", friend.thing, friend.place),
+            format!("{} liked the {}. {} liked the {}.", glad.name, glad.toy(), busy.name, busy.toy()),
+            format!("They ate {food}. The {} and the {} were good toys.", left.toy(), right.toy()),
+            format!("It was dark near {place}."),
+        ]
+        .join(" ")
+    }
+
+    fn questions(&self) -> Vec<Question> {
+        let question = |ask: String, answer: &str| Question { ask, answer: format!("{answer}.") };
+        let mut all = vec![
+            question("Who was the thief? It was the".to_string(), self.pet),
+            question("Where did they meet? They met near".to_string(), self.place),
+            question("What did they eat? They ate".to_string(), self.food),
+        ];
+        for child in &self.children {
+            all.push(question(format!("Who had the {}? It was", child.thing), child.name));
+            all.push(question(format!("What was {0}? It was the {0}", child.color), child.thing));
+            all.push(question(format!("Where was the {0}? The {0} was in the", child.thing), child.place));
+        }
+        all
+    }
 }
 
-fn placed(thing: &str, place: &str) -> String {
-    format!("The {thing} is in the {place}.")
-}
-
-fn moving(child: &Child) -> Option<String> {
-    let place = child.moved_to?;
-    Some(format!("Then {} moved the {}. {}", child.name, child.thing, placed(child.thing, place)))
-}
-
-/// `QUESTIONS` different questions out of four kinds for each child.
-fn questions(random: &mut Random, children: &[Child]) -> Vec<Question> {
-    let mut all: Vec<Question> = children.iter().flat_map(ask).collect();
-    random.shuffle(&mut all);
-    all.truncate(QUESTIONS);
-    all
-}
-
-fn ask(child: &Child) -> [Question; 4] {
-    let (name, thing) = (child.name, child.thing);
-    let question = |ask: String, answer: &str| Question { ask, answer: format!("{answer}.") };
-    [
-        question(
-            format!("Where is the {thing}? The {thing} is in the"),
-            child.moved_to.unwrap_or(child.place),
-        ),
-        question(format!("What does {name} have? {name} has a"), thing),
-        question(format!("What color is the {thing}? The {thing} is"), child.color),
-        question(format!("Who has the {thing}? It is"), name),
-    ]
-}
-
-struct Options {
+pub struct Options {
     out: PathBuf,
     train: usize,
     heldout: usize,
@@ -213,8 +198,8 @@ struct Options {
 }
 
 impl Options {
-    fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
-        let mut options = Options { out: PathBuf::new(), train: 1000, heldout: 130, recall: 200, seed: 1 };
+    pub fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
+        let mut options = Options { out: PathBuf::new(), train: 700, heldout: 100, recall: 200, seed: 1 };
         let mut out = None;
         while let Some(arg) = args.next() {
             let mut number = || -> Result<u64, String> {
@@ -240,8 +225,7 @@ impl Options {
 fn paragraphs(random: &mut Random, count: usize, told: &mut HashSet<String>) -> Vec<Story> {
     let mut stories = Vec::with_capacity(count);
     while stories.len() < count {
-        let rhyming = stories.len() % RHYME_EVERY == RHYME_EVERY - 1;
-        let story = if rhyming { Story::rhyme(random) } else { Story::tell(random) };
+        let story = Story::tell(random);
         if told.insert(story.paragraph()) {
             stories.push(story);
         }
@@ -256,7 +240,6 @@ fn write_text(path: &Path, stories: &[Story]) -> io::Result<()> {
 
 /// One question of each story in turn, until there are `count`. The words need no JSON escapes.
 fn write_recall(path: &Path, stories: &[Story], count: usize) -> io::Result<()> {
-    let stories: Vec<&Story> = stories.iter().filter(|story| !story.questions.is_empty()).collect();
     let lines: String = (0..QUESTIONS)
         .flat_map(|asked| stories.iter().map(move |story| (story, asked)))
         .take(count)
@@ -271,7 +254,7 @@ fn write_recall(path: &Path, stories: &[Story], count: usize) -> io::Result<()> 
     fs::write(path, lines)
 }
 
-fn write_corpus(options: &Options) -> io::Result<()> {
+pub fn write_corpus(options: &Options) -> io::Result<()> {
     fs::create_dir_all(&options.out)?;
     let mut told = HashSet::new();
     // The held-out stories come first, so that they stay the same whatever the length of the training text.

@@ -16,6 +16,8 @@ mod inspect;
 mod permutations;
 #[path = "integration/plan.rs"]
 mod plan;
+#[path = "integration/quickstart.rs"]
+mod quickstart;
 #[path = "integration/run.rs"]
 mod run;
 #[path = "integration/support.rs"]

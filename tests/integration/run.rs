@@ -125,7 +125,7 @@ fn logits_of_wrong_tokens_are_refused() {
         minic(folder.path(), &["logits", "model", "--tokens", "tokens.json", "--output", "l.safetensors"])
             .exit
     };
-    for wrong in ["[]", "[[]]", "[[1], [2, 3]]", "[[467]]", "[[-1]]", "{}"] {
+    for wrong in ["[]", "[[]]", "[[1], [2, 3]]", "[[565]]", "[[-1]]", "{}"] {
         assert_eq!(logits(wrong), 1, "{wrong}");
     }
     assert!(!folder.path().join("l.safetensors").exists());

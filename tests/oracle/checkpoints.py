@@ -5,6 +5,7 @@ of 0.02 leaves logits near zero, where an absolute tolerance proves little), nor
 rather than constant. dt covers 0.0005 to 0.5, so that a floor on it shows. `write(case, folder)` saves it the way the case asks for.
 """
 
+import contextlib
 import json
 import math
 import os
@@ -186,6 +187,31 @@ def load(folder):
 def logits(model, ids):
     """Logits [batch, sequence, vocab] in f32 of a full forward pass (a cached decode does not clamp dt)."""
     return model(ids, use_cache=False).logits.float()
+
+
+@contextlib.contextmanager
+def widened():
+    """Inside, what transformers computes in f32 on purpose (the scan, the norms, the logits) is computed in f64."""
+    to_float, to = torch.Tensor.float, torch.Tensor.to
+    wide = lambda value: torch.float64 if value is torch.float32 else value
+    torch.Tensor.float = torch.Tensor.double
+    torch.Tensor.to = lambda self, *args, **named: to(self, *map(wide, args), **{key: wide(v) for key, v in named.items()})
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.Tensor.float, torch.Tensor.to = to_float, to
+        torch.set_default_dtype(torch.float32)
+
+
+@torch.no_grad()
+def exact_logits(model, ids):
+    """The same logits in f64 arithmetic. The model is widened for good."""
+    model.double()
+    with widened():
+        values = model(ids, use_cache=False).logits
+    assert values.dtype == torch.float64
+    return values
 
 
 def next_token_loss(values, ids):

@@ -7,9 +7,12 @@
                                                    [--checkpoint DIR ..] [--tolerance 2e-4]
 
 It makes the checkpoints of checkpoints.py in a temporary folder (or takes the folders given with --checkpoint), runs
-`minic logits CHECKPOINT --tokens FILE --output FILE` on each, and prints a table of the largest absolute differences. Both sides compute
-in f32, whatever the checkpoint's dtype. `chunking` is the largest difference that transformers shows against itself when the SSD's chunk
-size changes, which leaves the result the same in exact arithmetic: the floor of what any comparison in f32 can show.
+`minic logits CHECKPOINT --tokens FILE --output FILE` on each, and prints a table of the largest absolute differences: `difference` between
+the two, which must stay below the tolerance, and what each of them differs from transformers' own result in f64 arithmetic. Both sides compute
+in f32, whatever the checkpoint's dtype.
+
+One row exceeds 2e-4, and is left as it is: mamba2-state-one at 600 tokens. Its gated norm divides by the size of two numbers that can both be
+near zero, which magnifies every rounding before it: transformers is 1.5e-4 from its f64 result there, minic 1.9e-4, at the same position.
 Exit code 1 if any difference exceeds the tolerance, a run fails, or nothing was compared.
 """
 
@@ -22,7 +25,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
-from checkpoints import CASES, load, logits, tokens, write
+from checkpoints import CASES, exact_logits, load, logits, tokens, write
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -45,14 +48,6 @@ def largest_difference(ours, reference):
     return (ours - reference).abs().max().item()
 
 
-def chunking_noise(model, ids, reference):
-    """What another chunk size changes in transformers' own result."""
-    mixers = [layer.mixer for layer in model.base_model.layers if hasattr(layer.mixer, "chunk_size")]
-    for mixer in mixers:
-        mixer.chunk_size = 48 if mixer.chunk_size != 48 else 40
-    return (logits(model, ids) - reference).abs().max().item() if mixers else 0.0
-
-
 def compare(name, checkpoint, arguments, folder):
     """Print one row per length. Returns how many rows failed and how many there were."""
     failed = 0
@@ -60,13 +55,17 @@ def compare(name, checkpoint, arguments, folder):
         model = load(checkpoint)
         ids = tokens(model.config.vocab_size, 2, length, seed=length)
         reference = logits(model, ids)
+        exact = exact_logits(model, ids)
         ours, failure = run_minic(arguments.minic, checkpoint, ids, folder)
         difference = None if failure else largest_difference(ours, reference)
         good = difference is not None and difference < arguments.tolerance
         failed += not good
-        shown = failure or ("wrong shape or not finite" if difference is None else f"{difference:.1e}")
-        noise = chunking_noise(model, ids, reference)
-        print(f"{name:30} {length:6} {reference.abs().max().item():10.2f} {noise:10.1e} {shown:>12}  {'ok' if good else 'FAILED'}", flush=True)
+        if difference is None:
+            shown = failure or "wrong shape or not finite"
+        else:
+            shown = f"{difference:10.1e} {largest_difference(ours, exact):11.1e}"
+        size, own = reference.abs().max().item(), largest_difference(reference, exact)
+        print(f"{name:30} {length:6} {size:12.2f} {own:14.1e} {shown}  {'ok' if good else 'FAILED'}", flush=True)
     return failed, len(arguments.lengths)
 
 
@@ -91,7 +90,7 @@ def main():
     arguments = parser.parse_args()
     if not arguments.minic.exists():
         sys.exit(f"{arguments.minic} does not exist: run `cargo build --release` or give --minic")
-    print(f"{'checkpoint':30} {'tokens':>6} {'max |logit|':>10} {'chunking':>10} {'difference':>12}")
+    print(f"{'checkpoint':30} {'tokens':>6} {'max |logit|':>12} {'PyTorch - f64':>14} {'difference':>10} {'minic - f64':>11}")
     failed = rows = 0
     with tempfile.TemporaryDirectory() as folder:
         for name, checkpoint in checkpoints_of(arguments, Path(folder)):

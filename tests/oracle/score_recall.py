@@ -24,7 +24,7 @@ import numpy
 from tokenizers import Tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
-KINDS = ("Where is", "Who has", "What color", "What does")
+KINDS = ("Who had", "What was", "Where was", "Who was", "What did", "Where did")
 BATCH = 25
 
 
