@@ -52,10 +52,17 @@ fn every_question_has_its_answer_in_the_story() {
         let question: serde_json::Value = serde_json::from_str(line).expect("JSON");
         let (prompt, answer) = (question["prompt"].as_str(), question["answer"].as_str());
         let (prompt, answer) = (prompt.expect("a prompt"), answer.expect("an answer"));
-        let word = answer.strip_prefix(' ').and_then(|rest| rest.strip_suffix('.')).expect("a word and a full stop");
+        let word =
+            answer.strip_prefix(' ').and_then(|rest| rest.strip_suffix('.')).expect("a word and a full stop");
         let story = prompt.rsplit_once('?').map(|(before, _)| before).expect("a question");
-        assert!(story.split([' ', '.', '!', '?']).any(|told| told == word), "`{word}` is not told in: {prompt}");
-        assert!(!prompt.ends_with(' '), "a prompt ends with a word, so that its tokens stay when the answer follows");
+        assert!(
+            story.split([' ', '.', '!', '?']).any(|told| told == word),
+            "`{word}` is not told in: {prompt}"
+        );
+        assert!(
+            !prompt.ends_with(' '),
+            "a prompt ends with a word, so that its tokens stay when the answer follows"
+        );
     }
 }
 
