@@ -38,8 +38,9 @@ pub fn copy_companions(checkpoint: &Path, staged: &StagedFolder) -> Result<Vec<S
         let wanted = COMPANIONS.contains(&name.as_str()) || COMPANION_STEMS.contains(&stem);
         // Not by the entry's own type: caches of downloads are folders of links.
         if wanted && entry.path().is_file() {
-            let to = staged.path().join(&name);
-            fs::copy(entry.path(), &to).map_err(IoError::at(&entry.path(), "copy"))?;
+            // The content alone: a read-only source makes no read-only export.
+            let bytes = fs::read(entry.path()).map_err(IoError::at(&entry.path(), "read"))?;
+            staged.write(&name, &bytes)?;
             copied.push(name);
         }
     }
