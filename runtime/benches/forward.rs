@@ -4,6 +4,8 @@
 //! CPU device's own f32 product of 1024^3 before and after, so that a busy machine shows. Threads are those
 //! of RAYON_NUM_THREADS.
 
+#![allow(clippy::print_stdout)]
+
 use minic_compiler::dim::{Dim, Extent};
 use minic_compiler::forward::{self, output};
 use minic_compiler::graph::{Builder, Graph, Masks};
