@@ -20,6 +20,7 @@ const DOCUMENTS: &[&str] = &[
     "CHANGELOG.md",
     "docs/decisions.md",
     "docs/language.md",
+    "docs/performance.md",
 ];
 
 fn read(path: &str) -> String {
