@@ -1,6 +1,7 @@
 //! The memory that a run is planned to hold against the memory that it held.
 //!
 //! A test binary of its own, because it counts what its process allocates.
+#![allow(clippy::print_stdout, reason = "what was held is shown with --nocapture")]
 
 use minic_compiler::forward::{self, Gather};
 use minic_compiler::hir::LayerMetric;
@@ -71,6 +72,7 @@ fn a_run_holds_what_was_planned() {
             let (planned, used) = planned_and_used(&root.join(folder), 512, gather);
             assert!(used <= planned + SLACK, "{folder}: {used} bytes were held, {planned} planned");
             assert!(used + SLACK >= planned / 2, "{folder}: {used} bytes were held, {planned} planned");
+            println!("{folder}: {planned} bytes planned, {used} held");
         }
     }
 }
