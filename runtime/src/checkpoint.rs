@@ -10,6 +10,7 @@ mod table;
 use crate::convert;
 use crate::error::{IoError, Kind};
 use crate::safetensors::{Reader, SafetensorsError, Tensor};
+use crate::stamp::Stamp;
 use minic_compiler::config;
 use minic_compiler::families::{self, ConfigError};
 use minic_compiler::model::{DType, ModelDesc};
@@ -27,6 +28,8 @@ pub const CONFIG_FILE: &str = "config.json";
 #[derive(Debug)]
 pub struct Checkpoint {
     folder: PathBuf,
+    /// config.json as it was when it was read.
+    config: Stamp,
     desc: ModelDesc,
     files: Vec<Reader>,
     places: BTreeMap<String, Place>,
@@ -43,12 +46,13 @@ struct Place {
 impl Checkpoint {
     /// Opens a folder and checks it against its config.json. No tensor is read.
     pub fn open(folder: &Path) -> Result<Checkpoint, CheckpointError> {
+        let config = Stamp::of(&folder.join(CONFIG_FILE))?;
         let mut desc = read_desc(folder)?;
         let files = index::open_files(folder)?;
         desc.prefix = table::prefix(&files).unwrap_or(desc.prefix);
         let table::Matched { places, notes } = table::compare(&desc, &files)
             .map_err(|mismatches| CheckpointError::Weights { folder: folder.to_path_buf(), mismatches })?;
-        Ok(Checkpoint { folder: folder.to_path_buf(), desc, files, places, notes })
+        Ok(Checkpoint { folder: folder.to_path_buf(), config, desc, files, places, notes })
     }
 
     pub fn folder(&self) -> &Path {
@@ -62,6 +66,15 @@ impl Checkpoint {
     /// What a user should know though nothing is wrong: tensors that are not loaded.
     pub fn notes(&self) -> &[String] {
         &self.notes
+    }
+
+    /// No file of the folder that was read has been written, replaced or removed since it was opened.
+    pub fn unchanged(&self) -> Result<(), CheckpointError> {
+        let path = self.folder.join(CONFIG_FILE);
+        if let Some(change) = self.config.since(&path)? {
+            return Err(SafetensorsError::Changed { path, change }.into());
+        }
+        Ok(self.files.iter().try_for_each(Reader::unchanged)?)
     }
 
     /// A weight by its name in the table, `desc().weights()`.

@@ -21,6 +21,7 @@ pub mod safetensors;
 pub mod samples;
 pub mod score;
 pub mod source;
+pub mod stamp;
 pub mod tokens;
 pub mod tree;
 

@@ -1,7 +1,8 @@
 //! Reading a file at a position, from several threads at once.
 
 use crate::error::IoError;
-use std::fs::File;
+use crate::stamp::Stamp;
+use std::fs::{File, Metadata};
 use std::path::{Path, PathBuf};
 
 /// A file without a cursor of its own.
@@ -24,11 +25,20 @@ impl PositionedFile {
 
     /// In bytes.
     pub fn len(&self) -> Result<u64, IoError> {
+        Ok(self.metadata()?.len())
+    }
+
+    /// Of the open file, whatever its name leads to by now.
+    pub fn stamp(&self) -> Result<Stamp, IoError> {
+        Ok(Stamp::new(&self.metadata()?))
+    }
+
+    fn metadata(&self) -> Result<Metadata, IoError> {
         #[cfg(unix)]
         let metadata = self.file.metadata();
         #[cfg(not(unix))]
         let metadata = self.file.lock().unwrap_or_else(|e| e.into_inner()).metadata();
-        Ok(metadata.map_err(IoError::at(&self.path, "read the size"))?.len())
+        metadata.map_err(IoError::at(&self.path, "read the size"))
     }
 
     pub fn is_empty(&self) -> Result<bool, IoError> {

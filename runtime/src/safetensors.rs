@@ -12,6 +12,7 @@ mod reader;
 mod writer;
 
 use crate::error::{IoError, Kind};
+use crate::stamp::Change;
 use minic_compiler::model::DType;
 use std::path::PathBuf;
 
@@ -121,6 +122,9 @@ pub enum SafetensorsError {
     Header { path: PathBuf, reason: String },
     #[error("{}: tensor `{tensor}`: {reason}", path.display())]
     Tensor { path: PathBuf, tensor: String, reason: String },
+    /// Somebody writes where minic reads.
+    #[error("{}: changed while it was read: {change}", path.display())]
+    Changed { path: PathBuf, change: Change },
     /// The caller of the writer gave other tensors than it announced.
     #[error("{}: {reason}", path.display())]
     Written { path: PathBuf, reason: String },
@@ -130,6 +134,7 @@ impl SafetensorsError {
     pub fn kind(&self) -> Kind {
         match self {
             SafetensorsError::Io(e) => e.kind(),
+            SafetensorsError::Changed { .. } => Kind::World,
             SafetensorsError::Header { .. } | SafetensorsError::Tensor { .. } => Kind::Input,
             SafetensorsError::Written { .. } => Kind::Proof,
         }

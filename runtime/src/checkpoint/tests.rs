@@ -135,6 +135,27 @@ fn digests_are_of_content_and_name() {
     assert_ne!(before.all, digests(&b).all);
 }
 
+#[test]
+fn a_folder_that_changes_after_opening_is_told() {
+    type Change = fn(&Path);
+    let cases: &[(&str, Change)] = &[
+        (SHARD_2, |d| grow(d, SHARD_2)),
+        (SHARD_2, |d| remove(d, SHARD_2)),
+        (CONFIG_FILE, |d| remove(d, CONFIG_FILE)),
+        (CONFIG_FILE, |d| config(d, "note", json!(1))),
+    ];
+    for (file, change) in cases {
+        let dir = folder();
+        testing::write_sharded(dir.path(), &testing::config(), DType::F32, 6);
+        let checkpoint = Checkpoint::open(dir.path()).unwrap();
+        checkpoint.unchanged().unwrap();
+        change(dir.path());
+        let error = checkpoint.unchanged().unwrap_err();
+        assert_eq!(error.kind(), Kind::World, "{error}");
+        assert!(error.to_string().contains(&format!("{file}: changed while it was read")), "{error}");
+    }
+}
+
 /// A good folder in shards of six tensors, then one thing broken, and what the message has to say.
 #[test]
 fn broken_folders_are_refused_with_the_reason() {

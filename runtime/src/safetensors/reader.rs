@@ -2,8 +2,11 @@
 
 use super::header::{self, Header, MAX_HEADER};
 use super::{SafetensorsError, Tensor};
+use crate::error::IoError;
 use crate::position::PositionedFile;
+use crate::stamp::{Change, Stamp};
 use std::collections::BTreeMap;
+use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -12,6 +15,8 @@ use std::path::{Path, PathBuf};
 pub struct Reader {
     path: PathBuf,
     file: PositionedFile,
+    /// The file as it was when its header was checked.
+    stamp: Stamp,
     /// Where the data begin in the file.
     data: u64,
     header: Header,
@@ -22,7 +27,8 @@ impl Reader {
     pub fn open(path: &Path) -> Result<Reader, SafetensorsError> {
         let fault = |reason: String| SafetensorsError::Header { path: path.to_path_buf(), reason };
         let file = PositionedFile::open(path)?;
-        let len = file.len()?;
+        let stamp = file.stamp()?;
+        let len = stamp.len;
         let mut prefix = [0; 8];
         if len < 8 {
             return Err(fault(format!("it has {len} bytes, fewer than the length of a header takes")));
@@ -44,11 +50,21 @@ impl Reader {
             Some(tensor) => SafetensorsError::Tensor { path: path.to_path_buf(), tensor, reason: f.reason },
             None => fault(f.reason),
         })?;
-        Ok(Reader { path: path.to_path_buf(), file, data, header })
+        Ok(Reader { path: path.to_path_buf(), file, stamp, data, header })
     }
 
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The file as it was when it was opened.
+    pub fn stamp(&self) -> Stamp {
+        self.stamp
+    }
+
+    /// The path still leads to the file that was opened, and nobody has written it since.
+    pub fn unchanged(&self) -> Result<(), SafetensorsError> {
+        self.stamp.since(&self.path)?.map_or(Ok(()), |change| Err(self.changed(change)))
     }
 
     /// In the header's order.
@@ -79,13 +95,27 @@ impl Reader {
         let row = tensor.row_bytes();
         out.resize((rows.end - rows.start) * row, 0);
         let at = self.data + tensor.begin + (rows.start * row) as u64;
-        Ok(self.file.read_exact_at(out, at)?)
+        self.file.read_exact_at(out, at).map_err(|e| self.cut_short(e))
     }
 
     /// All bytes of a tensor into `out`, whose former contents are lost.
     pub fn read(&self, name: &str, out: &mut Vec<u8>) -> Result<(), SafetensorsError> {
         let rows = self.tensor(name).map_or(0, Tensor::rows);
         self.read_rows(name, 0..rows, out)
+    }
+
+    /// The header was checked against the length of the file: an end before it means a shorter file.
+    fn cut_short(&self, error: IoError) -> SafetensorsError {
+        match self.file.len() {
+            Ok(now) if error.source.kind() == io::ErrorKind::UnexpectedEof => {
+                self.changed(Change::Length { before: self.stamp.len, now })
+            }
+            _ => error.into(),
+        }
+    }
+
+    fn changed(&self, change: Change) -> SafetensorsError {
+        SafetensorsError::Changed { path: self.path.clone(), change }
     }
 
     fn fault(&self, tensor: &str, reason: String) -> SafetensorsError {

@@ -187,9 +187,17 @@ fn a_missing_file_and_a_file_cut_short_later_are_errors() {
     assert_eq!(missing.kind(), Kind::Input);
     fs::write(&path, file(br#"{"a":{"dtype":"U8","shape":[8],"data_offsets":[0,8]}}"#, 8)).unwrap();
     let reader = Reader::open(&path).unwrap();
-    fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(60).unwrap();
-    let cut = reader.read("a", &mut Vec::new()).unwrap_err();
-    assert_eq!(cut.kind(), Kind::World, "{cut}");
+    assert!(reader.unchanged().is_ok());
+    let before = reader.stamp().len;
+    fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(before - 4).unwrap();
+    let expected = format!("changed while it was read: it had {before} bytes and has {} now", before - 4);
+    for error in [reader.read("a", &mut Vec::new()).unwrap_err(), reader.unchanged().unwrap_err()] {
+        assert_eq!(error.kind(), Kind::World, "{error}");
+        assert!(error.to_string().ends_with(&expected), "{error}");
+    }
+    fs::remove_file(&path).unwrap();
+    let gone = reader.unchanged().unwrap_err();
+    assert!(gone.to_string().ends_with("it is not there any more"), "{gone}");
 }
 
 #[test]
