@@ -22,6 +22,7 @@ pub mod samples;
 pub mod score;
 pub mod source;
 pub mod stamp;
+pub mod store;
 pub mod tokens;
 pub mod tree;
 

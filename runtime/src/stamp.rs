@@ -1,14 +1,15 @@
 //! What the file system says of a file: enough to see that it is no longer the one that was opened.
 
 use crate::error::IoError;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::fs::Metadata;
 use std::io::ErrorKind;
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// Two equal stamps of one path: the same file, not written in between, as far as its file system tells.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stamp {
     /// In bytes.
     pub len: u64,
@@ -16,23 +17,33 @@ pub struct Stamp {
     pub modified: Option<SystemTime>,
     /// Device and number of the file; zeros where the system has none.
     pub inode: (u64, u64),
+    /// When content, owner or name last changed, in nanoseconds since 1970: no program can set it back.
+    pub changed: u64,
 }
 
 impl Stamp {
     pub fn new(metadata: &Metadata) -> Stamp {
         #[cfg(unix)]
-        let inode = {
+        let (inode, changed) = {
             use std::os::unix::fs::MetadataExt;
-            (metadata.dev(), metadata.ino())
+            let changed = metadata.ctime() * 1_000_000_000 + metadata.ctime_nsec();
+            ((metadata.dev(), metadata.ino()), changed as u64)
         };
         #[cfg(not(unix))]
-        let inode = (0, 0);
-        Stamp { len: metadata.len(), modified: metadata.modified().ok(), inode }
+        let (inode, changed) = ((0, 0), 0);
+        Stamp { len: metadata.len(), modified: metadata.modified().ok(), inode, changed }
     }
 
     /// Of the file that a path leads to now, behind symbolic links.
     pub fn of(path: &Path) -> Result<Stamp, IoError> {
         Ok(Stamp::new(&std::fs::metadata(path).map_err(IoError::at(path, "read"))?))
+    }
+
+    /// So long ago that one more change would show: clocks of file systems tick slowly.
+    pub fn is_settled(&self) -> bool {
+        let before = SystemTime::now() - Duration::from_secs(2);
+        let nanos = before.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64);
+        self.modified.is_some_and(|m| m < before) && self.changed < nanos
     }
 
     /// What happened to `path` since this stamp was taken of it.
@@ -82,7 +93,6 @@ impl fmt::Display for Change {
 mod tests {
     use super::*;
     use std::fs;
-    use std::time::Duration;
 
     #[test]
     fn every_way_to_change_is_seen() {

@@ -1,0 +1,130 @@
+//! What a store holds, why something is not in it, and throwing away.
+
+use super::{Header, Key, LOCK, OBJECTS, PARTIAL, Store, StoreError, TMP, clear, header, key::Difference};
+use crate::error::IoError;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+/// One object, or one unfinished pass.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// The digest of its key.
+    pub name: String,
+    pub header: Header,
+    /// Of its file.
+    pub bytes: u64,
+    /// When it was last read or written.
+    pub used: SystemTime,
+    pub unfinished: bool,
+}
+
+/// What was thrown away.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Collected {
+    pub objects: usize,
+    pub bytes: u64,
+    pub kept: usize,
+}
+
+impl Store {
+    /// Everything in the store, by kind and subject; damaged files are left out.
+    pub fn list(&self) -> Result<Vec<Entry>, StoreError> {
+        let mut entries: Vec<Entry> =
+            object_files(&self.root)?.into_iter().filter_map(|path| entry(&path, false)).collect();
+        entries.extend(files(&self.root.join(PARTIAL))?.iter().filter_map(|path| entry(path, true)));
+        entries.sort_by(|a, b| {
+            let order =
+                |e: &Entry| (e.header.key.get("kind").map(ToString::to_string), e.header.subject.clone());
+            order(a).cmp(&order(b)).then(b.used.cmp(&a.used))
+        });
+        Ok(entries)
+    }
+
+    /// How this key differs from that of the object that is most like it: of the same kind, with the most
+    /// fields in common, last used. `None` where there is no other of its kind.
+    pub fn why(&self, key: &Key) -> Result<Option<Difference>, StoreError> {
+        let entries = self.list()?;
+        let own = key.digest();
+        let others = entries.iter().filter(|e| {
+            !e.unfinished
+                && e.name != own
+                && e.header.key.get("kind").and_then(|k| k.as_str()) == Some(key.kind())
+        });
+        let nearest =
+            others.max_by_key(|e| (key.alike(&e.header.key), e.header.subject == key.subject, e.used));
+        Ok(nearest.and_then(|e| key.difference(&e.header.subject, &e.header.key, &e.header.origins)))
+    }
+
+    /// Throws away what was not used for `unused`, and all that dead runs left. Nothing is touched while
+    /// another process uses the store.
+    pub fn collect(root: &Path, unused: Duration, pretend: bool) -> Result<Collected, StoreError> {
+        super::check_format(root)?;
+        let path = root.join(LOCK);
+        let lock = File::options().create(true).truncate(false).write(true).open(&path);
+        let lock = lock.map_err(IoError::at(&path, "open"))?;
+        if lock.try_lock().is_err() {
+            return Err(StoreError::Busy { root: root.to_path_buf() });
+        }
+        let mut collected = Collected::default();
+        let mut paths = object_files(root)?;
+        paths.extend(files(&root.join(PARTIAL))?);
+        paths.extend(files(&root.join(super::memo::FOLDER))?);
+        for path in paths {
+            let Ok(metadata) = path.metadata() else { continue };
+            let used = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+            if used.elapsed().unwrap_or_default() < unused {
+                collected.kept += 1;
+                continue;
+            }
+            if !pretend {
+                fs::remove_file(&path).map_err(IoError::at(&path, "remove"))?;
+            }
+            collected.objects += 1;
+            collected.bytes += metadata.len();
+        }
+        if !pretend {
+            clear(&root.join(TMP));
+        }
+        Ok(collected)
+    }
+}
+
+fn object_files(root: &Path) -> Result<Vec<PathBuf>, IoError> {
+    let mut out = Vec::new();
+    for folder in files(&root.join(OBJECTS))? {
+        out.extend(files(&folder)?);
+    }
+    Ok(out)
+}
+
+/// What a folder holds, sorted; nothing where it is not there.
+fn files(folder: &Path) -> Result<Vec<PathBuf>, IoError> {
+    let entries = match folder.read_dir() {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(IoError::at(folder, "list")(e)),
+    };
+    let mut paths = Vec::new();
+    for entry in entries {
+        paths.push(entry.map_err(IoError::at(folder, "list"))?.path());
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+/// From the first line of an object's file.
+fn entry(path: &Path, unfinished: bool) -> Option<Entry> {
+    let mut line = Vec::new();
+    let file = File::open(path).ok()?;
+    let metadata = file.metadata().ok()?;
+    BufReader::new(file).read_until(b'\n', &mut line).ok()?;
+    Some(Entry {
+        name: path.file_name()?.to_str()?.to_string(),
+        header: header(&line)?.0,
+        bytes: metadata.len(),
+        used: metadata.modified().ok()?,
+        unfinished,
+    })
+}
