@@ -9,6 +9,7 @@ use minic_compiler::graph::Masks;
 use minic_compiler::model::DType;
 use minic_compiler::schedule;
 use minic_runtime::error::IoError;
+use minic_runtime::input;
 use minic_runtime::run::RunError;
 use minic_runtime::safetensors::{Entry, Writer};
 use minic_runtime::samples::Runner;
@@ -72,7 +73,7 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
 
 fn read_tokens(path: &Path, vocab: usize) -> Result<Vec<Vec<u32>>, Failure> {
     let wrong = |reason: String| Failure::new(Exit::Input, format!("{}: {reason}", path.display()));
-    let bytes = std::fs::read(path).map_err(IoError::at(path, "read"))?;
+    let bytes = input::read(path, input::TOKENS)?;
     let samples: Vec<Vec<u32>> =
         serde_json::from_slice(&bytes).map_err(|e| wrong(format!("expected [[ids], ..]: {e}")))?;
     let Some(length) = samples.first().map(Vec::len).filter(|n| *n > 0) else {

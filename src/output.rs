@@ -195,13 +195,34 @@ impl Output {
 
     fn aside(&self, head: &str, style: &str, text: &str) {
         let head = if self.color { format!("{style}{head}\x1b[0m") } else { head.to_string() };
-        self.say(&format!("{head}: {text}\n"));
+        self.say(&format!("{head}: {}\n", legible(text)));
     }
 
     fn say(&self, text: &str) {
         // Nobody can be told that nobody can be told.
         let _ = write_all(&mut io::stderr().lock(), text);
     }
+}
+
+/// Messages quote what stands in files: characters that command a terminal are spelled out, and long lines
+/// keep their ends.
+fn legible(text: &str) -> String {
+    const HEAD: usize = 400;
+    const TAIL: usize = 100;
+    let line = |line: &str| {
+        let mut out = String::new();
+        let count = line.chars().count();
+        for (i, c) in line.chars().enumerate() {
+            match i {
+                HEAD if count > HEAD + TAIL + 5 => out.push_str(" ... "),
+                HEAD.. if count > HEAD + TAIL + 5 && i < count - TAIL => {}
+                _ if c.is_control() => out.extend(c.escape_default()),
+                _ => out.push(c),
+            }
+        }
+        out
+    };
+    text.split('\n').map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// NO_COLOR (no-color.org) is set to anything, or the terminal has none.
@@ -215,5 +236,20 @@ fn write_all(to: &mut dyn Write, text: &str) -> io::Result<()> {
     match to.write_all(text.as_bytes()).and_then(|()| to.flush()) {
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         done => done,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_lines_keep_their_ends_and_nothing_commands_the_terminal() {
+        assert_eq!(legible("a\u{1b}[2Jb\r\n  c\u{e9}\t"), "a\\u{1b}[2Jb\\r\n  c\u{e9}\\t");
+        let long = legible(&format!("a{}b\nc", "\u{e9}".repeat(100_000)));
+        assert_eq!(long.chars().count(), 400 + 5 + 100 + 2);
+        assert!(long.starts_with("a\u{e9}") && long.ends_with("\u{e9}b\nc"), "{long}");
+        let short = "x".repeat(505);
+        assert_eq!(legible(&short), short);
     }
 }

@@ -8,7 +8,7 @@ use minic_compiler::{lower, passes};
 use minic_grammar::render::{self, JsonDiagnostic};
 use minic_grammar::{Diagnostic, Severity, ast};
 use minic_runtime::data;
-use minic_runtime::error::IoError;
+use minic_runtime::input;
 use minic_runtime::provenance::PROVENANCE_FILE;
 use std::path::{Path, PathBuf};
 
@@ -37,7 +37,7 @@ impl Recipe {
 
     /// The same, for a world of the caller's.
     pub fn load_in(path: &Path, overrides: &[Override], world: World) -> Result<Recipe, Failure> {
-        let bytes = std::fs::read(path).map_err(IoError::at(path, "read"))?;
+        let bytes = input::read(path, input::RECIPE)?;
         let file = path.display().to_string();
         let text = String::from_utf8(bytes)
             .map_err(|_| Failure::new(Exit::Input, format!("{file}: is not UTF-8 text, and so no recipe")))?;
@@ -110,17 +110,12 @@ impl Environment for World {
             return Ok(None);
         }
         let path = self.base.join(checkpoint).join("config.json");
-        match std::fs::read(&path) {
-            Ok(bytes) => {
-                String::from_utf8(bytes).map(Some).map_err(|_| format!("{}: is not UTF-8", path.display()))
-            }
-            Err(e)
-                if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) =>
-            {
-                Ok(None)
-            }
-            Err(e) => Err(format!("{}: cannot read: {e}", path.display())),
-        }
+        let read = || match input::exists(&path)? {
+            true => input::read(&path, input::CONFIG).map(Some),
+            false => Ok(None),
+        };
+        let Some(bytes) = read().map_err(|e| e.to_string())? else { return Ok(None) };
+        String::from_utf8(bytes).map(Some).map_err(|_| format!("{}: is not UTF-8", path.display()))
     }
 
     fn data(&self, files: &[String]) -> Option<DataFacts> {

@@ -9,6 +9,7 @@ mod table;
 
 use crate::convert;
 use crate::error::{IoError, Kind};
+use crate::input;
 use crate::safetensors::{Reader, SafetensorsError, Tensor};
 use crate::stamp::Stamp;
 use minic_compiler::config;
@@ -173,7 +174,7 @@ fn pieces(tensor: &Tensor) -> impl Iterator<Item = Range<usize>> + use<> {
 /// The model that a folder's config.json describes.
 pub fn read_desc(folder: &Path) -> Result<ModelDesc, CheckpointError> {
     let path = folder.join(CONFIG_FILE);
-    let bytes = std::fs::read(&path).map_err(IoError::at(&path, "read"))?;
+    let bytes = input::read(&path, input::CONFIG)?;
     let wrong = |error: ConfigError| CheckpointError::Config { path: path.clone(), error };
     let text = String::from_utf8(bytes).map_err(|_| {
         wrong(ConfigError { key: CONFIG_FILE.into(), message: "is not UTF-8".into(), help: None })

@@ -41,14 +41,20 @@ impl IoError {
         move |source| IoError { path: path.to_path_buf(), action, source }
     }
 
-    /// A name that leads nowhere is a wrong input; everything else is the world's doing.
+    /// A name that leads nowhere, or to what is no file, is a wrong input; everything else is the world's doing.
     pub fn kind(&self) -> Kind {
+        use io::ErrorKind::{InvalidFilename, InvalidInput, IsADirectory, NotADirectory, NotFound};
         match self.source.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory => {
-                Kind::Input
-            }
+            NotFound | NotADirectory | IsADirectory | InvalidInput | InvalidFilename => Kind::Input,
+            _ if self.is_loop() => Kind::Input,
             _ => Kind::World,
         }
+    }
+
+    /// Symbolic links that lead to each other. The kind has no stable name yet.
+    fn is_loop(&self) -> bool {
+        let code = if cfg!(target_os = "linux") { 40 } else { 62 };
+        cfg!(unix) && self.source.raw_os_error() == Some(code)
     }
 }
 

@@ -10,6 +10,7 @@ pub mod evaluate;
 pub mod events;
 pub mod gate;
 pub mod importance;
+pub mod input;
 pub mod kernels;
 pub mod mask;
 pub mod position;

@@ -1,6 +1,7 @@
 //! Reading a file at a position, from several threads at once.
 
 use crate::error::IoError;
+use crate::input;
 use crate::stamp::Stamp;
 use std::fs::{File, Metadata};
 use std::path::{Path, PathBuf};
@@ -17,7 +18,7 @@ pub struct PositionedFile {
 
 impl PositionedFile {
     pub fn open(path: &Path) -> Result<PositionedFile, IoError> {
-        let file = File::open(path).map_err(IoError::at(path, "open"))?;
+        let file = input::open(path)?;
         #[cfg(not(unix))]
         let file = std::sync::Mutex::new(file);
         Ok(PositionedFile { path: path.to_path_buf(), file })

@@ -11,6 +11,7 @@ mod verify;
 use crate::checkpoint::{self, CheckpointError};
 use crate::error::{IoError, Kind};
 use crate::evaluate::Figures;
+use crate::input;
 use crate::publish::{PublishError, StagedFolder};
 use crate::safetensors::{Reader, SafetensorsError};
 use minic_compiler::dim::Dim;
@@ -177,10 +178,10 @@ impl Provenance {
     /// The document of a folder; its fields are of the right types, nothing more is checked.
     pub fn read(folder: &Path) -> Result<Provenance, ProvenanceError> {
         let path = folder.join(PROVENANCE_FILE);
-        if folder.is_dir() && !path.exists() {
+        if folder.is_dir() && !input::exists(&path)? {
             return Err(ProvenanceError::Absent { folder: folder.to_path_buf() });
         }
-        let text = std::fs::read(&path).map_err(IoError::at(&path, "read"))?;
+        let text = input::read(&path, input::PROVENANCE)?;
         let invalid = |reason: String| ProvenanceError::Invalid { path: path.clone(), reason };
         // The version first: another one has other fields.
         let value: serde_json::Value = serde_json::from_slice(&text).map_err(|e| invalid(e.to_string()))?;

@@ -7,6 +7,7 @@ mod stage;
 mod weights;
 
 use crate::error::{IoError, Kind};
+use crate::input;
 use crate::safetensors::SafetensorsError;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -39,7 +40,7 @@ pub fn copy_companions(checkpoint: &Path, staged: &StagedFolder) -> Result<Vec<S
         // Not by the entry's own type: caches of downloads are folders of links.
         if wanted && entry.path().is_file() {
             // The content alone: a read-only source makes no read-only export.
-            let bytes = fs::read(entry.path()).map_err(IoError::at(&entry.path(), "read"))?;
+            let bytes = input::read(&entry.path(), input::TOKENIZER)?;
             staged.write(&name, &bytes)?;
             copied.push(name);
         }

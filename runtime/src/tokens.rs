@@ -1,6 +1,7 @@
 //! Text to token ids, by the checkpoint's own tokenizer.json.
 
 use crate::error::{IoError, Kind};
+use crate::input;
 use rayon::prelude::*;
 use serde_json::{Map, Value};
 use std::ops::Range;
@@ -43,10 +44,10 @@ impl Tokenizer {
     /// From a tokenizer.json, or from the folder that holds one.
     pub fn open(path: &Path) -> Result<Tokenizer, TokenizerError> {
         let path = if path.is_dir() { path.join(TOKENIZER_FILE) } else { path.to_path_buf() };
-        if !path.exists() {
+        if !input::exists(&path)? {
             return Err(TokenizerError::Missing { path });
         }
-        let bytes = std::fs::read(&path).map_err(IoError::at(&path, "read"))?;
+        let bytes = input::read(&path, input::TOKENIZER)?;
         let invalid = |reason: String| TokenizerError::Invalid { path: path.clone(), reason };
         let mut inner: tokenizers::Tokenizer =
             serde_json::from_slice(&bytes).map_err(|e| invalid(e.to_string()))?;

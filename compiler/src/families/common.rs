@@ -17,6 +17,16 @@ pub fn expect(read: &Reader, key: &'static str, only: &str) -> Result<(), Config
     }
 }
 
+/// Ten times as many layers as any model has; tables of weights grow with them.
+const MOST_LAYERS: usize = 10_000;
+
+pub fn check_layers(read: &Reader, key: &str, layers: usize) -> Result<(), ConfigError> {
+    if layers <= MOST_LAYERS {
+        return Ok(());
+    }
+    read.fail(key, format!("gives {layers} layers; at most {MOST_LAYERS} are read"))
+}
+
 pub fn conv_bias(read: &Reader, keys: &[&'static str]) -> Result<bool, ConfigError> {
     read.bool(read.get(keys).map_or(keys[0], |(key, _)| key), true)
 }

@@ -39,9 +39,7 @@ impl Family for Mamba2 {
             dims.insert(dim, read.size(keys, Some(default))?);
         }
         let layers = read.size(&["num_hidden_layers", "n_layer"], Some(64))?;
-        if layers > 100_000 {
-            return read.fail("num_hidden_layers", format!("is {layers}, more layers than any model has"));
-        }
+        common::check_layers(&read, "num_hidden_layers", layers)?;
         dims.insert(Dim::NumLayers, layers);
         common::expect(&read, "hidden_act", "silu")?;
         let (lo, hi) = read.limits(&["time_step_limit"])?.unwrap_or((0.0, f64::INFINITY));

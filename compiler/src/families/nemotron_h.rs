@@ -161,6 +161,7 @@ fn layers(read: &Reader) -> Result<Vec<LayerKind>, ConfigError> {
     };
     if let Some((key, value)) = read.get(&["layers_block_type"]) {
         let Some(list) = value.as_array() else { return read.fail(key, "is not a list") };
+        common::check_layers(read, key, list.len())?;
         let kind = |(i, v): (usize, &Value)| match v.as_str() {
             Some("moe") => moe(key, i),
             Some(s) => match KINDS.iter().find(|(name, _)| *name == s) {
@@ -175,6 +176,7 @@ fn layers(read: &Reader) -> Result<Vec<LayerKind>, ConfigError> {
         return read.fail("layers_block_type", "is missing, and so is hybrid_override_pattern");
     };
     let Some(pattern) = value.as_str() else { return read.fail(key, "is not a string") };
+    common::check_layers(read, key, pattern.len())?;
     let kind = |(i, c): (usize, char)| match LayerKind::ALL.iter().find(|k| k.letter() == c) {
         Some(kind) => Ok(*kind),
         None if c == 'E' => moe(key, i),

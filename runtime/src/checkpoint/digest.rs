@@ -1,9 +1,9 @@
 //! BLAKE3 digests of files.
 
 use crate::error::IoError;
+use crate::input;
 use rayon::prelude::*;
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
@@ -19,7 +19,7 @@ pub struct Digests {
 /// Of one file, read in pieces that all threads hash together.
 pub fn digest_file(path: &Path) -> Result<String, IoError> {
     const PIECE: usize = 8 << 20;
-    let mut file = File::open(path).map_err(IoError::at(path, "open"))?;
+    let mut file = input::open(path)?;
     let mut hasher = blake3::Hasher::new();
     let mut piece = Vec::new();
     loop {

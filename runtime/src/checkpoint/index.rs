@@ -1,7 +1,7 @@
 //! Which files hold the weights of a folder.
 
 use super::CheckpointError;
-use crate::error::IoError;
+use crate::input;
 use crate::safetensors::Reader;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
@@ -58,15 +58,15 @@ impl<'de> Deserialize<'de> for WeightMap {
 /// The files of weights, opened; as transformers does, a single file is preferred to shards.
 pub(super) fn open_files(folder: &Path) -> Result<Vec<Reader>, CheckpointError> {
     let single = folder.join(WEIGHTS_FILE);
-    if single.is_file() {
+    if input::exists(&single)? {
         return Ok(vec![Reader::open(&single)?]);
     }
     let path = folder.join(INDEX_FILE);
-    if !path.is_file() {
+    if !input::exists(&path)? {
         return Err(CheckpointError::NoWeights { folder: folder.to_path_buf() });
     }
     let fault = |reason: String| CheckpointError::Index { path: path.clone(), reason };
-    let text = std::fs::read(&path).map_err(IoError::at(&path, "read"))?;
+    let text = input::read(&path, input::INDEX)?;
     let index: WeightIndex =
         serde_json::from_slice(&text).map_err(|e| fault(format!("is not an index of shards: {e}")))?;
     let names: BTreeSet<&String> = index.weight_map.0.values().collect();
@@ -86,7 +86,7 @@ fn open_shard(folder: &Path, name: &str) -> Result<Result<Reader, CheckpointErro
         return Err(format!("names the file `{name}`, which is not a plain name in this folder"));
     }
     let path = folder.join(name);
-    if !path.is_file() {
+    if let Ok(false) = input::exists(&path) {
         return Err(format!("names the file `{name}`, which is not there"));
     }
     Ok(Reader::open(&path).map_err(CheckpointError::from))

@@ -215,7 +215,7 @@ fn broken_folders_are_refused_with_the_reason() {
                 remove(d, SHARD_2);
                 fs::create_dir(d.join(SHARD_2)).unwrap()
             },
-            &["which is not there"],
+            &["model-00002-of-00004.safetensors: cannot open: it is a folder"],
         ),
         ("shard cut short", |d| cut(d, SHARD_2, 700), &["model-00002-of-00004.safetensors: tensor `"]),
         ("shard of another size", |d| grow(d, SHARD_2), &["something appended"]),

@@ -2,8 +2,8 @@
 
 use super::DataError;
 use crate::error::IoError;
+use crate::input;
 use crate::safetensors::{Element, Reader};
-use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::Path;
 
@@ -69,7 +69,7 @@ pub(super) fn read_safetensors(path: &Path) -> Result<Vec<u32>, DataError> {
 /// Versions 1 to 3 of the format of one or two dimensions in C order, little-endian.
 /// Source: <https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html>.
 pub(super) fn read_npy(path: &Path) -> Result<Vec<u32>, DataError> {
-    let file = File::open(path).map_err(IoError::at(path, "open"))?;
+    let file = input::open(path)?;
     let len = file.metadata().map_err(IoError::at(path, "read the size"))?.len();
     let mut file = BufReader::new(file);
     let mut take = |n: usize| {

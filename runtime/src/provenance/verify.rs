@@ -5,6 +5,7 @@ use super::{
     WEIGHTS_EXTENSION, file_names, lock_text, tensors,
 };
 use crate::checkpoint::{Checkpoint, digest_file};
+use crate::input;
 use minic_compiler::axes;
 use minic_compiler::model::{LayerKind, ModelDesc};
 use rayon::prelude::*;
@@ -73,7 +74,9 @@ fn check_files(folder: &Path, provenance: &Provenance) -> Result<Vec<String>, Pr
     if let Some(name) = DERIVED.iter().find(|name| provenance.files.contains_key(**name)) {
         faults.push(format!("{PROVENANCE_FILE} records {name}, which is derived from it"));
     }
-    if std::fs::read(folder.join(LOCK_FILE)).ok() != Some(lock_text(provenance).into_bytes()) {
+    if input::read(&folder.join(LOCK_FILE), input::PROVENANCE).ok()
+        != Some(lock_text(provenance).into_bytes())
+    {
         faults.push(format!("{LOCK_FILE} is not the one that follows from {PROVENANCE_FILE}"));
     }
     Ok(faults)

@@ -88,6 +88,10 @@ fn broken_files_are_refused_with_the_reason() {
             format!("{whole}the header is not understood: entry `a`: "),
         ),
         (
+            file(&a(&format!(r#""dtype":"F32","shape":[0{}],"data_offsets":[0,0]"#, ",1".repeat(64))), 0),
+            format!("{whole}the header is not understood: entry `a`: more than 64 dimensions"),
+        ),
+        (
             file(&a(r#""dtype":"F31","shape":[2],"data_offsets":[0,8]"#), 8),
             "tensor `a`: unknown dtype `F31`".into(),
         ),
