@@ -3,6 +3,7 @@
 mod check;
 mod device;
 mod eval;
+mod fmt;
 mod graph;
 mod inspect;
 mod logits;
@@ -38,6 +39,8 @@ enum Command {
     Plan(plan::Args),
     /// Draw the plan
     Graph(graph::Args),
+    /// Lay recipes out in the one canonical way
+    Fmt(fmt::Args),
     /// Say what a checkpoint is
     Inspect(inspect::Args),
     /// Measure loss, perplexity and accuracy of a checkpoint
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
         Command::Check(args) => check::run(args, &output),
         Command::Plan(args) => plan::run(args, &output),
         Command::Graph(args) => graph::run(args, &output),
+        Command::Fmt(args) => fmt::run(args, &output),
         Command::Inspect(args) => inspect::run(args, &output),
         Command::Eval(args) => eval::run(args, &output),
         Command::Logits(args) => logits::run(args, &output),

@@ -6,7 +6,7 @@
 mod blocks;
 mod declarations;
 mod expressions;
-mod layout;
+pub(crate) mod layout;
 mod lines;
 mod messages;
 mod numbers;
