@@ -45,7 +45,8 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
     if output.json {
         output.document(&serde_json::json!({ "files": files }))?;
     } else if args.check {
-        let listed: Vec<String> = files.iter().filter(|f| f.changed).map(|f| format!("{}\n", f.file)).collect();
+        let listed: Vec<String> =
+            files.iter().filter(|f| f.changed).map(|f| format!("{}\n", f.file)).collect();
         output.answer(&listed.concat())?;
     } else {
         let texts: Vec<&str> = files.iter().filter_map(|f| f.text.as_deref()).collect();
