@@ -12,6 +12,7 @@ mod plan;
 mod progress;
 mod recipe;
 mod run;
+mod synth;
 mod table;
 mod verify;
 
@@ -49,6 +50,8 @@ enum Command {
     Logits(logits::Args),
     /// Prove a folder again that minic exported
     Verify(verify::Args),
+    /// Write an untrained checkpoint of any supported config
+    Synth(synth::Args),
 }
 
 fn main() -> ExitCode {
@@ -64,6 +67,7 @@ fn main() -> ExitCode {
         Command::Eval(args) => eval::run(args, &output),
         Command::Logits(args) => logits::run(args, &output),
         Command::Verify(args) => verify::run(args, &output),
+        Command::Synth(args) => synth::run(args, &output),
     };
     finish(done, &output).into()
 }

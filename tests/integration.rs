@@ -24,3 +24,5 @@ mod quickstart;
 mod run;
 #[path = "integration/support.rs"]
 mod support;
+#[path = "integration/synth.rs"]
+mod synth;

@@ -5,6 +5,7 @@
 //! remembered, so that it is written as it was found.
 
 use crate::families::ConfigError;
+use crate::model::DType;
 use serde_json::{Map, Value, json};
 
 /// Key under which [`parse`] remembers that the source spelled infinities as bare tokens; never written.
@@ -40,6 +41,12 @@ pub fn to_text(config: &Map<String, Value>) -> String {
     }
     text.push('\n');
     text
+}
+
+/// Sets the dtype under the key that is there, or under the one that every loader reads.
+pub fn set_dtype(config: &mut Map<String, Value>, dtype: DType) {
+    let key = ["dtype", "torch_dtype"].into_iter().find(|k| config.contains_key(*k)).unwrap_or("torch_dtype");
+    config.insert(key.into(), Value::from(dtype.torch_name()));
 }
 
 /// Infinity in the spelling of transformers 5; [`to_text`] turns it into the bare token where the source used it.

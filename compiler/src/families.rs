@@ -6,6 +6,7 @@ pub mod nemotron_h;
 
 use crate::dim::Dim;
 use crate::graph::{Builder, ValueId};
+use crate::init::Init;
 use crate::model::{ModelDesc, Weight};
 use serde_json::{Map, Value};
 
@@ -32,6 +33,9 @@ pub trait Family: Sync {
     fn write_config(&self, desc: &ModelDesc) -> Map<String, Value>;
 
     fn weights(&self, desc: &ModelDesc) -> Vec<Weight>;
+
+    /// How transformers draws a weight of the table for an untrained model.
+    fn init(&self, desc: &ModelDesc, weight: &Weight) -> Result<Init, ConfigError>;
 
     /// Parameters by the paper's closed formula (section 1.1), written without the weight table.
     fn params(&self, desc: &ModelDesc) -> u64;

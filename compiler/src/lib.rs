@@ -13,6 +13,7 @@ pub mod families;
 pub mod forward;
 pub mod graph;
 pub mod hir;
+pub mod init;
 pub mod losses;
 pub mod lower;
 pub mod metrics;

@@ -13,6 +13,6 @@ pub mod span;
 mod suggest;
 
 pub use diagnostic::{Diagnostic, Label, Severity};
-pub use parse::parse;
+pub use parse::{parse, quantity};
 pub use span::{Span, Spanned};
 pub use suggest::nearest;

@@ -12,6 +12,8 @@ mod messages;
 mod numbers;
 mod strings;
 
+pub use self::numbers::quantity;
+
 use self::blocks::DECLARATION_FORMS;
 use crate::ast::{Broken, DECLARATIONS, Ident, Recipe};
 use crate::diagnostic::{self, Diagnostic};

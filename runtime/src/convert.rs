@@ -5,10 +5,27 @@ use minic_compiler::model::DType;
 
 /// Appends the values of little-endian `bytes` to `out`. Exact. A trailing part of an element is ignored.
 pub fn decode(dtype: DType, bytes: &[u8], out: &mut Vec<f32>) {
+    let begin = out.len();
+    out.resize(begin + bytes.len() / dtype.bytes(), 0.0);
+    decode_to(dtype, bytes, &mut out[begin..]);
+}
+
+/// The same into `out`, as far as both reach.
+pub fn decode_to(dtype: DType, bytes: &[u8], out: &mut [f32]) {
     match dtype {
-        DType::F32 => out.extend(bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b))),
-        DType::BF16 => out.extend(bytes.as_chunks().0.iter().map(|&b| bf16::from_le_bytes(b).to_f32())),
-        DType::F16 => out.extend(bytes.as_chunks().0.iter().map(|&b| f16::from_le_bytes(b).to_f32())),
+        DType::F32 => {
+            out.iter_mut().zip(bytes.as_chunks().0).for_each(|(out, &b)| *out = f32::from_le_bytes(b));
+        }
+        DType::BF16 => {
+            out.iter_mut()
+                .zip(bytes.as_chunks().0)
+                .for_each(|(out, &b)| *out = bf16::from_le_bytes(b).to_f32());
+        }
+        DType::F16 => {
+            out.iter_mut()
+                .zip(bytes.as_chunks().0)
+                .for_each(|(out, &b)| *out = f16::from_le_bytes(b).to_f32());
+        }
     }
 }
 

@@ -24,6 +24,7 @@ pub mod score;
 pub mod source;
 pub mod stamp;
 pub mod store;
+pub mod synth;
 pub mod tokens;
 pub mod tree;
 

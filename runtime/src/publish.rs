@@ -10,10 +10,11 @@ use crate::error::{IoError, Kind};
 use crate::input;
 use crate::safetensors::SafetensorsError;
 use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 pub use stage::StagedFolder;
-pub use weights::{TensorSink, Written, WrittenFile, write_weights};
+pub use weights::{Piece, Written, WrittenFile, write_weights};
 
 /// Files of a checkpoint that go along unchanged: generation settings, and everything of the tokenizer.
 const COMPANIONS: &[&str] = &[
@@ -65,8 +66,8 @@ pub enum PublishError {
     HoldsInput { path: PathBuf, input: PathBuf },
     #[error("tensor `{tensor}`: element {at} is {value}{}", rounded(*rounded_from))]
     NonFinite { tensor: String, at: usize, value: f32, rounded_from: Option<f32> },
-    #[error("tensor `{tensor}`: {written} of {expected} bytes were given")]
-    Incomplete { tensor: String, written: u64, expected: u64 },
+    #[error("tensor `{tensor}`, rows {rows:?}: {written} bytes were given, {expected} were announced")]
+    Incomplete { tensor: String, rows: Range<usize>, written: u64, expected: u64 },
 }
 
 fn rounded(from: Option<f32>) -> String {

@@ -1,5 +1,7 @@
 //! Seeded random numbers that are the same on every platform and in every version.
 
+const GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
+
 /// SplitMix64 (Steele, Lea and Flood 2014, <https://doi.org/10.1145/2660193.2660195>).
 #[derive(Clone, Debug)]
 pub struct SplitMix64 {
@@ -19,8 +21,13 @@ impl SplitMix64 {
     }
 
     pub fn next_u64(&mut self) -> u64 {
-        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        self.state = self.state.wrapping_add(GAMMA);
         mix(self.state)
+    }
+
+    /// The number that comes after `n` others, without drawing those.
+    pub fn nth_u64(&self, n: u64) -> u64 {
+        mix(self.state.wrapping_add(GAMMA.wrapping_mul(n.wrapping_add(1))))
     }
 
     /// Uniform in 0..bound, without bias: numbers of the incomplete last round are drawn again. `bound` > 0.
@@ -73,6 +80,8 @@ mod tests {
                 16408922859458223821
             ]
         );
+        let at: Vec<u64> = (0..5).map(|n| SplitMix64::new(1_234_567).nth_u64(n)).collect();
+        assert_eq!(at, numbers);
     }
 
     #[test]

@@ -1,19 +1,23 @@
-//! A weight source: a checkpoint and an ordered list of transforms, read tensor by tensor.
+//! A weight source: a checkpoint and an ordered list of transforms, read by rows of tensors.
 //!
 //! Candidates, staged cuts and exports are all weight sources; nothing is changed in place.
 
 mod gather;
+mod slice;
 
 use crate::checkpoint::{Checkpoint, CheckpointError};
-use crate::convert;
 use crate::device::Weights;
 use crate::error::Kind;
 use minic_compiler::cut::{CutError, CutPlan};
 use minic_compiler::model::{DType, ModelDesc, Weight};
 use minic_compiler::schedule::Schedule;
+use rayon::prelude::*;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
+
+pub use slice::Slice;
 
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
@@ -99,50 +103,54 @@ impl WeightSource {
         })
     }
 
+    /// A tensor, to be read by rows. Nothing is read yet.
+    pub fn slice(&self, name: &str) -> Result<Slice<'_>, SourceError> {
+        let (mut name, mut kept) = (name.to_string(), Vec::new());
+        for transform in self.transforms.iter().rev() {
+            let Transform::Cut { plan, before, .. } = transform.as_ref();
+            let weight = before.get(&name).ok_or(SourceError::Unknown(name))?;
+            kept = gather::compose(gather::kept(weight, plan), &kept);
+            name = weight.name.clone();
+        }
+        Slice::new(&self.base, name, &kept)
+    }
+
+    /// A whole tensor as it is stored.
     pub fn read(&self, name: &str) -> Result<Tensor, SourceError> {
-        self.read_after(self.transforms.len(), name)
+        let slice = self.slice(name)?;
+        let mut bytes = Vec::new();
+        slice.read(0..slice.rows(), &mut bytes)?;
+        Ok(Tensor { dtype: slice.dtype(), shape: slice.shape().to_vec(), bytes })
     }
 
     /// The dtype that a tensor is stored in at the bottom of the source.
     pub fn dtype(&self, name: &str) -> Result<DType, SourceError> {
-        let mut name = name.to_string();
-        for transform in self.transforms.iter().rev() {
-            let Transform::Cut { before, .. } = transform.as_ref();
-            name = before.get(&name).ok_or(SourceError::Unknown(name))?.name.clone();
-        }
-        Ok(self.base.dtype(&name)?)
+        Ok(self.slice(name)?.dtype())
     }
 
+    /// A whole tensor, row-major. All threads read; the peak is the result and some MiB for each of them.
     pub fn read_f32(&self, name: &str) -> Result<Vec<f32>, SourceError> {
-        let tensor = self.read(name)?;
-        let mut values = Vec::with_capacity(tensor.bytes.len() / tensor.dtype.bytes());
-        convert::decode(tensor.dtype, &tensor.bytes, &mut values);
-        match values.iter().position(|v| !v.is_finite()) {
-            None => Ok(values),
-            Some(index) => {
-                let folder = self.base.folder().to_path_buf();
-                Err(SourceError::NotFinite { folder, name: name.into(), index, value: values[index] })
-            }
-        }
+        let slice = self.slice(name)?;
+        self.read_rows_f32(&slice, 0..slice.rows())
     }
 
-    /// A tensor after the first `n` transforms.
-    fn read_after(&self, n: usize, name: &str) -> Result<Tensor, SourceError> {
-        let Some(last) = n.checked_sub(1) else {
-            let (dtype, shape) = (self.base.dtype(name)?, self.base.shape(name)?.to_vec());
-            let mut bytes = Vec::new();
-            self.base.read_bytes(name, &mut bytes)?;
-            return Ok(Tensor { dtype, shape, bytes });
+    /// Some rows of a tensor, row-major.
+    pub fn read_rows_f32(&self, slice: &Slice, rows: Range<usize>) -> Result<Vec<f32>, SourceError> {
+        let row = slice.row_len().max(1);
+        let step = (PIECE / row).max(1);
+        let mut values = vec![0.0; rows.len() * slice.row_len()];
+        let read = |(i, out): (usize, &mut [f32])| {
+            let begin = rows.start + i * step;
+            slice.read_f32(begin..rows.end.min(begin + step), out)
         };
-        match self.transforms[last].as_ref() {
-            Transform::Cut { plan, before, .. } => {
-                let weight = before.get(name).ok_or_else(|| SourceError::Unknown(name.into()))?;
-                let whole = self.read_after(last, &weight.name)?;
-                Ok(gather::gather(&whole, weight, plan))
-            }
-        }
+        let done: Vec<_> = values.par_chunks_mut(step * row).enumerate().map(read).collect();
+        done.into_iter().collect::<Result<(), _>>()?;
+        Ok(values)
     }
 }
+
+/// Elements that a thread reads at once.
+const PIECE: usize = 1 << 20;
 
 /// Which weight of `from` each weight of `to` is made of: the same line of its layer's table.
 fn before(from: &ModelDesc, to: &ModelDesc, plan: &CutPlan) -> BTreeMap<String, Weight> {

@@ -7,6 +7,7 @@ use minic_compiler::config;
 use minic_compiler::families;
 use minic_compiler::model::{DType, ModelDesc};
 use serde_json::{Value, json};
+use std::ops::Range;
 use std::path::Path;
 
 /// A hybrid of three layers, every kind of block, every size different where it may be.
@@ -46,6 +47,12 @@ pub fn values(entry: &Entry) -> Vec<f32> {
     let seed = entry.name.bytes().fold(7u64, |n, b| n.wrapping_mul(31).wrapping_add(u64::from(b)));
     let mut rng = SplitMix64::new(seed);
     (0..entry.shape.iter().product::<usize>()).map(|_| rng.below(257) as f32 / 128.0 - 1.0).collect()
+}
+
+/// Some rows of them.
+pub fn rows(entry: &Entry, rows: Range<usize>) -> Vec<f32> {
+    let row: usize = entry.shape.iter().skip(1).product();
+    values(entry)[rows.start * row..rows.end * row].to_vec()
 }
 
 pub fn write_file(path: &Path, entries: &[Entry]) {

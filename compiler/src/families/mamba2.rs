@@ -5,7 +5,8 @@ use super::{ConfigError, Family, common};
 use crate::config::{self, Reader};
 use crate::dim::Dim;
 use crate::graph::{Builder, ValueId};
-use crate::model::{Biases, DtLimit, LayerKind, ModelDesc, Weight};
+use crate::init::{self, Init};
+use crate::model::{Biases, DtLimit, LayerKind, ModelDesc, Role, Weight};
 use crate::nn;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -94,6 +95,16 @@ impl Family for Mamba2 {
             table.extend(nn::mamba2::weights(desc, &common::mixer(desc, i)));
         }
         table
+    }
+
+    fn init(&self, desc: &ModelDesc, weight: &Weight) -> Result<Init, ConfigError> {
+        let rescale = Reader { map: &desc.config }.bool("rescale_prenorm_residual", false)?;
+        match (weight.role, weight.shape.as_slice()) {
+            (Role::Conv, [_, _, taps]) => Ok(init::kaiming(taps.size())),
+            (Role::OutProj, [_, inner]) if rescale => Ok(init::rescaled(init::kaiming(inner.size()), desc)),
+            (Role::OutProj, [_, inner]) => Ok(init::kaiming(inner.size())),
+            _ => init::common(desc, weight, 0.1),
+        }
     }
 
     fn params(&self, desc: &ModelDesc) -> u64 {

@@ -5,7 +5,8 @@ use super::{ConfigError, Family, common};
 use crate::config::{self, Reader};
 use crate::dim::Dim;
 use crate::graph::{Builder, ValueId};
-use crate::model::{Biases, DtLimit, LayerKind, ModelDesc, Weight};
+use crate::init::{self, Init};
+use crate::model::{Biases, DtLimit, LayerKind, ModelDesc, Role, Weight};
 use crate::nn::{self, Scope};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -114,6 +115,14 @@ impl Family for NemotronH {
             });
         }
         table
+    }
+
+    fn init(&self, desc: &ModelDesc, weight: &Weight) -> Result<Init, ConfigError> {
+        let rescale = Reader { map: &desc.config }.bool("rescale_prenorm_residual", true)?;
+        match (weight.role, weight.shape.as_slice()) {
+            (Role::OutProj, [_, inner]) if rescale => Ok(init::rescaled(init::kaiming(inner.size()), desc)),
+            _ => init::common(desc, weight, 0.02),
+        }
     }
 
     fn params(&self, desc: &ModelDesc) -> u64 {

@@ -39,6 +39,12 @@ pub(super) fn is_unit(word: &str) -> bool {
     UNITS.iter().any(|(suffix, ..)| *suffix == word)
 }
 
+/// The value and the unit of a quantity by itself, as `5GB` on a command line.
+pub fn quantity(text: &str) -> Option<(f64, Unit)> {
+    let written = text.starts_with(|c: char| c.is_ascii_digit());
+    written.then(|| read(text, false).ok()).flatten()
+}
+
 impl Reader {
     pub(super) fn number(&mut self, pair: Pair<Rule>) -> Option<Number> {
         let span = self.span(&pair);
@@ -209,6 +215,15 @@ fn nearest_float(mantissa: u128, exponent: i64) -> Result<f64, Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_quantity_by_itself_is_read_as_in_a_recipe() {
+        assert_eq!(quantity("5GB"), Some((5e9, Unit::Bytes)));
+        assert_eq!(quantity("1_000"), Some((1000.0, Unit::Integer)));
+        for wrong in ["", "GB", "-5GB", "5 GB", "5XB", ".5", "1e999", "5GB "] {
+            assert_eq!(quantity(wrong), None, "{wrong:?}");
+        }
+    }
 
     #[test]
     fn units_are_applied_exactly() {

@@ -1,6 +1,6 @@
 use super::*;
 use crate::gate::CutProof;
-use crate::publish::{self, TensorSink};
+use crate::publish::{self, Piece};
 use crate::safetensors::Entry;
 use crate::testing;
 use minic_compiler::config;
@@ -8,6 +8,7 @@ use minic_compiler::cut::{CutPlan, Keep};
 use minic_compiler::model::DType;
 use serde_json::{Value, json};
 use std::fs;
+use std::ops::Range;
 
 /// Layers 0 and 2 of `M-*`; two of four heads, one of each group; two channels of three; ten of twelve
 /// hidden channels.
@@ -101,8 +102,8 @@ fn provenance() -> (Provenance, ModelDesc) {
 fn export(dir: &Path) -> PathBuf {
     let (mut provenance, desc) = provenance();
     let staged = StagedFolder::new(&dir.join("small"), false).unwrap();
-    let give = |entry: &Entry, sink: &mut TensorSink| -> Result<(), PublishError> {
-        sink.write_f32(&testing::values(entry))
+    let give = |entry: &Entry, rows: Range<usize>, piece: &mut Piece| -> Result<(), PublishError> {
+        piece.write_f32(&testing::rows(entry, rows))
     };
     let entries = testing::entries(&desc, DType::BF16);
     let written = publish::write_weights(staged.path(), &entries, Some(4000), give).unwrap();

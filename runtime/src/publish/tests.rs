@@ -4,6 +4,7 @@ use crate::safetensors::Entry;
 use crate::testing;
 use minic_compiler::model::DType;
 use std::fs::File;
+use std::ops::Range;
 
 struct Folder(tempfile::TempDir);
 
@@ -30,8 +31,8 @@ impl Folder {
     }
 }
 
-fn give(entry: &Entry, sink: &mut TensorSink) -> Result<(), PublishError> {
-    testing::values(entry).chunks(7).try_for_each(|piece| sink.write_f32(piece))
+fn give(entry: &Entry, rows: Range<usize>, piece: &mut Piece) -> Result<(), PublishError> {
+    testing::rows(entry, rows).chunks(7).try_for_each(|part| piece.write_f32(part))
 }
 
 #[test]
@@ -212,9 +213,10 @@ fn bytes_are_converted_on_the_way() {
             let out = folder.0.path().join(format!("{}-{}", from.name(), to.name()));
             fs::create_dir(&out).unwrap();
             let entry = [Entry { name: "a".into(), dtype: to, shape: vec![values.len()] }];
-            let give = |_: &Entry, sink: &mut TensorSink| -> Result<(), PublishError> {
-                sink.write(from, &source[..1000])?;
-                sink.write(from, &source[1000..])
+            let give = |_: &Entry, rows: Range<usize>, piece: &mut Piece| -> Result<(), PublishError> {
+                assert_eq!(rows, 0..values.len());
+                piece.write(from, &source[..1000])?;
+                piece.write(from, &source[1000..])
             };
             write_weights(&out, &entry, None, give).unwrap();
             let reader = crate::safetensors::Reader::open(&out.join("model.safetensors")).unwrap();
@@ -232,36 +234,62 @@ fn an_error_on_the_way_leaves_the_old_folder() {
     let desc = testing::desc(&testing::config());
     let entries = testing::entries(&desc, DType::F16);
     let bad = |value: f32| {
-        move |entry: &Entry, sink: &mut TensorSink| {
-            let mut values = testing::values(entry);
+        move |entry: &Entry, rows: Range<usize>, piece: &mut Piece| {
+            let mut values = testing::rows(entry, rows);
             if entry.name.contains("layers.1.mixer.up_proj") {
                 values[11] = value;
             }
-            sink.write_f32(&values)
+            piece.write_f32(&values)
         }
     };
-    let short = |entry: &Entry, sink: &mut TensorSink| sink.write_f32(&testing::values(entry)[1..]);
-    let long = |entry: &Entry, sink: &mut TensorSink| {
-        sink.write_f32(&testing::values(entry)).and_then(|()| sink.write_f32(&[0.0; 100_000]))
+    let short = |entry: &Entry, rows: Range<usize>, piece: &mut Piece| {
+        piece.write_f32(&testing::rows(entry, rows)[1..])
     };
-    type Give<'a> = Box<dyn FnMut(&Entry, &mut TensorSink) -> Result<(), PublishError> + 'a>;
+    let long = |entry: &Entry, rows: Range<usize>, piece: &mut Piece| {
+        piece.write_f32(&testing::rows(entry, rows)).and_then(|()| piece.write_f32(&[0.0; 3]))
+    };
+    type Give<'a> = Box<dyn Fn(&Entry, Range<usize>, &mut Piece) -> Result<(), PublishError> + Sync + 'a>;
     let cases: Vec<(Give, &str)> = vec![
         (Box::new(bad(f32::NAN)), "tensor `backbone.layers.1.mixer.up_proj.weight`: element 11 is NaN"),
         (Box::new(bad(1e6)), "element 11 is inf, rounded from 1000000: the dtype's range is too small"),
-        (Box::new(short), "of 6240 bytes were given"),
-        (Box::new(long), "more bytes are written than its header announces"),
+        (Box::new(short), "rows 0..260: 6238 bytes were given, 6240 were announced"),
+        (Box::new(long), "rows 0..260: 6246 bytes were given, 6240 were announced"),
     ];
-    for (mut give, expected) in cases {
+    for (give, expected) in cases {
         let folder = Folder::new();
         folder.old();
         let staged = StagedFolder::new(&folder.out(), true).unwrap();
-        let error = write_weights(staged.path(), &entries, None, |e, s| give(e, s)).unwrap_err();
+        let error = write_weights(staged.path(), &entries, None, give).unwrap_err();
         assert!(error.to_string().contains(expected), "{error}");
         assert_eq!(error.kind(), Kind::Proof);
         drop(staged);
         assert_eq!(folder.names(), ["out"]);
         assert!(folder.out().join("old.txt").exists());
     }
+}
+
+/// Tensors of many pieces, whose rows are no divisor of a piece.
+#[test]
+fn pieces_and_threads_change_no_byte() {
+    let entry =
+        |name: &str, dtype, shape: &[usize]| Entry { name: name.into(), dtype, shape: shape.to_vec() };
+    let entries = [
+        entry("a", DType::BF16, &[1_300_001]),
+        entry("b", DType::F32, &[700, 999]),
+        entry("c", DType::F16, &[3, 1, 600_001]),
+    ];
+    let digests = [1, 2, 5].map(|threads| {
+        let folder = Folder::new();
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let written = pool.install(|| write_weights(folder.0.path(), &entries, Some(4 << 20), give)).unwrap();
+        let reader = crate::safetensors::Reader::open(&folder.0.path().join(&written.files[0].name)).unwrap();
+        let (mut bytes, mut expected) = (Vec::new(), Vec::new());
+        reader.read("a", &mut bytes).unwrap();
+        crate::convert::encode(DType::BF16, &testing::values(&entries[0]), &mut expected);
+        assert!(bytes == expected && written.files.len() == 3);
+        written.files
+    });
+    assert!(digests.iter().all(|d| *d == digests[0]));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Weights to one safetensors file or to shards with their index, tensor by tensor.
+//! Weights to one safetensors file or to shards with their index, piece by piece.
 
 use super::PublishError;
 use crate::checkpoint::{INDEX_FILE, WEIGHTS_FILE};
@@ -6,9 +6,12 @@ use crate::convert;
 use crate::error::IoError;
 use crate::safetensors::{Entry, Writer};
 use minic_compiler::model::DType;
+use rayon::prelude::*;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::Path;
+use std::sync::mpsc;
 
 /// What was written, in order.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -27,28 +30,30 @@ pub struct WrittenFile {
     pub digest: String,
 }
 
-/// Takes the values of one tensor, from its first element to its last, in pieces of any size.
-pub struct TensorSink<'a> {
-    writer: &'a mut Writer,
+/// Takes the values of some rows of a tensor, from the first to the last, in parts of any size.
+pub struct Piece<'a> {
     entry: &'a Entry,
-    elements: usize,
-    values: Vec<f32>,
+    /// Elements of the tensor before these rows.
+    before: usize,
     bytes: Vec<u8>,
+    values: Vec<f32>,
 }
 
 /// Elements that are converted at once.
-const PIECE: usize = 1 << 16;
+const CONVERTED: usize = 1 << 16;
 
-impl TensorSink<'_> {
+impl Piece<'_> {
     /// Whole elements as they are stored in `dtype`; copied bit for bit where that is the tensor's own.
     pub fn write(&mut self, dtype: DType, bytes: &[u8]) -> Result<(), PublishError> {
         if dtype == self.entry.dtype {
-            return self.put(bytes, None);
+            let first = self.bytes.len();
+            self.bytes.extend_from_slice(bytes);
+            return self.check(first, None);
         }
-        for piece in bytes.chunks(PIECE * dtype.bytes()) {
+        for part in bytes.chunks(CONVERTED * dtype.bytes()) {
             let mut values = std::mem::take(&mut self.values);
             values.clear();
-            convert::decode(dtype, piece, &mut values);
+            convert::decode(dtype, part, &mut values);
             let result = self.write_f32(&values);
             self.values = values;
             result?;
@@ -58,76 +63,130 @@ impl TensorSink<'_> {
 
     /// Values that are rounded to the tensor's dtype, to nearest even.
     pub fn write_f32(&mut self, values: &[f32]) -> Result<(), PublishError> {
-        for piece in values.chunks(PIECE) {
-            let mut bytes = std::mem::take(&mut self.bytes);
-            bytes.clear();
-            convert::encode(self.entry.dtype, piece, &mut bytes);
-            let result = self.put(&bytes, Some(piece));
-            self.bytes = bytes;
-            result?;
-        }
-        Ok(())
+        let first = self.bytes.len();
+        convert::encode(self.entry.dtype, values, &mut self.bytes);
+        self.check(first, Some(values))
     }
 
-    /// Nothing that is NaN or infinite is published.
-    fn put(&mut self, bytes: &[u8], rounded_from: Option<&[f32]>) -> Result<(), PublishError> {
+    /// Nothing that is NaN or infinite is published. `first` is the byte at which what is new begins.
+    fn check(&self, first: usize, rounded_from: Option<&[f32]>) -> Result<(), PublishError> {
         let dtype = self.entry.dtype;
-        if let Some((at, value)) = convert::first_non_finite(dtype, bytes) {
-            let from = rounded_from.map(|values| values[at]).filter(|v| v.is_finite());
-            let (tensor, at) = (self.entry.name.clone(), self.elements + at);
-            return Err(PublishError::NonFinite { tensor, at, value, rounded_from: from });
-        }
-        self.elements += bytes.len() / dtype.bytes();
-        Ok(self.writer.write(bytes)?)
+        let Some((at, value)) = convert::first_non_finite(dtype, &self.bytes[first..]) else { return Ok(()) };
+        let from = rounded_from.and_then(|values| values.get(at)).copied().filter(|v| v.is_finite());
+        let at = self.before + first / dtype.bytes() + at;
+        Err(PublishError::NonFinite { tensor: self.entry.name.clone(), at, value, rounded_from: from })
     }
 }
 
-/// Writes `entries` into `folder`, each in its own dtype; `give` pushes the values of one of them into the
-/// sink. The files hold wider dtypes first, otherwise the given order, and `give` is called in that order.
+/// Bytes of one piece, and of all pieces that are held at once: those that are made, those that wait to be
+/// written, and what it takes to make them.
+const PIECE: u64 = 2 << 20;
+const IN_FLIGHT: u64 = 256 << 20;
+
+/// Rows of one tensor of one file.
+struct Rows {
+    shard: usize,
+    entry: usize,
+    rows: Range<usize>,
+}
+
+/// Writes `entries` into `folder`, each in its own dtype; `give` puts the values of some rows of one of them
+/// (indices of its first dimension) into the piece. The files hold wider dtypes first, otherwise the given
+/// order. Pieces are made by all threads and written in order, so the files are the same for any number of
+/// threads; memory does not depend on the size of a tensor.
 ///
 /// With `shard`, tensors fill files of up to that many bytes (a larger tensor has a file of its own), as
 /// transformers counts them: tensors only. All that fits one file is `model.safetensors`.
-pub fn write_weights<E: From<PublishError>>(
+pub fn write_weights<E: From<PublishError> + Send>(
     folder: &Path,
     entries: &[Entry],
     shard: Option<u64>,
-    mut give: impl FnMut(&Entry, &mut TensorSink) -> Result<(), E>,
+    give: impl Fn(&Entry, Range<usize>, &mut Piece) -> Result<(), E> + Sync,
 ) -> Result<Written, E> {
     let shards = shards(entries, shard);
-    let mut written = Written::default();
-    let mut map = BTreeMap::new();
-    for (i, shard) in shards.iter().enumerate() {
-        let name = file_name(i, shards.len());
-        let mut writer = Writer::create(&folder.join(&name), shard).map_err(PublishError::from)?;
-        for entry in shard {
-            write_tensor(&mut writer, entry, &mut give)?;
-            map.insert(entry.name.clone(), Value::from(name.clone()));
-            written.bytes += entry.bytes();
-            written.params += entry.bytes() / entry.dtype.bytes() as u64;
+    let pieces = pieces(&shards);
+    let made_at_once =
+        rayon::current_num_threads().saturating_mul(2).clamp(2, (IN_FLIGHT / PIECE / 4) as usize);
+    let written = std::thread::scope(|scope| {
+        let (send, receive) = mpsc::sync_channel(made_at_once);
+        let writer = scope.spawn(|| write_files(folder, &shards, &pieces, receive));
+        let made = pieces.chunks(made_at_once).try_for_each(|batch| {
+            let made: Vec<Result<Vec<u8>, E>> =
+                batch.par_iter().map(|rows| make(&shards[rows.shard][rows.entry], rows, &give)).collect();
+            made.into_iter().try_for_each(|bytes| match bytes {
+                Ok(bytes) => send.send(bytes).map_err(|_| None),
+                Err(error) => Err(Some(error)),
+            })
+        });
+        drop(send);
+        let written = writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        match made {
+            Err(Some(error)) => Err(error),
+            // The writer stopped first, and says why.
+            Err(None) | Ok(()) => Ok(written?),
         }
-        let digest = writer.finish().map_err(PublishError::from)?.to_hex().to_string();
-        written.files.push(WrittenFile { name, digest });
-    }
+    })?;
     if shards.len() > 1 {
-        write_index(folder, &written, map)?;
+        write_index(folder, &written, &shards)?;
     }
     Ok(written)
 }
 
-fn write_tensor<E: From<PublishError>>(
-    writer: &mut Writer,
-    entry: &Entry,
-    give: &mut impl FnMut(&Entry, &mut TensorSink) -> Result<(), E>,
-) -> Result<(), E> {
-    let before = writer.written();
-    let mut sink = TensorSink { writer, entry, elements: 0, values: Vec::new(), bytes: Vec::new() };
-    give(entry, &mut sink)?;
-    let (tensor, expected) = (entry.name.clone(), entry.bytes());
-    let written = writer.written() - before;
-    if written != expected {
-        return Err(PublishError::Incomplete { tensor, written, expected }.into());
+/// Rows by some MiB, in the order of the files.
+fn pieces(shards: &[Vec<Entry>]) -> Vec<Rows> {
+    let mut pieces = Vec::new();
+    for (shard, entries) in shards.iter().enumerate() {
+        for (index, entry) in entries.iter().enumerate() {
+            let rows = entry.shape.first().copied().unwrap_or(1);
+            let step = (PIECE / (entry.bytes() / rows.max(1) as u64).max(1)).max(1) as usize;
+            let starts = (0..rows).step_by(step);
+            pieces.extend(starts.map(|at| Rows { shard, entry: index, rows: at..rows.min(at + step) }));
+        }
     }
-    Ok(())
+    pieces
+}
+
+fn make<E: From<PublishError>>(
+    entry: &Entry,
+    piece: &Rows,
+    give: &impl Fn(&Entry, Range<usize>, &mut Piece) -> Result<(), E>,
+) -> Result<Vec<u8>, E> {
+    let row = entry.shape.iter().skip(1).product::<usize>();
+    let expected = piece.rows.len() * row * entry.dtype.bytes();
+    let bytes = Vec::with_capacity(expected);
+    let mut sink = Piece { entry, before: piece.rows.start * row, bytes, values: Vec::new() };
+    give(entry, piece.rows.clone(), &mut sink)?;
+    let written = sink.bytes.len();
+    if written != expected {
+        let tensor = entry.name.clone();
+        let (written, expected) = (written as u64, expected as u64);
+        return Err(PublishError::Incomplete { tensor, rows: piece.rows.clone(), written, expected }.into());
+    }
+    Ok(sink.bytes)
+}
+
+/// The other end of the channel: one file after the other, until the last piece or the first that is missing.
+fn write_files(
+    folder: &Path,
+    shards: &[Vec<Entry>],
+    pieces: &[Rows],
+    receive: mpsc::Receiver<Vec<u8>>,
+) -> Result<Written, PublishError> {
+    let mut written = Written::default();
+    for (i, shard) in shards.iter().enumerate() {
+        let name = file_name(i, shards.len());
+        let mut writer = Writer::create(&folder.join(&name), shard)?;
+        for _ in pieces.iter().filter(|piece| piece.shard == i) {
+            // Nothing more comes: making a piece failed, and its error is told.
+            let Ok(bytes) = receive.recv() else { return Ok(written) };
+            writer.write(&bytes)?;
+        }
+        let digest = writer.finish()?.to_hex().to_string();
+        written.files.push(WrittenFile { name, digest });
+        written.bytes += shard.iter().map(Entry::bytes).sum::<u64>();
+        written.params += shard.iter().map(|e| e.bytes() / e.dtype.bytes() as u64).sum::<u64>();
+    }
+    Ok(written)
 }
 
 /// Entries in the order of the files; at least one file.
@@ -156,7 +215,11 @@ fn file_name(i: usize, n: usize) -> String {
     format!("model-{:05}-of-{n:05}.safetensors", i + 1)
 }
 
-fn write_index(folder: &Path, written: &Written, map: BTreeMap<String, Value>) -> Result<(), PublishError> {
+fn write_index(folder: &Path, written: &Written, shards: &[Vec<Entry>]) -> Result<(), PublishError> {
+    let file = |(shard, written): (&Vec<Entry>, &WrittenFile)| -> Vec<(String, Value)> {
+        shard.iter().map(|entry| (entry.name.clone(), Value::from(written.name.clone()))).collect()
+    };
+    let map: BTreeMap<String, Value> = shards.iter().zip(&written.files).flat_map(file).collect();
     let metadata = json!({ "total_size": written.bytes, "total_parameters": written.params });
     let index = json!({ "metadata": metadata, "weight_map": map });
     let path = folder.join(INDEX_FILE);

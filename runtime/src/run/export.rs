@@ -3,9 +3,9 @@
 use super::{Artifact, Executor, ExportSummary, Made, RunError};
 use crate::gate;
 use crate::provenance::{self, EvaluationRecord, ModelRecord, Parent, Provenance, RecipeRecord};
-use crate::publish::{self, PublishError, StagedFolder};
+use crate::publish::{self, StagedFolder};
 use crate::safetensors::Entry;
-use crate::source::WeightSource;
+use crate::source::{SourceError, WeightSource};
 use minic_compiler::config;
 use minic_compiler::model::DType;
 use minic_compiler::plan::{self, Source, Stage, Value};
@@ -142,14 +142,19 @@ fn write_model(
     desc.dtype = dtype.or(desc.dtype);
     let config = desc.family().write_config(&desc);
     staged.write(crate::checkpoint::CONFIG_FILE, config::to_text(&config).as_bytes())?;
-    let entry = |weight: minic_compiler::model::Weight| -> Result<Entry, RunError> {
-        let stored = source.dtype(&weight.name)?;
-        Ok(Entry { shape: weight.sizes(), dtype: dtype.unwrap_or(stored), name: weight.name })
-    };
-    let entries = source.desc().weights().into_iter().map(entry).collect::<Result<Vec<_>, _>>()?;
-    let written = publish::write_weights(staged.path(), &entries, shard, |entry, sink| {
-        let tensor = source.read(&entry.name)?;
-        Ok::<(), RunError>(sink.write(tensor.dtype, &tensor.bytes).map_err(|e: PublishError| e)?)
+    let mut slices = BTreeMap::new();
+    let mut entries = Vec::new();
+    for weight in source.desc().weights() {
+        let slice = source.slice(&weight.name)?;
+        let dtype = dtype.unwrap_or(slice.dtype());
+        entries.push(Entry { shape: weight.sizes(), dtype, name: weight.name.clone() });
+        slices.insert(weight.name, slice);
+    }
+    let written = publish::write_weights(staged.path(), &entries, shard, |entry, rows, piece| {
+        let slice = slices.get(&entry.name).ok_or_else(|| SourceError::Unknown(entry.name.clone()))?;
+        let mut bytes = Vec::new();
+        slice.read(rows, &mut bytes)?;
+        Ok::<(), RunError>(piece.write(slice.dtype(), &bytes)?)
     })?;
     Ok(written.files.into_iter().map(|f| (f.name, f.digest)).collect())
 }

@@ -1,39 +1,39 @@
 //! The one way in which anything is cut: a gather along every extent that names a cut dimension.
 
-use super::Tensor;
 use minic_compiler::cut::{CutPlan, Keep};
 use minic_compiler::dim::{Dim, Extent, Part};
 use minic_compiler::model::Weight;
 
-/// `whole` with what `plan` keeps, in order. `weight` is the line of the table before the cut.
-pub fn gather(whole: &Tensor, weight: &Weight, plan: &CutPlan) -> Tensor {
-    let kept: Vec<Vec<usize>> = weight.shape.iter().map(|e| indices(e, plan, weight.layer)).collect();
-    let mut shape = whole.shape.clone();
-    let mut bytes = whole.bytes.clone();
-    for (axis, kept) in kept.iter().enumerate() {
-        if kept.len() != shape[axis] {
-            bytes = along(&bytes, &shape, axis, kept, whole.dtype.bytes());
-            shape[axis] = kept.len();
-        }
-    }
-    Tensor { dtype: whole.dtype, shape, bytes }
+/// For every axis of a weight of the table before the cut, the indices that survive; `None` stands for all.
+pub fn kept(weight: &Weight, plan: &CutPlan) -> Vec<Option<Vec<usize>>> {
+    let kept = |extent: &Extent| {
+        let indices = indices(extent, plan, weight.layer);
+        (indices.len() != extent.size()).then_some(indices)
+    };
+    weight.shape.iter().map(kept).collect()
 }
 
-/// Copies the slices `kept` of one axis of a row-major tensor.
-fn along(bytes: &[u8], shape: &[usize], axis: usize, kept: &[usize], element: usize) -> Vec<u8> {
-    let run = shape[axis + 1..].iter().product::<usize>() * element;
-    let block = shape[axis] * run;
-    let mut out = Vec::with_capacity(bytes.len() / shape[axis].max(1) * kept.len());
-    for outer in bytes.chunks_exact(block.max(1)) {
-        for &i in kept {
-            out.extend_from_slice(&outer[i * run..(i + 1) * run]);
-        }
-    }
-    out
+/// Two cuts as one: `then` is in the numbering that `first` leaves.
+pub fn compose(first: Vec<Option<Vec<usize>>>, then: &[Option<Vec<usize>>]) -> Vec<Option<Vec<usize>>> {
+    let axis = |(axis, first): (usize, Option<Vec<usize>>)| match (first, then.get(axis)) {
+        (first, None | Some(None)) => first,
+        (None, Some(Some(then))) => Some(then.clone()),
+        (Some(first), Some(Some(then))) => Some(then.iter().map(|&i| first[i]).collect()),
+    };
+    first.into_iter().enumerate().map(axis).collect()
+}
+
+/// Appends the elements `columns` of a row of elements of N bytes.
+pub fn pick<const N: usize>(row: &[u8], columns: &[usize], out: &mut Vec<u8>) {
+    let row = row.as_chunks::<N>().0;
+    let begin = out.len();
+    out.resize(begin + columns.len() * N, 0);
+    let picked = out[begin..].as_chunks_mut::<N>().0;
+    picked.iter_mut().zip(columns).for_each(|(out, &c)| *out = row[c]);
 }
 
 /// The surviving indices of an extent, ascending within each part.
-pub fn indices(extent: &Extent, plan: &CutPlan, layer: Option<usize>) -> Vec<usize> {
+fn indices(extent: &Extent, plan: &CutPlan, layer: Option<usize>) -> Vec<usize> {
     let mut offset = 0;
     let mut out = Vec::with_capacity(extent.size());
     for part in &extent.parts {
