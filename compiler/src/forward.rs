@@ -89,11 +89,36 @@ pub fn logits(desc: &ModelDesc, sequence: usize, masks: Masks) -> Result<Graph, 
 /// One block by itself: input `stream` [L, E] -> output `stream` [L, E].
 pub fn block(desc: &ModelDesc, layer: usize, sequence: usize, masks: Masks) -> Result<Graph, ShapeError> {
     let mut b = Builder::masked(masks);
-    let width = Extent::of(Dim::HiddenSize, desc.size(Dim::HiddenSize));
-    let stream = b.input(output::STREAM, vec![Extent::of(Dim::Sequence, sequence), width]);
+    let stream = b.input(output::STREAM, stream_of(desc, sequence));
     let out = desc.family().block(&mut b, desc, layer, stream);
     b.output(output::STREAM, out);
     b.finish()
+}
+
+/// The embedding by itself: tokens -> output `stream` [L, E].
+pub fn embedding(desc: &ModelDesc, sequence: usize, masks: Masks) -> Result<Graph, ShapeError> {
+    let mut b = Builder::masked(masks);
+    let tokens = b.tokens(sequence);
+    let stream = desc.family().embed(&mut b, desc, tokens);
+    b.output(output::STREAM, stream);
+    b.finish()
+}
+
+/// The last norm and the head by themselves: input `stream` [L, E] -> output `logits` [L, V].
+pub fn head(desc: &ModelDesc, sequence: usize, masks: Masks) -> Result<Graph, ShapeError> {
+    let mut b = Builder::masked(masks);
+    let stream = b.input(output::STREAM, stream_of(desc, sequence));
+    let hidden = desc.family().last_norm(&mut b, desc, stream);
+    let head = desc.family().head(&mut b, desc);
+    let logits = b.linear(hidden, head, None);
+    b.output(output::LOGITS, logits);
+    b.finish()
+}
+
+/// (L, E)
+fn stream_of(desc: &ModelDesc, sequence: usize) -> Vec<Extent> {
+    let width = Extent::of(Dim::HiddenSize, desc.size(Dim::HiddenSize));
+    vec![Extent::of(Dim::Sequence, sequence), width]
 }
 
 /// A comparison: the figures of `model`, and its divergence from `against`.

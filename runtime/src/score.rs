@@ -11,7 +11,7 @@ use minic_compiler::forward::{Gather, output};
 use minic_compiler::hir::{self, LayerMetric};
 use minic_compiler::metrics::Program;
 use minic_compiler::plan;
-use std::collections::BTreeMap;
+use rayon::prelude::*;
 
 /// What one axis is ranked by; `reverse` turns the ranking upside down once it is joined.
 #[derive(Clone, Debug)]
@@ -46,6 +46,9 @@ pub enum By {
     /// One score a layer of the parent.
     Layers(Vec<f64>),
 }
+
+/// Elements of a weight that are held at once, by each thread.
+const PIECE: usize = 1 << 18;
 
 /// Where scores come from.
 pub struct Scorer<'a> {
@@ -84,14 +87,17 @@ impl Scorer<'_> {
     fn at_taps(&self, axis: &Axis, tap: &Tap, program: &Program) -> Result<Table, RunError> {
         let kinds = &self.model.desc().layers;
         let has_tap = |l: &usize| tap.kind.is_none_or(|kind| kinds[*l] == kind);
-        let layers = (0..kinds.len()).filter(has_tap);
-        if axis.scope == Scope::Model {
-            let places = layers.map(Some).chain([None]);
-            let scores = places.map(|layer| self.at_tap(tap, program, layer));
-            return Ok(Table::Model(scores.collect::<Result<_, _>>()?));
-        }
-        let scores = layers.map(|l| Ok((l, self.at_tap(tap, program, Some(l))?)));
-        Ok(Table::Layers(scores.collect::<Result<BTreeMap<_, _>, RunError>>()?))
+        let layers: Vec<usize> = (0..kinds.len()).filter(has_tap).collect();
+        let mut places: Vec<Option<usize>> = layers.iter().copied().map(Some).collect();
+        places.extend((axis.scope == Scope::Model).then_some(None));
+        // Weights are read by all threads, each with a layer of its own.
+        let scores: Vec<Result<Scores, RunError>> =
+            places.into_par_iter().map(|layer| self.at_tap(tap, program, layer)).collect();
+        let scores: Vec<Scores> = scores.into_iter().collect::<Result<_, _>>()?;
+        Ok(match axis.scope {
+            Scope::Model => Table::Model(scores),
+            Scope::Layer(_) | Scope::Depth => Table::Layers(layers.into_iter().zip(scores).collect()),
+        })
     }
 
     fn at_tap(&self, tap: &Tap, program: &Program, layer: Option<usize>) -> Result<Scores, RunError> {
@@ -118,14 +124,22 @@ impl Scorer<'_> {
         if !program.uses_w() {
             return Ok(Vec::new());
         }
+        let mut values = Vec::new();
         for source in importance::sources(self.model.desc(), tap, layer) {
-            let values = self.model.read_f32(&source.weight.name)?;
-            let columns = source.weight.sizes().last().copied().unwrap_or(1).max(1);
-            match source.side {
-                Side::Columns => values.chunks_exact(columns).for_each(|row| statistics.push_row(row)),
-                Side::Rows { first, count } => {
-                    let rows = values.chunks_exact(columns).skip(first).take(count);
-                    rows.enumerate().for_each(|(element, row)| statistics.push_element(element, row));
+            let slice = self.model.slice(&source.weight.name)?;
+            let columns = slice.row_len().max(1);
+            let (first, count) = match source.side {
+                Side::Columns => (0, slice.rows()),
+                Side::Rows { first, count } => (first, count),
+            };
+            for rows in slice.pieces(first..first + count, PIECE) {
+                values.resize(rows.len() * columns, 0.0);
+                slice.read_f32(rows.clone(), &mut values)?;
+                for (row, values) in rows.zip(values.chunks_exact(columns)) {
+                    match source.side {
+                        Side::Columns => statistics.push_row(values),
+                        Side::Rows { .. } => statistics.push_element(row - first, values),
+                    }
                 }
             }
         }

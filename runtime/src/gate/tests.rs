@@ -1,8 +1,12 @@
 use super::*;
+use crate::checkpoint::Checkpoint;
 use crate::device::cpu::Cpu;
+use crate::publish::{self, PublishError};
+use crate::testing;
 use minic_compiler::cut::Keep;
-use minic_compiler::model::LayerKind;
-use std::path::PathBuf;
+use minic_compiler::dim::Dim;
+use minic_compiler::model::{DType, LayerKind, ModelDesc};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 fn golden(case: &str) -> WeightSource {
@@ -89,6 +93,51 @@ fn a_wrong_index_set_is_seen() {
             assert_eq!(error.kind(), Kind::Proof);
         }
     }
+}
+
+/// More tokens than are compared at once. The last element of the tensor `altered` is another one.
+fn many_tokens(folder: &Path, altered: &str) -> WeightSource {
+    let mut config = testing::config();
+    config["vocab_size"] = 5000.into();
+    testing::write_config(folder, &config);
+    let entries = testing::entries(&testing::desc(&config), DType::F32);
+    publish::write_weights(folder, &entries, None, |entry, rows, piece| {
+        let mut values = testing::rows(entry, rows);
+        if let (true, Some(last)) = (entry.name == altered, values.last_mut()) {
+            *last += 0.25;
+        }
+        piece.write_f32(&values)
+    })
+    .unwrap_or_else(|e: PublishError| panic!("{e}"));
+    WeightSource::new(Arc::new(Checkpoint::open(folder).unwrap()))
+}
+
+#[test]
+fn embedding_last_norm_and_head_are_compared_where_blocks_are() {
+    let folders = [(); 4].map(|()| tempfile::tempdir().unwrap());
+    let whole = many_tokens(folders[0].path(), "");
+    let plan = half(whole.desc());
+    prove_cut(&Cpu, &whole, &whole.cut(plan.clone()).unwrap(), &plan, 0).unwrap();
+    let faults = [
+        ("backbone.embeddings.weight", "embeddings of tokens 4096..5000"),
+        ("lm_head.weight", "logits of tokens 4096..5000"),
+        ("backbone.norm_f.weight", "logits of tokens"),
+    ];
+    for ((tensor, place), folder) in faults.into_iter().zip(&folders[1..]) {
+        let cut = many_tokens(folder.path(), tensor).cut(plan.clone()).unwrap();
+        let error = prove_cut(&Cpu, &whole, &cut, &plan, 0).unwrap_err();
+        let GateError::Difference { place: found, .. } = &error else { panic!("{tensor}: {error}") };
+        assert!(found.starts_with(place), "{tensor}: {error}");
+    }
+}
+
+#[test]
+fn a_tied_head_is_compared_too() {
+    let whole = golden("mamba2-tied");
+    let mut plan = CutPlan::identity(whole.desc());
+    plan.layers.pop();
+    let cut = whole.cut(plan.clone()).unwrap();
+    prove_cut(&Cpu, &whole, &cut, &plan, 0).unwrap();
 }
 
 #[test]

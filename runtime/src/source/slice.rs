@@ -76,11 +76,10 @@ impl<'a> Slice<'a> {
         self.shape.iter().skip(1).product()
     }
 
-    /// All rows, in ranges of about `bytes` as stored.
-    pub fn pieces(&self, bytes: usize) -> impl Iterator<Item = Range<usize>> + use<> {
-        let (rows, row) = (self.rows(), self.row_len() * self.dtype.bytes());
-        let step = (bytes / row.max(1)).max(1);
-        (0..rows).step_by(step).map(move |at| at..rows.min(at + step))
+    /// Rows `rows` in ranges of about `elements` elements, one row at least.
+    pub fn pieces(&self, rows: Range<usize>, elements: usize) -> impl Iterator<Item = Range<usize>> + use<> {
+        let step = (elements / self.row_len().max(1)).max(1);
+        rows.clone().step_by(step).map(move |at| at..rows.end.min(at + step))
     }
 
     /// Appends the bytes of rows `rows`, in [`Slice::dtype`]. Holds some MiB beside them.
