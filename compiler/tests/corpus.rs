@@ -4,51 +4,15 @@
 //! A comment `# --set NAME=VALUE` at the head of a file is an override.
 #![allow(clippy::disallowed_methods, reason = "the corpus is read here")]
 
-use minic_compiler::check::{DataFacts, Environment, Override, check_text};
-use minic_compiler::hir;
+#[path = "corpus/environment.rs"]
+mod environment;
+
+use environment::{checked, corpus};
 use minic_grammar::codes::CODES;
 use minic_grammar::{Diagnostic, Severity, render};
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
-
-fn corpus() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus")
-}
-
-/// Checkpoints are folders of the corpus. Files called `few-*` are small, ones called `missing-*` are not there.
-struct Corpus;
-
-impl Environment for Corpus {
-    fn config(&self, checkpoint: &str) -> Result<Option<String>, String> {
-        if checkpoint.contains("unreadable") {
-            return Err("is not UTF-8".into());
-        }
-        let path = corpus().join(checkpoint).join("config.json");
-        if path.exists() { fs::read_to_string(path).map(Some).map_err(|e| e.to_string()) } else { Ok(None) }
-    }
-
-    fn data(&self, files: &[String]) -> Option<DataFacts> {
-        let named = |prefix: &'static str| files.iter().filter(move |f| f.contains(prefix));
-        let few = named("few-").count() as u64;
-        let unmatched = named("missing-").cloned().collect();
-        Some(DataFacts { unmatched, most_tokens: (few > 0).then_some(few * 10_000) })
-    }
-
-    fn occupied(&self, folder: &str) -> Option<String> {
-        (folder == "out/taken").then(|| "holds the notes of another project".into())
-    }
-}
-
-fn checked(source: &str) -> (Option<hir::Recipe>, Vec<Diagnostic>) {
-    let overrides: Vec<Override> = source
-        .lines()
-        .filter_map(|line| line.strip_prefix("# --set "))
-        .map(|text| Override::parse(text).expect("NAME=VALUE"))
-        .collect();
-    let recipe = check_text(source, &Corpus, &overrides);
-    (recipe.hir, recipe.found)
-}
+use std::path::Path;
 
 fn source_of(path: &Path) -> (String, String) {
     let name = path.file_name().expect("a file").to_string_lossy().into_owned();

@@ -1,0 +1,47 @@
+//! The pages about diagnostic codes tell the truth: the first recipe of each draws its code, the second draws nothing.
+#![allow(clippy::disallowed_methods, reason = "the world of the corpus reads files")]
+
+#[path = "corpus/environment.rs"]
+mod environment;
+
+use environment::checked;
+use minic_compiler::{hir, lower};
+use minic_grammar::pages::PAGES;
+use minic_grammar::render;
+use std::collections::BTreeSet;
+
+#[test]
+fn the_first_recipe_of_a_page_draws_its_code_and_no_other_error() {
+    for page in PAGES {
+        let (hir, found) = checked(page.failing());
+        let drawn = render::render(page.id, page.failing(), &found, false);
+        let mut codes: BTreeSet<&str> = found.iter().map(|d| d.code).collect();
+        codes.extend(hir.filter(|_| page.id == UNSUPPORTED).and_then(unsupported));
+        let errors: BTreeSet<&str> = codes.iter().copied().filter(|c| c.starts_with('E')).collect();
+        let wanted = BTreeSet::from_iter(Some(page.id).filter(|id| id.starts_with('E')));
+        assert!(codes.contains(page.id), "{} is not drawn:\n{drawn}", page.id);
+        assert_eq!(errors, wanted, "{}", page.id);
+    }
+}
+
+#[test]
+fn the_second_recipe_of_a_page_draws_nothing() {
+    let mut drawn = String::new();
+    for page in PAGES {
+        let (hir, found) = checked(page.mended());
+        drawn += &render::render(page.id, page.mended(), &found, false);
+        if !found.is_empty() {
+            continue;
+        }
+        let hir = hir.expect("a recipe without faults is lowered");
+        assert!(page.id != UNSUPPORTED || unsupported(hir).is_none());
+    }
+    assert!(drawn.is_empty(), "{drawn}");
+}
+
+/// Raised by `minic run`, of the plan.
+const UNSUPPORTED: &str = "E1101";
+
+fn unsupported(hir: hir::Recipe) -> Option<&'static str> {
+    (!lower::lower(&hir).unsupported().is_empty()).then_some(UNSUPPORTED)
+}
