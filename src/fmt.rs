@@ -5,6 +5,7 @@ use crate::recipe::count;
 use minic_grammar::format::{self, FormatError};
 use minic_grammar::render::{self, JsonDiagnostic};
 use minic_runtime::error::IoError;
+use minic_runtime::input;
 use serde::Serialize;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -58,8 +59,8 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
 fn lay_out(path: &Path, check: bool, output: &Output) -> Result<Laid, Failure> {
     let is_input = path == Path::new("-");
     let file = if is_input { "standard input".to_string() } else { path.display().to_string() };
-    let bytes = if is_input { read_input() } else { fs::read(path) };
-    let source = String::from_utf8(bytes.map_err(IoError::at(Path::new(&file), "read"))?)
+    let bytes = if is_input { read_input()? } else { input::read(path, input::RECIPE)? };
+    let source = String::from_utf8(bytes)
         .map_err(|_| Failure::new(Exit::Input, format!("{file}: is not UTF-8 text, and so no recipe")))?;
     let text = match format::format(&source) {
         Ok(text) => text,
@@ -82,9 +83,13 @@ fn lay_out(path: &Path, check: bool, output: &Output) -> Result<Laid, Failure> {
     Ok(Laid { file, changed, text: (is_input && !check).then_some(text), diagnostics: Vec::new() })
 }
 
-fn read_input() -> io::Result<Vec<u8>> {
+fn read_input() -> Result<Vec<u8>, Failure> {
     let mut bytes = Vec::new();
-    io::stdin().lock().read_to_end(&mut bytes)?;
+    let read = io::stdin().lock().take(input::RECIPE + 1).read_to_end(&mut bytes);
+    read.map_err(IoError::at(Path::new("standard input"), "read"))?;
+    if bytes.len() as u64 > input::RECIPE {
+        return Err(Failure::new(Exit::Input, "standard input: is longer than a recipe may be"));
+    }
     Ok(bytes)
 }
 

@@ -3,6 +3,7 @@
 mod check;
 mod device;
 mod eval;
+mod explain;
 mod fmt;
 mod graph;
 mod inspect;
@@ -42,6 +43,8 @@ enum Command {
     Graph(graph::Args),
     /// Lay recipes out in the one canonical way
     Fmt(fmt::Args),
+    /// Explain a diagnostic code, or how a stage of a recipe comes about
+    Explain(explain::Args),
     /// Say what a checkpoint is
     Inspect(inspect::Args),
     /// Measure loss, perplexity and accuracy of a checkpoint
@@ -63,13 +66,16 @@ fn main() -> ExitCode {
         Command::Plan(args) => plan::run(args, &output),
         Command::Graph(args) => graph::run(args, &output),
         Command::Fmt(args) => fmt::run(args, &output),
+        Command::Explain(args) => explain::run(args, &output),
         Command::Inspect(args) => inspect::run(args, &output),
         Command::Eval(args) => eval::run(args, &output),
         Command::Logits(args) => logits::run(args, &output),
         Command::Verify(args) => verify::run(args, &output),
         Command::Synth(args) => synth::run(args, &output),
     };
-    finish(done, &output).into()
+    let exit = finish(done, &output);
+    output.point_to_pages();
+    exit.into()
 }
 
 fn finish(done: Result<Exit, Failure>, output: &Output) -> Exit {

@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde_json::json;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
+use std::sync::OnceLock;
 
 /// Options of every subcommand.
 #[derive(clap::Args)]
@@ -109,6 +110,8 @@ pub struct Output {
     color: bool,
     /// Standard output takes colors.
     pub styled: bool,
+    /// The code of the first error that was drawn.
+    drawn: OnceLock<&'static str>,
 }
 
 impl Output {
@@ -124,6 +127,7 @@ impl Output {
             quiet: globals.quiet,
             color: on(io::stderr().is_terminal()),
             styled: on(io::stdout().is_terminal()),
+            drawn: OnceLock::new(),
         }
     }
 
@@ -174,6 +178,16 @@ impl Output {
         let shown: Vec<Diagnostic> =
             found.iter().filter(|d| !self.quiet || d.severity() == Severity::Error).cloned().collect();
         self.say(&render::render(file, text, &shown, self.color));
+        if let Some(error) = shown.iter().find(|d| d.severity() == Severity::Error) {
+            self.drawn.get_or_init(|| error.code);
+        }
+    }
+
+    /// Where more is said about the errors that were drawn; once, as the last line.
+    pub fn point_to_pages(&self) {
+        if let Some(code) = self.drawn.get() {
+            self.remark(&format!("For more about an error, try `minic explain {code}`."));
+        }
     }
 
     pub fn failure(&self, failure: &Failure) {

@@ -6,6 +6,8 @@ mod check;
 mod command;
 #[path = "integration/docs.rs"]
 mod docs;
+#[path = "integration/explain.rs"]
+mod explain;
 #[path = "integration/fmt.rs"]
 mod fmt;
 #[path = "integration/goldens.rs"]

@@ -60,6 +60,25 @@ pub enum Declaration {
     Export(Export),
 }
 
+impl Declaration {
+    /// From its first word to its end.
+    pub fn span(&self) -> Span {
+        match self {
+            Declaration::Param(d) => d.span,
+            Declaration::Model(d) | Declaration::Data(d) => d.span,
+            Declaration::Metric(d) => d.span,
+            Declaration::Group(d) => d.span,
+            Declaration::Prune(d) => d.span,
+            Declaration::Search(d) => d.span,
+            Declaration::Schedule(d) => d.span,
+            Declaration::Distill(d) => d.span,
+            Declaration::Evaluate(d) => d.span,
+            Declaration::Deploy(d) => d.span,
+            Declaration::Export(d) => d.span,
+        }
+    }
+}
+
 /// `param NAME = VALUE`
 #[derive(Clone, Debug, PartialEq)]
 pub struct Param {
