@@ -20,7 +20,7 @@ use std::sync::Arc;
 pub struct Args {
     /// A Hugging Face folder
     checkpoint: PathBuf,
-    /// Text, JSONL or token arrays; the tokens of all files are put one after the other
+    /// Text, JSONL, Parquet or token arrays; the tokens of all files are put one after the other
     #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
     data: Vec<String>,
     /// Tokens of a window; each predicts its positions 2 to N, a short last window is dropped
@@ -29,7 +29,7 @@ pub struct Args {
     /// Take so many windows, picked by a seeded shuffle, instead of all
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     samples: Option<u32>,
-    /// The text field of JSONL rows
+    /// The field of JSONL and Parquet rows that holds a text or token ids
     #[arg(long, value_name = "NAME")]
     field: Option<String>,
     /// Also report the divergence from this checkpoint
@@ -53,8 +53,10 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
         tokenizer: Some(model.base().folder()),
         vocab_size: model.desc().size(Dim::VocabSize),
         eos: tokens::eos_id(&model.desc().config),
+        cache: None,
     };
     let samples = data::load(&data, &context).map_err(RunError::from)?;
+    samples.notes().iter().for_each(|note| output.note(note));
     let windows: Vec<&[u32]> = samples.windows().collect();
     let progress = Progress::new(output);
     let watch = Watch { stage: "eval", observer: &progress };
@@ -103,6 +105,7 @@ fn declaration(args: &Args) -> hir::Data {
         epochs: 1.0,
         field: args.field.clone(),
         tokenizer: None,
+        bad_rows: None,
         span: Default::default(),
     }
 }

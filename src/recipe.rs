@@ -104,6 +104,14 @@ pub struct World {
     pub out: Option<PathBuf>,
 }
 
+impl World {
+    /// Why one of these files cannot be read; `None` where nothing speaks against it.
+    pub fn unread(&self, files: &[String]) -> Option<String> {
+        let paths = files.iter().filter_map(|pattern| data::matching(&self.base, pattern).ok()).flatten();
+        paths.map(|path| data::most_tokens(&path)).find_map(|most| most.err()).map(|e| e.to_string())
+    }
+}
+
 impl Environment for World {
     fn config(&self, checkpoint: &str) -> Result<Option<String>, String> {
         if checkpoint.starts_with("hf://") {
@@ -124,7 +132,8 @@ impl Environment for World {
             match data::matching(&self.base, pattern) {
                 Ok(paths) => {
                     for path in paths {
-                        facts.most_tokens = facts.most_tokens.zip(most_tokens(&path)).map(|(a, b)| a + b);
+                        let most = data::most_tokens(&path).ok().flatten();
+                        facts.most_tokens = facts.most_tokens.zip(most).map(|(a, b)| a + b);
                     }
                 }
                 Err(data::DataError::NoMatch { .. }) => facts.unmatched.push(pattern.clone()),
@@ -146,9 +155,4 @@ impl Environment for World {
         (!exported)
             .then(|| format!("holds `{}` and no {PROVENANCE_FILE}", first.file_name().to_string_lossy()))
     }
-}
-
-/// No token is shorter than a byte in the formats that are read; others are compressed.
-fn most_tokens(path: &Path) -> Option<u64> {
-    data::is_read(path).then(|| std::fs::metadata(path).ok().map(|m| m.len()))?
 }

@@ -70,11 +70,21 @@ pub struct Data {
     pub samples: Option<usize>,
     pub seed: u64,
     pub epochs: f64,
-    /// The text field of JSONL or Parquet rows.
+    /// The field of JSONL or Parquet rows that holds a text or a list of token ids.
     pub field: Option<String>,
     /// A tokenizer.json other than the model's.
     pub tokenizer: Option<String>,
+    /// How many rows of a file may be unreadable; `None`: few.
+    pub bad_rows: Option<BadRows>,
     pub span: Span,
+}
+
+/// The most rows of one file that may be left out because they cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum BadRows {
+    /// Of the rows of the file, 0 to 1.
+    Share(f64),
+    Count(u64),
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -1,27 +1,46 @@
 //! `data` declarations: files to one stream of tokens, cut into windows, some of them picked.
 //!
 //! - Text: the ids of each file, one after the other, nothing added.
-//! - JSONL: the ids of each row's field, and the `eos_token_id` of config.json, where it has one, after each
-//!   row.
-//! - Arrays (.npy, .safetensors): the ids as they are, rows one after the other.
+//! - Rows of JSONL and Parquet whose field is a string: its ids, and the `eos_token_id` of config.json, where
+//!   it has one, after each row. Rows whose field is a list of ids: the ids as they are.
+//! - Arrays (.npy, .safetensors, .u16, .u32, .bin): the ids as they are, rows one after the other.
+//!
+//! Text and JSONL may be packed (.gz, .zst). Files are read piece by piece; what is held is the tokens of
+//! texts and rows, four bytes each, and the windows that are picked.
 //!
 //! The stream is cut into windows of `sequence` tokens; a short last one is dropped. A window is picked at
 //! most once.
 
 mod arrays;
+mod cache;
+mod encoder;
+mod error;
 mod files;
 mod jsonl;
+mod packed;
+mod parquet;
+mod rows;
 mod sampling;
+mod stream;
+mod text;
 
-use crate::error::{IoError, Kind};
-use crate::safetensors::SafetensorsError;
-use crate::tokens::{Tokenizer, TokenizerError};
+use crate::checkpoint::digest_file;
+use crate::error::IoError;
+use crate::input;
+use encoder::{Encoder, MOST_HELD};
+use files::{Form, Format, Packing};
 use minic_compiler::hir;
-use std::cell::OnceCell;
+use packed::Unpacked;
+use rows::Gatherer;
 use std::path::{Path, PathBuf};
+use stream::{TokenStream, Tokens};
+
+pub use cache::{FileTokens, READER, TokenCache, TokenKey};
+pub use error::DataError;
+pub use rows::{BadRow, Leftovers, Place};
 
 /// What reading a declaration needs to know of the model and the recipe.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Context<'a> {
     /// Relative paths are relative to it.
     pub base: &'a Path,
@@ -29,8 +48,10 @@ pub struct Context<'a> {
     pub tokenizer: Option<&'a Path>,
     /// Ids are below it.
     pub vocab_size: usize,
-    /// Ends each row of JSONL; [`crate::tokens::eos_id`].
+    /// Ends each row of text; [`crate::tokens::eos_id`].
     pub eos: Option<u32>,
+    /// Where tokens of files are kept.
+    pub cache: Option<&'a dyn TokenCache>,
 }
 
 /// The files that a path or glob of a declaration names, sorted.
@@ -38,17 +59,18 @@ pub fn matching(base: &Path, pattern: &str) -> Result<Vec<PathBuf>, DataError> {
     files::expand(base, &[pattern.to_string()])
 }
 
-/// The file is of a format that is read.
-pub fn is_read(path: &Path) -> bool {
-    files::Format::of(path).is_ok()
-}
-
-/// All tokens of the files of one source.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct TokenStream {
-    pub tokens: Vec<u32>,
-    /// In the order in which they were read.
-    pub files: Vec<FileRecord>,
+/// The most tokens that any tokenizer makes of a file; `None` where that cannot be said without reading it.
+/// The error says why the file cannot be read.
+pub fn most_tokens(path: &Path) -> Result<Option<u64>, DataError> {
+    let form = Form::of(path)?;
+    let bytes = std::fs::metadata(path).map_err(IoError::at(path, "read the size"))?.len();
+    Ok(match (form.format, form.packing) {
+        // No token is shorter than a byte, and a row has more bytes around its text than ids are added.
+        (Format::Text | Format::Jsonl, Packing::None) => Some(bytes),
+        (Format::Npy | Format::Safetensors, _) => Some(bytes),
+        (Format::Raw(width), _) => Some(bytes / width.least() as u64),
+        (Format::Parquet, _) | (_, Packing::Gzip | Packing::Zstd) => None,
+    })
 }
 
 /// A file that went in.
@@ -58,6 +80,8 @@ pub struct FileRecord {
     /// BLAKE3, hexadecimal.
     pub digest: String,
     pub tokens: usize,
+    /// Of its rows; empty where it has none.
+    pub leftovers: Leftovers,
 }
 
 /// Windows of equal length.
@@ -93,6 +117,16 @@ impl Samples {
     pub fn windows(&self) -> impl ExactSizeIterator<Item = &[u32]> {
         self.tokens.chunks_exact(self.sequence)
     }
+
+    /// What a user should know though nothing is wrong: rows that were left out.
+    pub fn notes(&self) -> Vec<String> {
+        self.files.iter().filter_map(|f| f.leftovers.note(&f.path)).collect()
+    }
+
+    /// Rows of all files that were left out.
+    pub fn bad_rows(&self) -> u64 {
+        self.files.iter().map(|f| f.leftovers.bad).sum()
+    }
 }
 
 /// The windows of a declaration.
@@ -103,128 +137,129 @@ impl Samples {
 pub fn load(data: &hir::Data, context: &Context) -> Result<Samples, DataError> {
     let base = data.tokenizer.as_ref().map(|t| context.base.join(t));
     let context = Context { tokenizer: base.as_deref().or(context.tokenizer), ..context.clone() };
-    let reader = StreamReader::new(&context, data.field.as_deref());
-    let streams =
-        data.mix.iter().map(|source| reader.read(&source.files)).collect::<Result<Vec<TokenStream>, _>>()?;
+    let reader = Reader { encoder: Encoder::new(&context), context: &context, data };
+    let streams = data.mix.iter().map(|source| reader.source(&source.files));
+    let streams = streams.collect::<Result<Vec<TokenStream>, _>>()?;
     let weights: Vec<f64> = data.mix.iter().map(|source| source.weight).collect();
     sampling::sample(&streams, &weights, data.sequence, data.samples, data.seed)
 }
 
-/// Reads files into streams; the tokenizer is opened once, and only if it is needed.
-struct StreamReader<'a> {
-    context: &'a Context<'a>,
-    field: &'a str,
-    tokenizer: OnceCell<Tokenizer>,
+/// All tokens of one file, and the rows that were left out, whatever their number. `field` is the field of
+/// rows, `text` by default.
+pub fn read_file(path: &Path, field: Option<&str>, context: &Context) -> Result<FileTokens, DataError> {
+    let encoder = Encoder::new(context);
+    let (tokens, leftovers) = read(path, field.unwrap_or(DEFAULT_FIELD), &encoder)?;
+    if tokens.len() > MOST_HELD {
+        return Err(DataError::too_many(path.display().to_string()));
+    }
+    let mut ids = Vec::new();
+    tokens.read(0..tokens.len(), &mut ids)?;
+    Ok(FileTokens { tokens: ids, leftovers })
 }
 
 const DEFAULT_FIELD: &str = "text";
 
-impl<'a> StreamReader<'a> {
-    fn new(context: &'a Context, field: Option<&'a str>) -> Self {
-        StreamReader { context, field: field.unwrap_or(DEFAULT_FIELD), tokenizer: OnceCell::new() }
-    }
+/// Reads the files of a declaration.
+struct Reader<'a> {
+    encoder: Encoder<'a>,
+    context: &'a Context<'a>,
+    data: &'a hir::Data,
+}
 
+impl Reader<'_> {
     /// The files that paths and globs name, in order: as listed, those of one glob sorted, each once.
-    fn read(&self, patterns: &[String]) -> Result<TokenStream, DataError> {
+    fn source(&self, patterns: &[String]) -> Result<TokenStream, DataError> {
         let mut stream = TokenStream::default();
         for path in files::expand(self.context.base, patterns)? {
-            let digest = crate::checkpoint::digest_file(&path)?;
-            let tokens = self.read_file(&path)?;
-            self.check_ids(&path, &tokens)?;
-            stream.files.push(FileRecord { path, digest, tokens: tokens.len() });
-            stream.tokens.extend(tokens);
+            let digest = digest_file(&path)?;
+            let (tokens, leftovers) = self.file(&path, &digest)?;
+            leftovers.judge(&path, self.data.bad_rows)?;
+            let record = FileRecord { path, digest, tokens: tokens.len(), leftovers };
+            stream.push(tokens, record);
+            if stream.held() > MOST_HELD {
+                return Err(DataError::too_many(patterns.join(", ")));
+            }
         }
-        if stream.tokens.is_empty() {
+        if stream.len() == 0 {
             return Err(DataError::Empty { files: patterns.to_vec() });
         }
         Ok(stream)
     }
 
-    fn read_file(&self, path: &Path) -> Result<Vec<u32>, DataError> {
-        match files::Format::of(path)? {
-            files::Format::Text => {
-                let text = files::read_text(path)?;
-                Ok(self.tokenizer(path)?.encode(&text)?)
+    /// From the cache, where tokens had to be made and are kept; else from the file.
+    fn file(&self, path: &Path, digest: &str) -> Result<(Tokens, Leftovers), DataError> {
+        let field = self.data.field.as_deref().unwrap_or(DEFAULT_FIELD);
+        let cache = match (self.context.cache, self.key(path, digest, field)?) {
+            (Some(cache), Some(key)) => Some((cache, key)),
+            _ => None,
+        };
+        if let Some(kept) = cache.as_ref().and_then(|(cache, key)| cache.get(key)) {
+            arrays::check_ids(path, 0, &kept.tokens, self.context.vocab_size)?;
+            return Ok((Tokens::Held(kept.tokens), kept.leftovers));
+        }
+        match (read(path, field, &self.encoder)?, cache) {
+            ((Tokens::Held(tokens), leftovers), Some((cache, key))) => {
+                let made = FileTokens { tokens, leftovers };
+                cache.put(&key, &made);
+                Ok((Tokens::Held(made.tokens), made.leftovers))
             }
-            files::Format::Jsonl => {
-                let text = files::read_text(path)?;
-                jsonl::read(path, &text, self.field, self.tokenizer(path)?, self.context.eos)
-            }
-            files::Format::Npy => arrays::read_npy(path),
-            files::Format::Safetensors => arrays::read_safetensors(path),
+            (read, _) => Ok(read),
         }
     }
 
-    fn tokenizer(&self, needed_for: &Path) -> Result<&Tokenizer, DataError> {
-        if let Some(tokenizer) = self.tokenizer.get() {
-            return Ok(tokenizer);
-        }
-        let path = self
-            .context
-            .tokenizer
-            .ok_or_else(|| DataError::NoTokenizer { path: needed_for.to_path_buf() })?;
-        let tokenizer = Tokenizer::open(path)?;
-        Ok(self.tokenizer.get_or_init(|| tokenizer))
-    }
-
-    fn check_ids(&self, path: &Path, tokens: &[u32]) -> Result<(), DataError> {
-        let vocab_size = self.context.vocab_size;
-        match tokens.iter().position(|&id| id as usize >= vocab_size) {
-            Some(at) => Err(DataError::IdOutOfRange {
-                path: path.to_path_buf(),
-                at,
-                id: i64::from(tokens[at]),
-                vocab_size: Some(vocab_size),
-            }),
-            None => Ok(()),
-        }
+    /// What the tokens of a file depend on; `None` where they are not made but read.
+    fn key(&self, path: &Path, digest: &str, field: &str) -> Result<Option<TokenKey>, DataError> {
+        let form = Form::of(path)?;
+        let rows = match form.format {
+            Format::Text => false,
+            Format::Jsonl | Format::Parquet => true,
+            Format::Npy | Format::Safetensors | Format::Raw(_) => return Ok(None),
+        };
+        Ok(Some(TokenKey {
+            reader: READER,
+            file: digest.to_string(),
+            form: form.name(),
+            field: rows.then(|| field.to_string()),
+            tokenizer: self.encoder.digest()?.map(str::to_string),
+            eos: self.context.eos.filter(|_| rows),
+        }))
     }
 }
 
-#[derive(Debug, thiserror::Error)]
-pub enum DataError {
-    #[error(transparent)]
-    Io(#[from] IoError),
-    #[error(transparent)]
-    Tokenizer(#[from] TokenizerError),
-    #[error(transparent)]
-    Safetensors(#[from] SafetensorsError),
-    #[error("{}: no file matches `{pattern}`", base.display())]
-    NoMatch { base: PathBuf, pattern: String },
-    #[error("`{pattern}` is not a glob: {reason}")]
-    Glob { pattern: String, reason: String },
-    #[error("{}: {reason}", path.display())]
-    Format { path: PathBuf, reason: String },
-    #[error("{}:{line}: {reason}", path.display())]
-    Row { path: PathBuf, line: usize, reason: String },
-    #[error("{}: text needs a tokenizer, and the model has no tokenizer.json", path.display())]
-    NoTokenizer { path: PathBuf },
-    #[error("{}: token {at} has id {id}, {}", path.display(), bound(*vocab_size))]
-    IdOutOfRange { path: PathBuf, at: usize, id: i64, vocab_size: Option<usize> },
-    #[error("no token is in {}", files.join(", "))]
-    Empty { files: Vec<String> },
-    #[error("a sequence of {sequence} tokens is longer than the data, {tokens} tokens in {files}")]
-    SequenceTooLong { sequence: usize, tokens: usize, files: String },
-    #[error("{wanted} samples are asked for, but {files} give {found} windows of {sequence} tokens")]
-    TooFewSamples { wanted: usize, found: usize, sequence: usize, files: String },
-}
-
-fn bound(vocab_size: Option<usize>) -> String {
-    match vocab_size {
-        Some(size) => format!("and the model's vocab_size is {size}"),
-        None => "which is no token id".to_string(),
-    }
-}
-
-impl DataError {
-    pub fn kind(&self) -> Kind {
-        match self {
-            DataError::Io(e) => e.kind(),
-            DataError::Tokenizer(e) => e.kind(),
-            DataError::Safetensors(e) => e.kind(),
-            _ => Kind::Input,
+/// The tokens of one file, every id within the vocabulary.
+fn read(path: &Path, field: &str, encoder: &Encoder) -> Result<(Tokens, Leftovers), DataError> {
+    let form = Form::of(path)?;
+    let array = match form.format {
+        Format::Npy => arrays::open_npy(path)?,
+        Format::Safetensors => arrays::open_safetensors(path)?,
+        Format::Raw(width) => arrays::open_raw(path, width, encoder.vocab_size())?,
+        Format::Text => {
+            let tokens = text::read(path, &mut Unpacked::open(path, form.packing)?, encoder)?;
+            return held(path, tokens, Leftovers::default(), encoder);
         }
-    }
+        Format::Jsonl => {
+            let mut rows = Gatherer::new(encoder, path);
+            jsonl::read(&mut Unpacked::open(path, form.packing)?, field, &mut rows)?;
+            return held(path, rows.tokens, rows.leftovers, encoder);
+        }
+        Format::Parquet => {
+            let mut rows = Gatherer::new(encoder, path);
+            parquet::read(path, input::open(path)?, field, &mut rows)?;
+            return held(path, rows.tokens, rows.leftovers, encoder);
+        }
+    };
+    array.check(encoder.vocab_size())?;
+    Ok((Tokens::Stored(array), Leftovers::default()))
+}
+
+fn held(
+    path: &Path,
+    tokens: Vec<u32>,
+    leftovers: Leftovers,
+    encoder: &Encoder,
+) -> Result<(Tokens, Leftovers), DataError> {
+    arrays::check_ids(path, 0, &tokens, encoder.vocab_size())?;
+    Ok((Tokens::Held(tokens), leftovers))
 }
 
 #[cfg(test)]

@@ -115,8 +115,15 @@ pub struct DataRecord {
     pub sequence: usize,
     pub samples: usize,
     pub seed: u64,
+    /// Rows that could not be read and were left out.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub bad_rows: u64,
     /// Path as read, to digest.
     pub files: BTreeMap<String, String>,
+}
+
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -26,6 +26,8 @@ pub enum TokenizerError {
     Invalid { path: PathBuf, reason: String },
     #[error("{}: cannot tokenize: {reason}", path.display())]
     Encode { path: PathBuf, reason: String },
+    #[error("no line or word ends for {} MiB, too long to be tokenized as one word", bytes >> 20)]
+    Unbroken { bytes: usize },
 }
 
 impl TokenizerError {
@@ -39,6 +41,12 @@ impl TokenizerError {
 
 /// Bytes of text that are tokenized at once: the crate keeps about 100 bytes for each token meanwhile.
 const PIECE: usize = 256 << 10;
+
+/// Bytes that are tokenized at once where no place to split is found; beyond, the text is refused.
+const UNBROKEN: usize = 8 << 20;
+
+/// Bytes on both sides of a split that must give the same ids whole and split.
+const AROUND: usize = 512;
 
 impl Tokenizer {
     /// From a tokenizer.json, or from the folder that holds one.
@@ -64,6 +72,21 @@ impl Tokenizer {
     /// text around the split gives the same ids whole and split, so the ids are those of the whole.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
         let pieces = self.pieces(text, PIECE)?;
+        self.encode_pieces(text, pieces)
+    }
+
+    /// The ids of the beginning of a text that goes on, and how many bytes these are of.
+    pub fn encode_beginning(&self, text: &str) -> Result<(Vec<u32>, usize), TokenizerError> {
+        let mut pieces = self.pieces(text, PIECE)?;
+        // The last piece has no end yet, and a split needs the text that follows it.
+        while pieces.last().is_some_and(|p| p.end + AROUND > text.len()) {
+            pieces.pop();
+        }
+        let used = pieces.last().map_or(0, |p| p.end);
+        Ok((self.encode_pieces(text, pieces)?, used))
+    }
+
+    fn encode_pieces(&self, text: &str, pieces: Vec<Range<usize>>) -> Result<Vec<u32>, TokenizerError> {
         let ids: Vec<Vec<u32>> =
             pieces.into_par_iter().map(|piece| self.encode_piece(&text[piece])).collect::<Result<_, _>>()?;
         Ok(ids.concat())
@@ -79,33 +102,40 @@ impl Tokenizer {
 
     /// Ranges of about `size` bytes; longer where no place to split is found.
     fn pieces(&self, text: &str, size: usize) -> Result<Vec<Range<usize>>, TokenizerError> {
-        const TRIES: usize = 16;
         let mut pieces = Vec::new();
         let (mut begin, mut from) = (0, size);
         while from < text.len() {
-            let candidates: Vec<usize> = line_starts(text, from).take(TRIES).collect();
-            // The rest of the text has no line to begin a piece with.
-            let Some(&last) = candidates.last() else { break };
-            let mut split = None;
-            for at in candidates {
-                if self.splits_at(text, at)? {
-                    split = Some(at);
-                    break;
+            match self.split(text, from, size)? {
+                Some(at) => {
+                    pieces.push(begin..at);
+                    (begin, from) = (at, at + size);
                 }
+                None => from += size,
             }
-            if let Some(at) = split {
-                pieces.push(begin..at);
-                begin = at;
+            if from - begin > UNBROKEN + size {
+                return Err(TokenizerError::Unbroken { bytes: from - begin - size });
             }
-            from = split.unwrap_or(last) + size;
         }
         pieces.push(begin..text.len());
         Ok(pieces)
     }
 
+    /// A place to split in the `size` bytes from `from` on: where a line begins, else where a word ends.
+    fn split(&self, text: &str, from: usize, size: usize) -> Result<Option<usize>, TokenizerError> {
+        const TRIES: usize = 16;
+        let from = text.ceil_char_boundary(from.min(text.len()));
+        let range = from..text.ceil_char_boundary((from + size).min(text.len()));
+        let candidates = line_starts(text, range.clone()).take(TRIES);
+        for at in candidates.chain(word_ends(text, range).take(TRIES)) {
+            if self.splits_at(text, at)? {
+                return Ok(Some(at));
+            }
+        }
+        Ok(None)
+    }
+
     /// Whether the text around `at` gives the same ids whole and split there.
     fn splits_at(&self, text: &str, at: usize) -> Result<bool, TokenizerError> {
-        const AROUND: usize = 512;
         let (left, right) = (text.floor_char_boundary(at.saturating_sub(AROUND)), at + AROUND);
         let right = text.ceil_char_boundary(right.min(text.len()));
         let whole = self.encode_piece(&text[left..right])?;
@@ -115,14 +145,23 @@ impl Tokenizer {
     }
 }
 
-/// Positions from `from` on where a line begins with a letter and the line before it does not end in white
+/// Positions in a range where a line begins with a letter and the line before it does not end in white
 /// space: no token of the usual tokenizers spans them, and no rule looks across them.
-fn line_starts(text: &str, from: usize) -> impl Iterator<Item = usize> {
-    let from = text.ceil_char_boundary(from.min(text.len()));
-    text[from..].match_indices('\n').map(move |(i, _)| from + i).filter_map(move |newline| {
+fn line_starts(text: &str, range: Range<usize>) -> impl Iterator<Item = usize> {
+    let start = range.start;
+    text[range].match_indices('\n').map(move |(i, _)| start + i).filter_map(move |newline| {
         let ends = text[..newline].chars().next_back().is_some_and(|c| !c.is_whitespace());
         let begins = text[newline + 1..].chars().next().is_some_and(char::is_alphabetic);
         (ends && begins).then_some(newline + 1)
+    })
+}
+
+/// Positions in a range of a space between two letters: for texts without lines.
+fn word_ends(text: &str, range: Range<usize>) -> impl Iterator<Item = usize> {
+    let start = range.start;
+    text[range].match_indices(' ').map(move |(i, _)| start + i).filter(move |&space| {
+        let ends = text[..space].chars().next_back().is_some_and(char::is_alphabetic);
+        ends && text[space + 1..].chars().next().is_some_and(char::is_alphabetic)
     })
 }
 

@@ -269,8 +269,8 @@ fn no_data(data: &hir::Data, world: &World) -> Option<String> {
         if let Some(pattern) = facts.unmatched.first() {
             return Some(format!("no file matches `{pattern}`"));
         }
-        if facts.most_tokens.is_none() {
-            return Some(format!("{} cannot be read by this version of minic", source.files.join(", ")));
+        if let Some(why) = world.unread(&source.files) {
+            return Some(why);
         }
     }
     None

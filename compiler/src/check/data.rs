@@ -6,7 +6,8 @@ use crate::hir;
 use minic_grammar::ast::{Expr, ExprKind, Ident, Settings, Unit};
 use minic_grammar::{Diagnostic, Span, Spanned};
 
-const KEYS: &[&str] = &["files", "mix", "sequence", "samples", "seed", "epochs", "field", "tokenizer"];
+const KEYS: &[&str] =
+    &["files", "mix", "sequence", "samples", "seed", "epochs", "field", "tokenizer", "bad_rows"];
 const SOURCE_KEYS: &[&str] = &["files", "weight"];
 
 /// What is known of a declared data source.
@@ -49,6 +50,7 @@ impl<'a> Checker<'a> {
         let epochs = fields.get("epochs").map_or(Some(1.0), |e| self.positive(e, "`epochs`"));
         let field = fields.get("field").map(|e| self.string(e, "the name of the text field"));
         let tokenizer = fields.get("tokenizer").map(|e| self.string(e, "the path of the tokenizer"));
+        let bad_rows = fields.get("bad_rows").map(|e| self.bad_rows(e));
         if !self.is_first(&data.name) {
             return;
         }
@@ -58,21 +60,40 @@ impl<'a> Checker<'a> {
             epochs: epochs.unwrap_or(1.0),
         };
         self.data.insert(name, known);
-        let all =
-            (mix, sequence, transposed(samples), seed, epochs, transposed(field), transposed(tokenizer));
-        if let (
-            Some(mix),
-            Some(sequence),
-            Some(samples),
-            Some(seed),
-            Some(epochs),
-            Some(field),
-            Some(tokenizer),
-        ) = all
-        {
-            let item = hir::Data { mix, sequence, samples, seed, epochs, field, tokenizer, span: data.span };
+        let item = || {
+            Some(hir::Data {
+                mix: mix?,
+                sequence: sequence?,
+                samples: transposed(samples)?,
+                seed: seed?,
+                epochs: epochs?,
+                field: transposed(field)?,
+                tokenizer: transposed(tokenizer)?,
+                bad_rows: transposed(bad_rows)?,
+                span: data.span,
+            })
+        };
+        if let Some(item) = item() {
             self.out.data.insert(name.clone(), item);
         }
+    }
+
+    /// `1%` of the rows of a file, or a whole number of them.
+    fn bad_rows(&mut self, expr: &Expr) -> Option<hir::BadRows> {
+        let number = self.number(expr)?;
+        if number.unit != Unit::Percent {
+            return self.whole(expr).map(hir::BadRows::Count);
+        }
+        let share = number.value;
+        if (0.0..=1.0).contains(&share) {
+            return Some(hir::BadRows::Share(share));
+        }
+        self.report(
+            Diagnostic::new("E0304", expr.span, "`bad_rows` is a share of the rows, 0% to 100%")
+                .label(format!("this is {}%", round(share * 100.0)))
+                .help("write a percentage such as `1%`, or how many rows a file may lose"),
+        );
+        None
     }
 
     fn files(&mut self, expr: &Expr) -> Option<Vec<String>> {

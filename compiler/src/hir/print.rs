@@ -86,7 +86,17 @@ impl Display for Data {
         write!(f, ", seed {}, epochs {}", self.seed, self.epochs)?;
         let quoted = |s: &Option<String>| s.as_ref().map(|s| format!("{s:?}"));
         f.write_str(&clause("field", &quoted(&self.field)))?;
-        f.write_str(&clause("tokenizer", &quoted(&self.tokenizer)))
+        f.write_str(&clause("tokenizer", &quoted(&self.tokenizer)))?;
+        f.write_str(&clause("bad rows", &self.bad_rows))
+    }
+}
+
+impl Display for BadRows {
+    fn fmt(&self, f: &mut Formatter) -> Result {
+        match self {
+            BadRows::Share(share) => write!(f, "{}%", share * 100.0),
+            BadRows::Count(count) => write!(f, "{count}"),
+        }
     }
 }
 

@@ -70,6 +70,7 @@ fn data(file: &str) -> hir::Data {
         epochs: 1.0,
         field: None,
         tokenizer: None,
+        bad_rows: None,
         span: Span::default(),
     }
 }

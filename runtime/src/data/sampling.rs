@@ -1,6 +1,8 @@
 //! Windows out of streams.
 
-use super::{DataError, FileRecord, Samples, TokenStream};
+use super::encoder::MOST_HELD;
+use super::stream::TokenStream;
+use super::{DataError, FileRecord, Samples};
 use crate::random::SplitMix64;
 
 /// Picks windows of `sequence` tokens; see [`super::load`].
@@ -13,9 +15,9 @@ pub(super) fn sample(
 ) -> Result<Samples, DataError> {
     let mut orders = Vec::with_capacity(streams.len());
     for (i, stream) in streams.iter().enumerate() {
-        let windows = stream.tokens.len().checked_div(sequence).unwrap_or(0);
+        let windows = stream.len().checked_div(sequence).unwrap_or(0);
         if windows == 0 {
-            let (tokens, files) = (stream.tokens.len(), named(&stream.files));
+            let (tokens, files) = (stream.len(), named(&stream.records));
             return Err(DataError::SequenceTooLong { sequence, tokens, files });
         }
         orders.push(match samples {
@@ -24,15 +26,18 @@ pub(super) fn sample(
         });
     }
     let turns = take_turns(weights, &orders, samples).map_err(|source| {
-        let files = named(&streams[source].files);
+        let files = named(&streams[source].records);
         let found = orders[source].len();
         DataError::TooFewSamples { wanted: samples.unwrap_or(0), found, sequence, files }
     })?;
+    let files: Vec<FileRecord> = streams.iter().flat_map(|s| s.records.iter().cloned()).collect();
+    if turns.len().saturating_mul(sequence) > MOST_HELD {
+        return Err(DataError::too_many(named(&files)));
+    }
     let mut tokens = Vec::with_capacity(turns.len() * sequence);
     for (source, window) in turns {
-        tokens.extend(&streams[source].tokens[window * sequence..(window + 1) * sequence]);
+        streams[source].read(window * sequence..(window + 1) * sequence, &mut tokens)?;
     }
-    let files = streams.iter().flat_map(|s| s.files.iter().cloned()).collect();
     let digest = digest(sequence, &tokens);
     Ok(Samples { sequence, tokens, files, digest })
 }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::error::Kind;
 use crate::safetensors::Reader;
 use crate::testing;
 use crate::tokens::TOKENIZER_FILE;
@@ -22,8 +23,13 @@ impl Folder {
 
     fn load(&self, data: &hir::Data) -> Result<Samples, DataError> {
         let model = self.0.path().join("model");
-        let context =
-            Context { base: self.0.path(), tokenizer: Some(&model), vocab_size: 260, eos: Some(258) };
+        let context = Context {
+            base: self.0.path(),
+            tokenizer: Some(&model),
+            vocab_size: 260,
+            eos: Some(258),
+            cache: None,
+        };
         load(data, &context)
     }
 
@@ -48,6 +54,7 @@ fn data(files: &[&str], sequence: usize, samples: Option<usize>) -> hir::Data {
         epochs: 1.0,
         field: None,
         tokenizer: None,
+        bad_rows: None,
         span: Default::default(),
     }
 }
@@ -196,11 +203,13 @@ fn wrong_data_are_named() {
     folder.write("empty.txt", b"");
     folder.write("latin1.txt", b"caf\xe9 au lait");
     folder.write("broken.jsonl", b"{\"text\": \"a\"}\n{\"text\": \n{\"body\": 1}\n");
-    folder.write("field.jsonl", b"{\"text\": \"a\"}\n{\"body\": \"a\", \"id\": 1}\n");
+    folder.write("field.jsonl", b"{\"body\": \"a\", \"id\": 1}\n");
     folder.write("number.jsonl", b"{\"text\": 5}\n");
     folder.write("list.jsonl", b"[1, 2]\n");
     folder.write("a.parquet", b"PAR1");
-    folder.write("a.bin", b"\x00\x01");
+    folder.write("a.zip", b"PK");
+    folder.write("a.npy.gz", b"");
+    folder.write("odd.u16", b"abc");
     folder.write("vocab.npy", &npy("<u2", "(3,)", &[1, 0, 4, 1, 1, 0]));
     folder.write("negative.npy", &npy("<i4", "(2,)", &[1, 0, 0, 0, 255, 255, 255, 255]));
     folder.write("huge.npy", &npy("<u8", "(1,)", &[255; 8]));
@@ -227,12 +236,26 @@ fn wrong_data_are_named() {
         ("empty.txt", "no token is in empty.txt"),
         ("folder/a.txt", "a sequence of 4 tokens is longer than the data, 3 tokens in DIR/folder/a.txt"),
         ("latin1.txt", "DIR/latin1.txt: is not UTF-8 text at byte 3"),
-        ("broken.jsonl", "DIR/broken.jsonl:2: is not a JSON object: "),
-        ("field.jsonl", "DIR/field.jsonl:2: has no field `text`; its fields: `body`, `id`"),
-        ("number.jsonl", "DIR/number.jsonl:1: the field `text` is not a string"),
-        ("list.jsonl", "DIR/list.jsonl:1: is not a JSON object: "),
-        ("a.parquet", "DIR/a.parquet: files of type .parquet are not read"),
-        ("a.bin", "DIR/a.bin: files of type .bin are not read"),
+        (
+            "broken.jsonl",
+            "DIR/broken.jsonl: 2 of 3 rows cannot be read, and 1 may be bad (`bad_rows` sets the limit):\n  line 2: is not a JSON object: EOF",
+        ),
+        (
+            "field.jsonl",
+            "DIR/field.jsonl: 1 of 1 rows cannot be read, and none may be bad (`bad_rows` sets the limit):\n  line 1: has no field `text`; its fields: `body`, `id`",
+        ),
+        (
+            "number.jsonl",
+            "DIR/number.jsonl: 1 of 1 rows cannot be read, and none may be bad (`bad_rows` sets the limit):\n  line 1: the field `text` is neither a string nor a list of token ids",
+        ),
+        (
+            "list.jsonl",
+            "DIR/list.jsonl: 1 of 1 rows cannot be read, and none may be bad (`bad_rows` sets the limit):\n  line 1: is not a JSON object but a list",
+        ),
+        ("a.parquet", "DIR/a.parquet: is not a Parquet file that is read: "),
+        ("a.zip", "DIR/a.zip: files of type .zip are not read"),
+        ("a.npy.gz", "DIR/a.npy.gz: files of type .npy are read unpacked only"),
+        ("odd.u16", "DIR/odd.u16: has 3 bytes of data, no multiple of the 2 of an id"),
         ("vocab.npy", "DIR/vocab.npy: token 1 has id 260, and the model's vocab_size is 260"),
         ("negative.npy", "DIR/negative.npy: token 1 has id -1, which is no token id"),
         ("huge.npy", "DIR/huge.npy: token 0 has id -1, which is no token id"),
@@ -271,7 +294,7 @@ fn text_without_a_tokenizer_is_refused_and_arrays_need_none() {
     let folder = Folder::new();
     folder.write("a.txt", b"abcd");
     folder.write("a.npy", &npy("|u1", "(4,)", b"abcd"));
-    let context = Context { base: folder.0.path(), tokenizer: None, vocab_size: 260, eos: None };
+    let context = Context { base: folder.0.path(), tokenizer: None, vocab_size: 260, eos: None, cache: None };
     let error = load(&data(&["a.txt"], 4, None), &context).unwrap_err();
     assert!(matches!(error, DataError::NoTokenizer { .. }), "{error}");
     assert_eq!(load(&data(&["a.npy"], 4, None), &context).unwrap().len(), 1);
@@ -285,7 +308,7 @@ fn the_base_folder_is_not_part_of_a_glob() {
     folder.write("base [v1]/[y].txt", b"efgh");
     let base = folder.0.path().join("base [v1]");
     let model = folder.0.path().join("model");
-    let context = Context { base: &base, tokenizer: Some(&model), vocab_size: 260, eos: None };
+    let context = Context { base: &base, tokenizer: Some(&model), vocab_size: 260, eos: None, cache: None };
     let load = |file| text(&load(&data(&[file], 4, None), &context).unwrap());
     assert_eq!(load("*.txt"), ["efgh", "abcd"]);
     assert_eq!(load("[y].txt"), ["efgh"]);

@@ -80,6 +80,7 @@ fn provenance() -> (Provenance, ModelDesc) {
             digest: digest("tokens"),
             sequence: 64,
             samples: 8,
+            bad_rows: 0,
             seed: u64::MAX,
             files: BTreeMap::from([("train.txt".into(), digest("text"))]),
         }],

@@ -52,9 +52,14 @@ impl Executor<'_> {
             tokenizer: model.as_ref().map(|m| m.source.base().folder()),
             vocab_size: model.as_ref().map_or(u32::MAX as usize, |m| m.source.desc().size(Dim::VocabSize)),
             eos: model.as_ref().and_then(|m| tokens::eos_id(&m.source.desc().config)),
+            cache: None,
         };
         let samples = data::load(data, &context)?;
         let name = self.plan.node(id).name.clone();
+        samples
+            .notes()
+            .iter()
+            .for_each(|message| self.observer.observe(&Event::Note { stage: &name, message }));
         let files = samples.files.iter().map(|f| (f.path.display().to_string(), f.digest.clone())).collect();
         self.data.push(DataRecord {
             name,
@@ -62,6 +67,7 @@ impl Executor<'_> {
             sequence: samples.sequence(),
             samples: samples.len(),
             seed: data.seed,
+            bad_rows: samples.bad_rows(),
             files,
         });
         let told = format!("{} samples of {} tokens", samples.len(), samples.sequence());

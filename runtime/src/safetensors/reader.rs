@@ -76,6 +76,11 @@ impl Reader {
         self.header.tensors.get(name)
     }
 
+    /// Where the bytes of one of its tensors begin in the file.
+    pub fn offset(&self, tensor: &Tensor) -> u64 {
+        self.data + tensor.begin
+    }
+
     /// `__metadata__`, empty where the file has none.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.header.metadata
