@@ -1,5 +1,6 @@
 //! The command line of minic: one file a subcommand, and what they share.
 
+mod bench;
 mod check;
 mod device;
 mod eval;
@@ -55,6 +56,8 @@ enum Command {
     Verify(verify::Args),
     /// Write an untrained checkpoint of any supported config
     Synth(synth::Args),
+    /// Measure how fast this machine does what minic asks of it
+    Bench(bench::Args),
 }
 
 fn main() -> ExitCode {
@@ -72,6 +75,7 @@ fn main() -> ExitCode {
         Command::Logits(args) => logits::run(args, &output),
         Command::Verify(args) => verify::run(args, &output),
         Command::Synth(args) => synth::run(args, &output),
+        Command::Bench(args) => bench::run(args, &output),
     };
     let exit = finish(done, &output);
     output.point_to_pages();

@@ -5,6 +5,7 @@ use minic_grammar::render::{self, JsonDiagnostic};
 use minic_grammar::{Diagnostic, Severity};
 use minic_runtime::checkpoint::CheckpointError;
 use minic_runtime::error::{IoError, Kind};
+use minic_runtime::publish::PublishError;
 use minic_runtime::run::RunError;
 use serde::Serialize;
 use serde_json::json;
@@ -92,6 +93,12 @@ impl From<IoError> for Failure {
 
 impl From<RunError> for Failure {
     fn from(error: RunError) -> Failure {
+        Failure::new(error.kind().into(), error.to_string())
+    }
+}
+
+impl From<PublishError> for Failure {
+    fn from(error: PublishError) -> Failure {
         Failure::new(error.kind().into(), error.to_string())
     }
 }

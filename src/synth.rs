@@ -8,8 +8,8 @@ use minic_compiler::families;
 use minic_compiler::model::{DType, ModelDesc};
 use minic_grammar::ast::Unit;
 use minic_runtime::checkpoint::CONFIG_FILE;
-use minic_runtime::error::IoError;
 use minic_runtime::events::Watch;
+use minic_runtime::input;
 use minic_runtime::synth::{Synth, SynthError};
 use std::path::{Path, PathBuf};
 
@@ -33,6 +33,9 @@ pub struct Args {
     #[arg(long)]
     overwrite: bool,
 }
+
+/// Largest file of weights where nothing else is said, as in transformers before its fifth version.
+pub const SHARD: u64 = 5_000_000_000;
 
 pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
     let (desc, text) = read_config(&args.config)?;
@@ -69,7 +72,7 @@ pub fn failure(config: &Path, error: SynthError) -> Failure {
 pub fn read_config(path: &Path) -> Result<(ModelDesc, String), Failure> {
     let path = if path.is_dir() { path.join(CONFIG_FILE) } else { path.to_path_buf() };
     let wrong = |reason: String| Failure::new(Exit::Input, format!("{}: {reason}", path.display()));
-    let bytes = std::fs::read(&path).map_err(IoError::at(&path, "read"))?;
+    let bytes = input::read(&path, input::CONFIG)?;
     let text = String::from_utf8(bytes).map_err(|_| wrong("is not UTF-8".into()))?;
     let desc = config::parse(&text).and_then(|map| families::describe(&map)).map_err(|e| {
         let failure = wrong(e.to_string());

@@ -1,5 +1,7 @@
 //! One binary for all integration tests.
 
+#[path = "integration/bench.rs"]
+mod bench;
 #[path = "integration/check.rs"]
 mod check;
 #[path = "integration/command.rs"]

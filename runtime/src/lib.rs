@@ -1,5 +1,6 @@
 //! The runtime: devices and kernels, checkpoints, data, the executor.
 
+pub mod bench;
 pub mod calibrate;
 pub mod checkpoint;
 pub mod convert;

@@ -10,15 +10,18 @@ use minic_compiler::axes::Scope;
 use minic_compiler::cut::CutPlan;
 use minic_compiler::plan::{self, CutAxis, Value};
 use petgraph::graph::NodeIndex;
+use std::time::Instant;
 
 impl Executor<'_> {
     pub(super) fn cut(&mut self, id: NodeIndex, stage: &plan::Cut) -> Result<(Artifact, String), RunError> {
         let Made { source: whole, root, mut steps } = self.model(id, Value::Model)?;
         let kept = self.kept(id, stage, &whole)?;
         let cut = whole.cut(kept.clone())?;
+        let began = Instant::now();
         let proof = gate::prove_cut(self.device, &whole, &cut, &kept, self.settings.proof_memory)?;
+        let seconds = began.elapsed().as_secs_f64();
         let told = format!(
-            "{} -> {} parameters; masked and cut {} differ by {:.1e} of the largest, {:.0e} is allowed",
+            "{} -> {} parameters; masked and cut {} differ by {:.1e} of the largest, {:.0e} is allowed; the proof took {seconds:.1} s",
             proof.params_before,
             proof.params_after,
             proof.compared,
@@ -35,6 +38,7 @@ impl Executor<'_> {
         for name in &node.makes {
             self.summary.models.insert(name.clone(), ModelRecord::of(cut.desc()));
         }
+        self.summary.proof_seconds.insert(node.name.clone(), seconds);
         self.summary.cuts.insert(node.name.clone(), step.clone());
         steps.push(step);
         Ok((Artifact::Model(Made { source: cut, root, steps }), told))

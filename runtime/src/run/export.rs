@@ -12,6 +12,7 @@ use minic_compiler::plan::{self, Source, Stage, Value};
 use petgraph::graph::NodeIndex;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 /// The recipe, as it goes along with what it made.
 const RECIPE_FILE: &str = "recipe.mrecipe";
@@ -55,7 +56,7 @@ impl Executor<'_> {
         let mut provenance = self.provenance(export, &made)?;
         let there = Provenance::read(&target).ok().filter(|there| same_origin(there, &provenance));
         if there.is_some() && provenance::verify(&target).is_ok() {
-            let proof = gate::prove_folder(&target, &made.source, dtype)?;
+            let proof = self.prove(id, &target, &made.source, dtype)?;
             let bytes = folder_bytes(&target);
             let told = format!("{} holds exactly this already, proved again", target.display());
             self.tell(id, export, target, bytes, proof, true);
@@ -63,10 +64,13 @@ impl Executor<'_> {
         }
         let staged = StagedFolder::new(&target, self.settings.overwrite || there.is_some())?;
         staged.keep_clear_of(made.source.base().folder())?;
+        let began = Instant::now();
         let known = write_model(&staged, &made.source, dtype, export.shard)?;
+        let stage = self.plan.node(id).name.clone();
+        self.summary.write_seconds.insert(stage, began.elapsed().as_secs_f64());
         publish::copy_companions(made.source.base().folder(), &staged)?;
         staged.write(RECIPE_FILE, self.settings.recipe_text.as_bytes())?;
-        let proof = gate::prove_folder(staged.path(), &made.source, dtype)?;
+        let proof = self.prove(id, staged.path(), &made.source, dtype)?;
         provenance.record_folder(staged.path(), &known)?;
         provenance.write(&staged)?;
         let folder = staged.publish()?;
@@ -74,6 +78,21 @@ impl Executor<'_> {
         let told = format!("{} parameters in {}, read back and proved", proof.params, target.display());
         self.tell(id, export, target, bytes, proof, false);
         Ok((Artifact::Told, told))
+    }
+
+    /// The proof of a folder, timed.
+    fn prove(
+        &mut self,
+        id: NodeIndex,
+        folder: &Path,
+        source: &WeightSource,
+        dtype: Option<DType>,
+    ) -> Result<gate::FolderProof, RunError> {
+        let began = Instant::now();
+        let proof = gate::prove_folder(folder, source, dtype)?;
+        let stage = self.plan.node(id).name.clone();
+        self.summary.proof_seconds.insert(stage, began.elapsed().as_secs_f64());
+        Ok(proof)
     }
 
     fn tell(

@@ -18,6 +18,10 @@ pub struct Summary {
     pub evaluations: BTreeMap<String, EvaluationSummary>,
     /// By stage.
     pub exports: BTreeMap<String, ExportSummary>,
+    /// By stage, of cuts and exports: how long the proof took. It is no part of what a folder records.
+    pub proof_seconds: BTreeMap<String, f64>,
+    /// By stage, of exports that were written: how long the weights took.
+    pub write_seconds: BTreeMap<String, f64>,
     pub seconds: f64,
 }
 
