@@ -59,11 +59,11 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
     samples.notes().iter().for_each(|note| output.note(note));
     let windows: Vec<&[u32]> = samples.windows().collect();
     let progress = Progress::new(output);
-    let watch = Watch { stage: "eval", observer: &progress };
+    let watch = Watch::new("eval", &progress);
     let mut models = vec![("model", &model)];
     models.extend(teacher.as_ref().map(|t| ("teacher", t)));
     let comparison = Comparison { model: "model", against: teacher.as_ref().map(|_| "teacher") };
-    let figures = evaluate(device.as_ref(), &models, &[comparison], &windows, &watch)?;
+    let figures = evaluate(device.as_ref(), &models, &[comparison], &windows, &watch, None)?;
     progress.clear();
     let Some(figures) = figures.into_iter().next() else {
         return Err(RunError::NoSamples.into());

@@ -1,6 +1,7 @@
 //! The command line of minic: one file a subcommand, and what they share.
 
 mod bench;
+mod cache;
 mod check;
 mod device;
 mod eval;
@@ -58,6 +59,8 @@ enum Command {
     Synth(synth::Args),
     /// Measure how fast this machine does what minic asks of it
     Bench(bench::Args),
+    /// Look into the artifact store, and clear it up
+    Cache(cache::Args),
 }
 
 fn main() -> ExitCode {
@@ -76,6 +79,7 @@ fn main() -> ExitCode {
         Command::Verify(args) => verify::run(args, &output),
         Command::Synth(args) => synth::run(args, &output),
         Command::Bench(args) => bench::run(args, &output),
+        Command::Cache(args) => cache::run(args, &output),
     };
     let exit = finish(done, &output);
     output.point_to_pages();

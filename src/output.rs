@@ -7,6 +7,8 @@ use minic_runtime::checkpoint::CheckpointError;
 use minic_runtime::error::{IoError, Kind};
 use minic_runtime::publish::PublishError;
 use minic_runtime::run::RunError;
+use minic_runtime::run::folder::FolderError;
+use minic_runtime::store::StoreError;
 use serde::Serialize;
 use serde_json::json;
 use std::io::{self, IsTerminal, Write};
@@ -41,6 +43,8 @@ pub enum Exit {
     World = 3,
     /// What was made is not what was planned.
     Proof = 4,
+    /// Stopped by Ctrl-C; the same command goes on.
+    Stopped = 130,
 }
 
 impl From<Exit> for ExitCode {
@@ -55,6 +59,7 @@ impl From<Kind> for Exit {
             Kind::Input => Exit::Input,
             Kind::World => Exit::World,
             Kind::Proof => Exit::Proof,
+            Kind::Stopped => Exit::Stopped,
         }
     }
 }
@@ -99,6 +104,18 @@ impl From<RunError> for Failure {
 
 impl From<PublishError> for Failure {
     fn from(error: PublishError) -> Failure {
+        Failure::new(error.kind().into(), error.to_string())
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Failure {
+        Failure::new(error.kind().into(), error.to_string())
+    }
+}
+
+impl From<FolderError> for Failure {
+    fn from(error: FolderError) -> Failure {
         Failure::new(error.kind().into(), error.to_string())
     }
 }

@@ -6,8 +6,11 @@ use crate::device::Choice;
 use crate::output::{Exit, Failure, Output};
 use crate::recipe::{self, Recipe, World, folder_of, parse_override};
 use minic_compiler::check::Override;
-use minic_compiler::plan::{Plan, Shapes};
+use minic_compiler::plan::{Plan, Shapes, StageId};
+use minic_runtime::run::{self, State};
+use minic_runtime::store::Store;
 use report::Report;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 #[derive(clap::Args)]
@@ -22,6 +25,12 @@ pub struct Args {
     /// Where it would run: auto, cpu, vulkan or vulkan:N
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     device: Choice,
+    /// The artifact store of the run; by default `.minic/store` beside the recipe
+    #[arg(long, value_name = "DIR")]
+    store: Option<PathBuf>,
+    /// The root of relative export folders
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    out: PathBuf,
 }
 
 /// What a recipe is turned into, step by step.
@@ -65,8 +74,8 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
         Some(Level::Plan) if output.json => output.document(&plan.to_json())?,
         Some(_) => output.answer(&plan.to_string())?,
         None => {
-            let world = World { base: folder_of(&args.recipe), out: Some(PathBuf::new()) };
-            let report = Report::new(&plan, &shapes, hir, &world);
+            let world = World { base: folder_of(&args.recipe), out: Some(args.out.clone()) };
+            let report = Report::new(&plan, &shapes, hir, &world, &states(&plan, &recipe, args)?);
             if output.json {
                 output.document(&report.to_json())?
             } else {
@@ -75,6 +84,14 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
         }
     }
     Ok(Exit::Done)
+}
+
+/// What is in the store, and why the rest is not; empty where there is no store yet.
+fn states(plan: &Plan, recipe: &Recipe, args: &Args) -> Result<BTreeMap<StageId, State>, Failure> {
+    let folder = recipe::store_folder(&args.recipe, args.store.as_deref());
+    let Some(store) = Store::open_existing(&folder)? else { return Ok(BTreeMap::new()) };
+    let settings = recipe::settings(recipe, &args.recipe, &args.overrides, &args.out);
+    Ok(run::preview(plan, args.device.open()?.as_ref(), &settings, &store))
 }
 
 /// The tree is there even where the checker finds errors.

@@ -80,11 +80,16 @@ impl Observer for Progress<'_> {
             }
             Event::Progress { stage, done, total } => self.advance(stage, *done, *total),
             Event::Note { stage, message } => self.line(&format!("{stage}: {message}")),
-            Event::StageFinished { stage, seconds, result } if !result.is_empty() => {
-                self.line(&format!("{stage}: {result} ({seconds:.1} s)"));
+            Event::Missed { stage, reason } => self.line(&format!("{stage}: runs because {reason}")),
+            Event::StageFinished { stage, seconds, cached, result, .. } if !result.is_empty() => {
+                let how = if *cached { "cached".to_string() } else { format!("{seconds:.1} s") };
+                self.line(&format!("{stage}: {result} ({how})"));
             }
-            Event::RunFinished { .. } | Event::RunFailed { .. } => self.clear(),
-            Event::RunStarted { .. } | Event::Planned { .. } | Event::StageFinished { .. } => {}
+            Event::RunFinished { .. } | Event::RunFailed { .. } | Event::RunStopped { .. } => self.clear(),
+            Event::RunStarted { .. }
+            | Event::Planned { .. }
+            | Event::Saved { .. }
+            | Event::StageFinished { .. } => {}
         }
     }
 }

@@ -10,6 +10,7 @@ use minic_grammar::{Diagnostic, Severity, ast};
 use minic_runtime::data;
 use minic_runtime::input;
 use minic_runtime::provenance::PROVENANCE_FILE;
+use minic_runtime::run::Settings;
 use std::path::{Path, PathBuf};
 
 /// `--set NAME=VALUE`, for clap.
@@ -73,6 +74,17 @@ impl Recipe {
         };
         Err(failure.diagnostics(self.to_json()))
     }
+}
+
+/// The store of a recipe: as given, or `.minic/store` beside it.
+pub fn store_folder(recipe: &Path, given: Option<&Path>) -> PathBuf {
+    given.map_or_else(|| folder_of(recipe).join(".minic/store"), Path::to_path_buf)
+}
+
+/// What a run of `recipe` is told; everything else is as by default.
+pub fn settings(recipe: &Recipe, path: &Path, overrides: &[Override], out: &Path) -> Settings {
+    let overrides = overrides.iter().map(Override::text).collect();
+    Settings { overrides, ..Settings::new(&recipe.file, &recipe.text, folder_of(path), out.into()) }
 }
 
 /// The plan of a checked recipe.

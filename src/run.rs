@@ -8,10 +8,13 @@ use crate::table::{Table, grouped};
 use minic_compiler::check::Override;
 use minic_compiler::plan::Plan;
 use minic_grammar::Diagnostic;
-use minic_runtime::error::IoError;
-use minic_runtime::events::{Event, Journal, Observer};
+use minic_runtime::events::{Journal, Observer, Stop};
+use minic_runtime::run::folder::RunFolder;
 use minic_runtime::run::{self, Settings, Summary};
+use minic_runtime::store::Store;
+use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -32,16 +35,33 @@ pub struct Args {
     /// The root of relative export folders
     #[arg(long, value_name = "DIR", default_value = ".")]
     out: PathBuf,
+    /// Do this stage again, whatever the store holds
+    #[arg(long, value_name = "NAME")]
+    redo: Vec<String>,
+    /// The artifact store; by default `.minic/store` beside the recipe
+    #[arg(long, value_name = "DIR")]
+    store: Option<PathBuf>,
+    /// Write the events of the run to this file too, one JSON object a line
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
+    /// Longest time between two saves of an unfinished pass, e.g. 30s
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_duration)]
+    save_every: Duration,
 }
 
-/// Both of them see every event.
-struct Both<'a>(&'a Progress<'a>, &'a Journal);
-
-impl Observer for Both<'_> {
-    fn observe(&self, event: &Event) {
-        self.0.observe(event);
-        self.1.observe(event);
-    }
+/// `90s`, `10min`, `6h`, `500ms`: as durations are written in recipes.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let seconds = match &text[digits..] {
+        "ms" => 1e-3,
+        "s" => 1.0,
+        "min" => 60.0,
+        "h" => 3600.0,
+        "d" => 86_400.0,
+        _ => return Err("expected a number and a unit: ms, s, min, h or d".into()),
+    };
+    let number: f64 = text[..digits].parse().map_err(|_| format!("`{}` is not a number", &text[..digits]))?;
+    Duration::try_from_secs_f64(number * seconds).map_err(|e| e.to_string())
 }
 
 pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
@@ -57,23 +77,33 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
         })?;
     }
     refuse_unsupported(&plan, &recipe, output)?;
+    if let Some(name) = args.redo.iter().find(|name| plan.find(name).is_none()) {
+        return Err(Failure::new(Exit::Input, format!("--redo {name}: there is no such stage or model"))
+            .help("`minic plan` lists the stages"));
+    }
     let device = args.device.open()?;
-    let folder = run_folder(&args.recipe);
-    std::fs::create_dir_all(&folder).map_err(IoError::at(&folder, "create"))?;
-    let journal = Journal::open(&folder.join("events.jsonl"))?;
     let progress = Progress::new(output);
+    let folder = RunFolder::open(&run_folder(&args.recipe))?;
+    let mut observers: Vec<Box<dyn Observer + Send + '_>> = vec![Box::new(folder.journal()?)];
+    if let Some(log) = &args.log {
+        observers.push(Box::new(Journal::open(log)?));
+    }
+    let store = Store::open(&recipe::store_folder(&args.recipe, args.store.as_deref()))?;
+    if let Some(before) = &folder.before {
+        output.note(&format!("{before}; this one goes on from what it left"));
+    }
     let settings = Settings {
-        recipe: recipe.file.clone(),
-        recipe_text: recipe.text.clone(),
-        overrides: args.overrides.iter().map(Override::text).collect(),
-        base: folder_of(&args.recipe),
-        out: args.out.clone(),
         overwrite: args.overwrite,
         proof_memory: device::available_memory() / 2,
+        redo: args.redo.clone(),
+        save_every: args.save_every,
+        stop: stop_on_signal(output.is_quiet())?,
+        ..recipe::settings(&recipe, &args.recipe, &args.overrides, &args.out)
     };
-    let summary = run::run(&plan, device.as_ref(), &settings, &Both(&progress, &journal))?;
+    observers.push(Box::new(&progress));
+    let summary = run::run(&plan, device.as_ref(), &settings, &store, &observers)?;
     progress.clear();
-    write_result(&folder, &summary)?;
+    folder.write_result(&summary)?;
     if output.json {
         output.document(&summary)?;
     } else {
@@ -108,12 +138,24 @@ fn refuse_unsupported(plan: &Plan, recipe: &Recipe, output: &Output) -> Result<(
     Err(Failure::new(Exit::Input, format!("{}: cannot run {}", recipe.file, names.join(", "))))
 }
 
-/// `result.json`, whole or not at all.
-fn write_result(folder: &Path, summary: &Summary) -> Result<(), Failure> {
-    let text = serde_json::to_string_pretty(summary).map_err(|e| Failure::new(Exit::Proof, e.to_string()))?;
-    let (partial, path) = (folder.join("result.json.partial"), folder.join("result.json"));
-    std::fs::write(&partial, text + "\n").map_err(IoError::at(&partial, "write"))?;
-    Ok(std::fs::rename(&partial, &path).map_err(IoError::at(&path, "write"))?)
+/// The first Ctrl-C (or SIGTERM, or SIGHUP) asks the run to save and stop, the second ends it at once.
+fn stop_on_signal(quiet: bool) -> Result<Stop, Failure> {
+    let stop = Stop::default();
+    let ours = stop.clone();
+    let handler = move || {
+        if ours.is_set() {
+            std::process::exit(Exit::Stopped as i32);
+        }
+        ours.set();
+        if !quiet {
+            // Straight to the stream: this is another thread, and the run goes on for a moment.
+            let _ = std::io::stderr()
+                .write_all(b"stopping after the samples in flight are saved; once more stops at once\n");
+        }
+    };
+    ctrlc::set_handler(handler)
+        .map_err(|e| Failure::new(Exit::World, format!("cannot watch for Ctrl-C: {e}")))?;
+    Ok(stop)
 }
 
 fn text(summary: &Summary) -> String {

@@ -40,7 +40,7 @@ pub const SHARD: u64 = 5_000_000_000;
 pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
     let (desc, text) = read_config(&args.config)?;
     let progress = Progress::new(output);
-    let watch = Watch { stage: "synth, MiB", observer: &progress };
+    let watch = Watch::new("synth, MiB", &progress);
     let synth = Synth { desc: &desc, config: &text, dtype: args.dtype, seed: args.seed, shard: args.shard };
     let made = synth.write(&args.output, args.overwrite, &watch);
     progress.clear();

@@ -26,6 +26,8 @@ mod plan;
 mod quickstart;
 #[path = "integration/run.rs"]
 mod run;
+#[path = "integration/store.rs"]
+mod store;
 #[path = "integration/support.rs"]
 mod support;
 #[path = "integration/synth.rs"]

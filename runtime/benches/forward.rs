@@ -55,7 +55,7 @@ fn forward(model: &WeightSource, batch: usize, sequence: usize) -> (Duration, Du
     let samples: Vec<Vec<u32>> = (0..batch as u32).map(ids).collect();
     let windows: Vec<&[u32]> = samples.iter().map(Vec::as_slice).collect();
     let mut runner = Runner::new(&Cpu, schedule, weights, batch).expect("a runner");
-    let watch = Watch { stage: "bench", observer: &() };
+    let watch = Watch::new("bench", &());
     times(|| runner.all(&windows, &watch, drop).expect("a pass"))
 }
 

@@ -110,7 +110,7 @@ mod tests {
         let timed = Timed::new(&());
         for (stage, kind, seconds) in [("a", "score", 1.0), ("b", "cut", 2.0), ("c", "score", 4.0)] {
             timed.observe(&Event::StageStarted { stage, kind });
-            timed.observe(&Event::StageFinished { stage, seconds, result: "" });
+            timed.observe(&Event::StageFinished { stage, seconds, cached: false, peak: None, result: "" });
         }
         assert_eq!([timed.seconds("score"), timed.seconds("cut"), timed.seconds("load")], [5.0, 2.0, 0.0]);
     }

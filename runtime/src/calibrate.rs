@@ -4,13 +4,14 @@ use crate::device::{Device, Output};
 use crate::evaluate::{Figures, Meter};
 use crate::events::Watch;
 use crate::run::RunError;
-use crate::samples::Runner;
+use crate::samples::{Runner, Saves};
 use crate::source::{self, WeightSource};
 use crate::tree::Tree;
 use minic_compiler::forward::{self, Gather, output};
 use minic_compiler::hir::LayerMetric;
 use minic_compiler::metrics::{Partial, Program};
 use minic_compiler::schedule;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -38,32 +39,40 @@ pub fn calibrate(
     gather: &Gather,
     samples: &[&[u32]],
     watch: &Watch,
+    saves: Option<Saves>,
 ) -> Result<Gathered, RunError> {
     let sequence = samples.first().ok_or(RunError::NoSamples)?.len();
     let graph = forward::calibration(model.desc(), sequence, gather)?;
     let schedule = schedule::schedule(&graph)?;
     let weights = source::bind(&schedule, model)?;
-    let mut sink = Sink::new(model, gather);
-    Runner::new(device, schedule, weights, samples.len())?.all(samples, watch, |outputs| {
+    let sink = Sink::new(model, gather);
+    let mut runner = Runner::new(device, schedule, weights, samples.len())?;
+    let sums = runner.gather(samples, watch, saves, Sums::default(), |sums, outputs| {
         for (name, value) in &outputs {
-            sink.push(name, value, sequence);
+            sink.push(sums, name, value, sequence);
         }
     })?;
-    sink.finish()
+    sink.finish(sums)
 }
 
 /// Sums of one layer metric: of the values of all positions, and the positions.
 type LayerSum = (f64, u64);
 
-/// One tree an output.
+/// One tree an output; what a pass that is not finished is saved as.
+#[derive(Default, Serialize, Deserialize)]
+struct Sums {
+    metrics: BTreeMap<String, Tree<Partial>>,
+    layers: BTreeMap<String, Tree<LayerSum>>,
+    meter: Meter,
+}
+
+/// What to make of the outputs.
 struct Sink {
     programs: BTreeMap<String, Arc<Program>>,
-    metrics: BTreeMap<String, Tree<Partial>>,
-    /// The column of the output, and its sums.
-    layers: BTreeMap<String, (usize, Tree<LayerSum>)>,
+    /// The column of each output that is a layer's.
+    columns: BTreeMap<String, usize>,
     /// Names of outputs, a list for each layer metric.
     order: Vec<(LayerMetric, Vec<String>)>,
-    meter: Meter,
 }
 
 impl Sink {
@@ -77,29 +86,29 @@ impl Sink {
         let names = |m: LayerMetric| left.iter().map(|&l| output::layer(m, l)).collect::<Vec<_>>();
         let order: Vec<(LayerMetric, Vec<String>)> = gather.layers.iter().map(|&m| (m, names(m))).collect();
         let column = |m: LayerMetric| usize::from(m == LayerMetric::Mse);
-        let layers = order.iter().flat_map(|(m, names)| names.iter().map(move |n| (n.clone(), column(*m))));
-        let layers = layers.map(|(name, column)| (name, (column, Tree::default()))).collect();
-        Sink { programs, metrics: BTreeMap::new(), layers, order, meter: Meter::default() }
+        let columns = order.iter().flat_map(|(m, names)| names.iter().map(move |n| (n.clone(), column(*m))));
+        Sink { programs, columns: columns.collect(), order }
     }
 
-    fn push(&mut self, name: &str, value: &Output, sequence: usize) {
+    fn push(&self, sums: &mut Sums, name: &str, value: &Output, sequence: usize) {
         if name == output::LOSS {
-            self.meter.push(value, None);
+            sums.meter.push(value, None);
         } else if let Some(program) = self.programs.get(name) {
             let partial = Partial::of_sample(sequence, value.f64().to_vec());
-            let tree = self.metrics.entry(name.to_string()).or_default();
+            let tree = sums.metrics.entry(name.to_string()).or_default();
             tree.push(partial, |left, right| program.merge(left, &right));
-        } else if let Some((column, tree)) = self.layers.get_mut(name) {
+        } else if let Some(column) = self.columns.get(name) {
             let width = value.f64().len() / sequence.max(1);
             let values = value.f64().iter().skip(*column).step_by(width.max(1));
+            let tree = sums.layers.entry(name.to_string()).or_default();
             tree.push((values.sum(), sequence as u64), |a, b| *a = (a.0 + b.0, a.1 + b.1));
         }
     }
 
-    fn finish(mut self) -> Result<Gathered, RunError> {
-        let mut gathered = Gathered { figures: self.meter.figures(), ..Gathered::default() };
-        for (name, tree) in self.metrics {
-            let program = self.programs[&name].clone();
+    fn finish(self, mut sums: Sums) -> Result<Gathered, RunError> {
+        let mut gathered = Gathered { figures: sums.meter.figures(), ..Gathered::default() };
+        for (name, tree) in sums.metrics {
+            let Some(program) = self.programs.get(&name) else { continue };
             if let Some(total) = tree.finish(|left, right| program.merge(left, &right)) {
                 gathered.metrics.insert(name, total);
             }
@@ -107,7 +116,7 @@ impl Sink {
         for (metric, names) in self.order {
             let mut scores = Vec::with_capacity(names.len());
             for name in names {
-                let tree = self.layers.remove(&name).map(|(_, tree)| tree).unwrap_or_default();
+                let tree = sums.layers.remove(&name).unwrap_or_default();
                 let (sum, positions) =
                     tree.finish(|a, b| *a = (a.0 + b.0, a.1 + b.1)).ok_or(RunError::NoSamples)?;
                 let score = sum / positions as f64;

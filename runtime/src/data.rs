@@ -39,6 +39,9 @@ pub use cache::{FileTokens, READER, TokenCache, TokenKey};
 pub use error::DataError;
 pub use rows::{BadRow, Leftovers, Place};
 
+/// Raised when other samples are picked of the same tokens.
+pub const VERSION: u32 = 1;
+
 /// What reading a declaration needs to know of the model and the recipe.
 #[derive(Clone)]
 pub struct Context<'a> {

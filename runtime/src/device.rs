@@ -6,6 +6,7 @@ mod weights;
 
 pub use weights::Weights;
 
+use minic_compiler::graph::Op;
 use minic_compiler::schedule::Schedule;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -74,6 +75,12 @@ impl Memory {
 pub trait Device: Send + Sync {
     /// As `--device` names it.
     fn name(&self) -> &'static str;
+
+    /// What decides the bits of its results beside the operations: part of the key of what it computes.
+    fn kind(&self) -> String;
+
+    /// The version of its implementation of an operation; zero for leaves and views.
+    fn version(&self, op: &Op) -> u32;
 
     /// Samples that are best kept in flight at once.
     fn lanes(&self) -> usize;

@@ -12,6 +12,8 @@ pub enum Kind {
     World,
     /// What was made is not what was planned; nothing is published.
     Proof,
+    /// The user stopped it; the same command goes on.
+    Stopped,
 }
 
 impl Kind {
@@ -21,6 +23,7 @@ impl Kind {
             Kind::Input => 1,
             Kind::World => 3,
             Kind::Proof => 4,
+            Kind::Stopped => 130,
         }
     }
 }

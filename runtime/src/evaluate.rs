@@ -6,7 +6,7 @@
 use crate::device::{Device, Output};
 use crate::events::Watch;
 use crate::run::RunError;
-use crate::samples::Runner;
+use crate::samples::{Runner, Saves};
 use crate::source::{self, WeightSource};
 use crate::tree::Tree;
 use minic_compiler::forward::{self, output};
@@ -29,7 +29,7 @@ pub struct Figures {
 }
 
 /// Sums over positions, in the tree's partials.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Default, Serialize, Deserialize)]
 struct Sums {
     nll: f64,
     hits: f64,
@@ -74,7 +74,7 @@ impl Sums {
 }
 
 /// Gathers the figures of a run sample by sample.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 pub struct Meter {
     tree: Tree<Sums>,
 }
@@ -93,27 +93,28 @@ impl Meter {
 /// One model beside another, by name.
 pub use minic_compiler::forward::Comparison;
 
-/// The figures of each model, in the order given; `kl` where a comparison asks for it. Every model is run
-/// once over `samples`, which are of equal length.
+/// The figures that each comparison asks for, in their order; `kl` where there is something to compare with.
+/// Every model is run once over `samples`, which are of equal length.
 pub fn evaluate(
     device: &dyn Device,
     models: &[(&str, &WeightSource)],
     comparisons: &[Comparison],
     samples: &[&[u32]],
     watch: &Watch,
+    saves: Option<Saves>,
 ) -> Result<Vec<Figures>, RunError> {
     let sequence = samples.first().map_or(0, |s| s.len());
     let descs: Vec<_> = models.iter().map(|(name, source)| (*name, source.desc())).collect();
     let graph = forward::evaluation(&descs, comparisons, sequence)?;
     let schedule = schedule::schedule(&graph)?;
     let weights = source::bind_scoped(&schedule, models)?;
-    let against = |name: &str| comparisons.iter().find(|c| c.model == name).and_then(|c| c.against);
-    let names: Vec<(String, Option<String>)> = models
+    let names: Vec<(String, Option<String>)> = comparisons
         .iter()
-        .map(|(name, _)| (output::loss(name), against(name).map(|a| output::divergence(name, a))))
+        .map(|c| (output::loss(c.model), c.against.map(|a| output::divergence(c.model, a))))
         .collect();
-    let mut meters: Vec<Meter> = models.iter().map(|_| Meter::default()).collect();
-    Runner::new(device, schedule, weights, samples.len())?.all(samples, watch, |outputs| {
+    let meters: Vec<Meter> = comparisons.iter().map(|_| Meter::default()).collect();
+    let mut runner = Runner::new(device, schedule, weights, samples.len())?;
+    let meters = runner.gather(samples, watch, saves, meters, |meters, outputs| {
         for (meter, (loss, divergence)) in meters.iter_mut().zip(&names) {
             if let Some(loss) = outputs.get(loss) {
                 meter.push(loss, divergence.as_ref().and_then(|d| outputs.get(d)));
@@ -122,8 +123,8 @@ pub fn evaluate(
     })?;
     let figures = meters.into_iter().map(|meter| meter.figures().ok_or(RunError::NoSamples));
     let figures: Vec<Figures> = figures.collect::<Result<_, _>>()?;
-    match figures.iter().zip(models).find(|(f, _)| !f.loss.is_finite()) {
-        Some((_, (name, _))) => Err(RunError::NotFinite { what: format!("the loss of `{name}`") }),
+    match figures.iter().zip(comparisons).find(|(f, _)| !f.loss.is_finite()) {
+        Some((_, c)) => Err(RunError::NotFinite { what: format!("the loss of `{}`", c.model) }),
         None => Ok(figures),
     }
 }

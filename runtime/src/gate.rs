@@ -22,7 +22,7 @@ pub use folder::prove_folder;
 /// Largest difference of a logit, as a share of the largest logit.
 pub const TOLERANCE: f64 = 1e-5;
 /// Positions of each of the gate's samples, unless the model's memory asks for fewer.
-const SEQUENCE: usize = 48;
+pub const SEQUENCE: usize = 48;
 const SAMPLES: u64 = 2;
 
 #[derive(Debug, thiserror::Error)]

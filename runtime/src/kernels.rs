@@ -56,6 +56,8 @@ pub const KERNELS: &[Kernel] = &[
 pub struct Kernel {
     /// [`Op::name`] of the operation that it computes.
     pub name: &'static str,
+    /// Raised when the values change: what was computed before is then computed again.
+    pub version: u32,
     pub cpu: fn(Call),
     /// The same in f64, naive and plain: all operands in order -> the value, row-major.
     pub reference: fn(&Op, &[Exact]) -> Vec<f64>,
@@ -155,6 +157,11 @@ impl Exact {
             Exact::F64 { .. } => &[],
         }
     }
+}
+
+/// The vector instructions that the kernels use on this machine. Others may round otherwise.
+pub fn instructions() -> &'static str {
+    math::Level::of_machine().name()
 }
 
 /// The kernel of an operation; leaves and views have none.

@@ -14,6 +14,7 @@ pub mod importance;
 pub mod input;
 pub mod kernels;
 pub mod mask;
+pub mod memory;
 pub mod position;
 pub mod provenance;
 pub mod publish;

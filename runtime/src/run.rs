@@ -4,27 +4,36 @@ mod cut;
 mod error;
 mod evaluate;
 mod export;
+pub mod folder;
+mod identity;
 mod load;
+mod passes;
 mod summary;
 
 pub use error::RunError;
 pub use summary::{EvaluationSummary, ExportSummary, Summary};
 
-use crate::calibrate::{self, Gathered};
-use crate::data::Samples;
+use crate::calibrate::Gathered;
+use crate::checkpoint::Digests;
 use crate::device::Device;
-use crate::events::{Event, Observer, Watch};
+use crate::events::{Event, Observer, Stop, Watch};
 use crate::importance::DepthRule;
+use crate::memory;
 use crate::provenance::{DataRecord, Step};
-use crate::score::{Ranked, Scorer};
+use crate::score::{By, Ranked, Scorer};
 use crate::source::WeightSource;
+use crate::store::{Difference, Key, Store};
+use identity::{Identity, Keys};
+use load::SampleSet;
 use minic_compiler::axes::Scope;
-use minic_compiler::plan::{self, Plan, Stage, Value};
+use minic_compiler::forward::Gather;
+use minic_compiler::plan::{self, Plan, Source, Stage, Value};
 use petgraph::graph::NodeIndex;
-use std::collections::BTreeMap;
+use serde::de::DeserializeOwned;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What the command line decides.
 #[derive(Clone, Debug)]
@@ -42,15 +51,41 @@ pub struct Settings {
     pub overwrite: bool,
     /// Bytes that the proof of a cut may hold; beyond, it goes block by block.
     pub proof_memory: u64,
+    /// Stages that are done again whatever the store holds.
+    pub redo: Vec<String>,
+    /// Longest time between two saves of an unfinished pass.
+    pub save_every: Duration,
+    pub stop: Stop,
+}
+
+/// Of passes that are not finished.
+pub const SAVE_EVERY: Duration = Duration::from_secs(30);
+
+impl Settings {
+    /// Nothing replaced, nothing done again. `base` is the recipe's folder.
+    pub fn new(recipe: &str, text: &str, base: PathBuf, out: PathBuf) -> Settings {
+        Settings {
+            recipe: recipe.into(),
+            recipe_text: text.into(),
+            overrides: Vec::new(),
+            base,
+            out,
+            overwrite: false,
+            proof_memory: 2 << 30,
+            redo: Vec::new(),
+            save_every: SAVE_EVERY,
+            stop: Stop::default(),
+        }
+    }
 }
 
 /// What a stage leaves behind.
 #[expect(clippy::large_enum_variant, reason = "there are as many as stages")]
 enum Artifact {
     Model(Made),
-    Samples(Arc<Samples>),
+    Samples(Arc<SampleSet>),
     Partials(Arc<Gathered>),
-    Scores(Ranked),
+    Scores(Ranked, Identity),
     /// Its result is in the summary.
     Told,
 }
@@ -58,7 +93,12 @@ enum Artifact {
 /// A model, and how it came about.
 #[derive(Clone)]
 struct Made {
+    /// As the recipe names it.
+    name: String,
     source: WeightSource,
+    identity: Identity,
+    /// Of the checkpoint at its bottom.
+    digests: Arc<Digests>,
     /// The declared checkpoint at its bottom.
     root: String,
     /// Its cuts, the first one first.
@@ -69,18 +109,34 @@ struct Executor<'a> {
     plan: &'a Plan,
     device: &'a dyn Device,
     settings: &'a Settings,
+    store: &'a Store,
     observer: &'a dyn Observer,
     done: BTreeMap<NodeIndex, Artifact>,
+    /// Stages that do not look into the store.
+    redo: BTreeSet<NodeIndex>,
+    /// Nothing is computed: what is not in the store is an error.
+    preview: bool,
     /// Data that was read, for the records of what it went into.
     data: Vec<DataRecord>,
     summary: Summary,
 }
 
-/// Runs every stage of a plan that [`Plan::unsupported`] finds nothing in.
+/// What a run would do with a stage.
+#[derive(Clone, Debug, PartialEq)]
+pub enum State {
+    /// Its result is in the store, or stands where it would be published.
+    Cached,
+    /// It is computed; why, where the store holds something like it.
+    Run(Option<String>),
+}
+
+/// Runs every stage of a plan that [`Plan::unsupported`] finds nothing in. What the store holds is not
+/// computed again.
 pub fn run(
     plan: &Plan,
     device: &dyn Device,
     settings: &Settings,
+    store: &Store,
     observer: &dyn Observer,
 ) -> Result<Summary, RunError> {
     if let Some(node) = plan.unsupported().first() {
@@ -93,9 +149,7 @@ pub fn run(
         device: device.name(),
         threads: rayon::current_num_threads(),
     });
-    let summary = Summary::default();
-    let mut executor =
-        Executor { plan, device, settings, observer, done: BTreeMap::new(), data: Vec::new(), summary };
+    let mut executor = Executor::new(plan, device, settings, store, observer, false);
     executor.refuse_occupied_folders()?;
     for id in plan.order() {
         executor.stage(id)?;
@@ -106,24 +160,180 @@ pub fn run(
     Ok(executor.summary)
 }
 
-impl Executor<'_> {
+/// What a run would do, by stage. Nothing is computed; stages that cannot be known, because something before
+/// them must run, are left out.
+pub fn preview(
+    plan: &Plan,
+    device: &dyn Device,
+    settings: &Settings,
+    store: &Store,
+) -> BTreeMap<NodeIndex, State> {
+    let mut executor = Executor::new(plan, device, settings, store, &(), true);
+    let mut states = BTreeMap::new();
+    for id in plan.order().into_iter().filter(|id| plan.node(*id).stage.is_supported()) {
+        let reason = executor.reason(id).unwrap_or_default();
+        match executor.perform(id) {
+            Ok((artifact, _)) => {
+                executor.done.insert(id, artifact);
+                let kept =
+                    !matches!(plan.node(id).stage, Stage::Report | Stage::Load(Source::Checkpoint { .. }));
+                states.insert(id, if kept { State::Cached } else { State::Run(None) });
+            }
+            Err(RunError::NotStored) => _ = states.insert(id, State::Run(reason)),
+            // Whatever it is, the run will say it in full.
+            Err(_) => {}
+        }
+    }
+    states
+}
+
+/// The keys of a stage's results, each with the reason for which the store has none; `None` for a stage whose
+/// inputs are not known, and empty for one whose result is not kept in the store.
+pub fn explain(
+    plan: &Plan,
+    device: &dyn Device,
+    settings: &Settings,
+    store: &Store,
+    id: NodeIndex,
+) -> Result<Option<Vec<Explained>>, RunError> {
+    let mut executor = Executor::new(plan, device, settings, store, &(), true);
+    let before = plan.ancestors(id);
+    for earlier in plan.order().into_iter().filter(|n| before.contains(n) && *n != id) {
+        match executor.perform(earlier) {
+            Ok((artifact, _)) => _ = executor.done.insert(earlier, artifact),
+            Err(RunError::NotStored) => return Ok(None),
+            Err(error) => return Err(error),
+        }
+    }
+    let mut explained = Vec::new();
+    for key in executor.keys_of(id)? {
+        let stored = store.has(&key);
+        let differs = if stored { None } else { store.why(&key)? };
+        explained.push(Explained { subject: key.subject.clone(), digest: key.digest(), stored, differs });
+    }
+    Ok(Some(explained))
+}
+
+/// One result of a stage, and where it stands.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Explained {
+    pub subject: String,
+    /// The digest of its key.
+    pub digest: String,
+    pub stored: bool,
+    /// The first field in which what the store holds differs.
+    pub differs: Option<Difference>,
+}
+
+impl<'a> Executor<'a> {
+    fn new(
+        plan: &'a Plan,
+        device: &'a dyn Device,
+        settings: &'a Settings,
+        store: &'a Store,
+        observer: &'a dyn Observer,
+        preview: bool,
+    ) -> Executor<'a> {
+        let redo = settings.redo.iter().filter_map(|name| plan.find(name)).collect();
+        let (done, data, summary) = (BTreeMap::new(), Vec::new(), Summary::default());
+        Executor { plan, device, settings, store, observer, done, redo, preview, data, summary }
+    }
+
     fn stage(&mut self, id: NodeIndex) -> Result<(), RunError> {
         let node = self.plan.node(id);
         let (stage, kind) = (node.name.as_str(), node.stage.name());
+        if self.settings.stop.is_set() {
+            self.observer.observe(&Event::RunStopped { stage });
+            return Err(RunError::Stopped);
+        }
         self.observer.observe(&Event::StageStarted { stage, kind });
         let started = Instant::now();
-        match self.perform(id) {
-            Ok((artifact, result)) => {
-                let seconds = started.elapsed().as_secs_f64();
-                self.observer.observe(&Event::StageFinished { stage, seconds, result: &result });
+        memory::reset_peak();
+        match self.cached(id).and_then(|cached| Ok((cached, self.perform(id)?))) {
+            Ok((cached, (artifact, result))) => {
+                let (seconds, peak) = (started.elapsed().as_secs_f64(), memory::peak());
+                self.observer.observe(&Event::StageFinished {
+                    stage,
+                    seconds,
+                    cached,
+                    peak,
+                    result: &result,
+                });
                 self.done.insert(id, artifact);
                 Ok(())
+            }
+            Err(RunError::Stopped) => {
+                self.observer.observe(&Event::RunStopped { stage });
+                Err(RunError::Stopped)
             }
             Err(error) => {
                 self.observer.observe(&Event::RunFailed { stage, message: &error.to_string() });
                 Err(error)
             }
         }
+    }
+
+    /// Whether the store holds all results of a stage; tells why not.
+    fn cached(&self, id: NodeIndex) -> Result<bool, RunError> {
+        let keys = self.keys_of(id)?;
+        if self.redo.contains(&id) {
+            return Ok(false);
+        }
+        if let Some(reason) = self.reason(id)? {
+            self.observer.observe(&Event::Missed { stage: &self.plan.node(id).name, reason: &reason });
+        }
+        Ok(!keys.is_empty() && keys.iter().all(|key| self.store.has(key)))
+    }
+
+    /// How the first result that is missing differs from what is there.
+    fn reason(&self, id: NodeIndex) -> Result<Option<String>, RunError> {
+        if self.redo.contains(&id) {
+            return Ok(Some("asked for by --redo".into()));
+        }
+        for key in self.keys_of(id)? {
+            if !self.store.has(&key) {
+                return Ok(self.store.why(&key)?.map(|difference| difference.to_string()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The keys of what a stage puts into the store.
+    fn keys_of(&self, id: NodeIndex) -> Result<Vec<Key>, RunError> {
+        Ok(match &self.plan.node(id).stage {
+            Stage::Load(Source::Data(data)) => vec![self.data_key(id, data)?],
+            Stage::Calibrate(calibrate) => {
+                let (model, samples) = (self.model(id, Value::Model)?, self.samples(id)?);
+                let parts = self.parts(&model, &samples, &calibrate.gather())?;
+                parts.into_iter().map(|(key, _)| key).collect()
+            }
+            Stage::Score(score) => vec![self.score_key(id, score)?],
+            Stage::Cut(cut) => vec![self.cut_key(id, &self.model(id, Value::Model)?, cut)?],
+            Stage::Evaluate(evaluations) => {
+                let samples = self.samples(id)?;
+                self.evaluation_keys(&samples, evaluations)?
+            }
+            Stage::Load(Source::Checkpoint { .. })
+            | Stage::Export(_)
+            | Stage::Report
+            | Stage::Rotate
+            | Stage::Repair(_)
+            | Stage::Search(_)
+            | Stage::Train(_)
+            | Stage::Distill(_) => Vec::new(),
+        })
+    }
+
+    fn keys(&self) -> Keys<'_> {
+        Keys { device: self.device }
+    }
+
+    /// A result out of the store, unless the stage is to be done again.
+    fn recall<T: DeserializeOwned>(&self, id: NodeIndex, key: &Key) -> Result<Option<T>, RunError> {
+        if self.redo.contains(&id) {
+            return Ok(None);
+        }
+        Ok(self.store.get(key)?)
     }
 
     /// The artifact of a stage, and one line about it.
@@ -150,39 +360,65 @@ impl Executor<'_> {
         calibrate: &plan::Calibrate,
     ) -> Result<(Artifact, String), RunError> {
         let (model, samples) = (self.model(id, Value::Model)?, self.samples(id)?);
-        let windows: Vec<&[u32]> = samples.windows().collect();
-        let watch = self.watch(id);
-        let gathered =
-            calibrate::calibrate(self.device, &model.source, &calibrate.gather(), &windows, &watch)?;
+        let gathered = self.gathered(id, &model, &samples, &calibrate.gather())?;
         if let Some(figures) = &gathered.figures {
             for evaluation in &calibrate.evaluations {
                 self.summary.evaluation(evaluation, figures, None);
             }
         }
         let what = gathered.metrics.len() + gathered.layers.iter().map(|(_, s)| s.len()).sum::<usize>();
-        let told = format!("{what} scores over {} samples of {} tokens", samples.len(), samples.sequence());
+        let (count, sequence) = (samples.record.samples, samples.sequence());
+        let told = format!("{what} scores over {count} samples of {sequence} tokens");
         Ok((Artifact::Partials(Arc::new(gathered)), told))
     }
 
     fn score(&mut self, id: NodeIndex, score: &plan::Score) -> Result<(Artifact, String), RunError> {
         let model = self.model(id, Value::Model)?;
+        let key = self.score_key(id, score)?;
+        let by = match self.recall::<By>(id, &key)? {
+            Some(by) => by,
+            None if self.preview => return Err(RunError::NotStored),
+            None => {
+                let by = self.scored(id, &model, score)?;
+                model.source.base().unchanged()?;
+                self.store.put(&key, &by)?;
+                by
+            }
+        };
+        let ranked = Ranked::new(score, by);
+        let identity = Identity::scores(&ranked, &key);
+        Ok((Artifact::Scores(ranked, identity), String::new()))
+    }
+
+    fn scored(&self, id: NodeIndex, model: &Made, score: &plan::Score) -> Result<By, RunError> {
         let gathered = self.plan.source(id, Value::Partials).and_then(|from| match self.done.get(&from) {
             Some(Artifact::Partials(gathered)) => Some(gathered.clone()),
             _ => None,
         });
-        let samples = self.samples(id).ok();
-        let windows: Vec<&[u32]> = samples.iter().flat_map(|s| s.windows()).collect();
         let depth = self.depth_rule(id, &model.source, score)?;
+        let gather = |gather: &Gather| self.gathered(id, model, &*self.samples(id)?, gather);
         let watch = self.watch(id);
         let scorer = Scorer {
-            device: self.device,
             model: &model.source,
             gathered: gathered.as_deref(),
-            samples: &windows,
+            gather: &gather,
             depth: depth.as_ref(),
             watch: &watch,
         };
-        Ok((Artifact::Scores(scorer.score(score)?), String::new()))
+        scorer.score(score)
+    }
+
+    fn score_key(&self, id: NodeIndex, score: &plan::Score) -> Result<Key, RunError> {
+        let model = self.model(id, Value::Model)?;
+        let samples = self.score_samples(id);
+        let depth = self.depth_rule(id, &model.source, score)?;
+        self.keys().score(&model, samples.as_deref(), score, depth.as_ref())
+    }
+
+    /// The samples behind a score: its own, or those of the calibration that it reads.
+    fn score_samples(&self, id: NodeIndex) -> Option<Arc<SampleSet>> {
+        let calibration = self.plan.source(id, Value::Partials);
+        self.samples(id).ok().or_else(|| self.samples(calibration?).ok())
     }
 
     /// What the cut that reads these scores asks of the surviving layers.
@@ -205,7 +441,8 @@ impl Executor<'_> {
     }
 
     fn watch(&self, id: NodeIndex) -> Watch<'_> {
-        Watch { stage: &self.plan.node(id).name, observer: self.observer }
+        let stop = self.settings.stop.clone();
+        Watch { stage: &self.plan.node(id).name, observer: self.observer, stop }
     }
 
     /// The model that comes along an edge.
@@ -222,12 +459,13 @@ impl Executor<'_> {
     /// A declared model.
     fn named(&self, name: &str) -> Result<Made, RunError> {
         match self.plan.maker(name).and_then(|id| self.done.get(&id)) {
-            Some(Artifact::Model(made)) => Ok(made.clone()),
+            // A stage that makes a model under several names made one model.
+            Some(Artifact::Model(made)) => Ok(Made { name: name.to_string(), ..made.clone() }),
             _ => Err(RunError::Unplanned { what: format!("the model `{name}`") }),
         }
     }
 
-    fn samples(&self, id: NodeIndex) -> Result<Arc<Samples>, RunError> {
+    fn samples(&self, id: NodeIndex) -> Result<Arc<SampleSet>, RunError> {
         match self.plan.source(id, Value::Samples).and_then(|from| self.done.get(&from)) {
             Some(Artifact::Samples(samples)) => Ok(samples.clone()),
             _ => Err(RunError::Unplanned { what: format!("the samples of {}", self.plan.node(id).name) }),

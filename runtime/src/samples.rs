@@ -2,10 +2,33 @@
 
 use crate::device::{Bindings, Device, DeviceError, Memory, Outputs, Session, Weights};
 use crate::events::Watch;
+use crate::run::RunError;
+use crate::store::{Key, Store, StoreError};
 use minic_compiler::schedule::Schedule;
 use rayon::prelude::*;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Where a pass keeps how far it has come, and how often.
+#[derive(Clone, Copy)]
+pub struct Saves<'a> {
+    pub store: &'a Store,
+    pub key: &'a Key,
+    pub every: Duration,
+}
+
+impl Saves<'_> {
+    fn resume<S: DeserializeOwned>(&self) -> Result<Option<(usize, S)>, StoreError> {
+        self.store.partial(self.key)
+    }
+
+    fn save<S: Serialize>(&self, samples: usize, state: &S) -> Result<(), StoreError> {
+        self.store.put_partial(self.key, &(samples, state))
+    }
+}
 
 /// Samples that are run on one device with one schedule.
 pub struct Runner {
@@ -52,23 +75,52 @@ impl Runner {
         samples: &[&[u32]],
         watch: &Watch,
         mut each: impl FnMut(Outputs),
-    ) -> Result<(), DeviceError> {
+    ) -> Result<(), RunError> {
+        self.gather(samples, watch, None, (), |_, outputs| each(outputs))
+    }
+
+    /// Every sample that a saved `state` has not seen, pushed into it in the samples' order. Between any two
+    /// samples it can be saved, and goes on from there with the same bits.
+    pub fn gather<S: Serialize + DeserializeOwned>(
+        &mut self,
+        samples: &[&[u32]],
+        watch: &Watch,
+        saves: Option<Saves>,
+        state: S,
+        mut push: impl FnMut(&mut S, Outputs),
+    ) -> Result<S, RunError> {
         watch.planned(self.memory);
         let inputs: BTreeMap<&str, &[f32]> =
             self.inputs.iter().map(|(name, data)| (name.as_str(), data.as_slice())).collect();
-        let mut done = 0;
-        for chunk in samples.chunks(self.sessions.len()) {
+        let total = samples.len();
+        let saved = saves.map_or(Ok(None), |saves| saves.resume())?.filter(|(done, _)| *done <= total);
+        let (mut done, mut state) = saved.unwrap_or((0, state));
+        if done > 0 {
+            watch.note(&format!("goes on after {done} of {total} samples"));
+        }
+        let mut last = Instant::now();
+        for chunk in samples[done..].chunks(self.sessions.len()) {
             let run = |(session, tokens): (&mut Box<dyn Session>, &&[u32])| {
                 session.run(&Bindings { tokens, inputs: inputs.clone() })
             };
             let results: Vec<Result<Outputs, DeviceError>> =
                 self.sessions.par_iter_mut().zip(chunk.par_iter()).map(run).collect();
             for result in results {
-                each(result?);
+                push(&mut state, result?);
                 done += 1;
-                watch.progress(done, samples.len());
+                watch.progress(done, total);
+            }
+            let stop = watch.stop.is_set() && done < total;
+            if let Some(saves) = saves.filter(|saves| done < total && (stop || last.elapsed() >= saves.every))
+            {
+                saves.save(done, &state)?;
+                watch.saved(done);
+                last = Instant::now();
+            }
+            if stop {
+                return Err(RunError::Stopped);
             }
         }
-        Ok(())
+        Ok(state)
     }
 }

@@ -1,7 +1,6 @@
 //! From what a calibration gathered, or from weights alone, to the scores that one axis is ranked by.
 
-use crate::calibrate::{self, Gathered};
-use crate::device::Device;
+use crate::calibrate::Gathered;
 use crate::events::Watch;
 use crate::importance::{self, DepthRule, Scores, Side, Statistics, Table};
 use crate::run::RunError;
@@ -12,6 +11,7 @@ use minic_compiler::hir::{self, LayerMetric};
 use minic_compiler::metrics::Program;
 use minic_compiler::plan;
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 /// What one axis is ranked by; `reverse` turns the ranking upside down once it is joined.
 #[derive(Clone, Debug)]
@@ -25,6 +25,15 @@ pub struct Ranked {
 }
 
 impl Ranked {
+    pub fn new(stage: &plan::Score, by: By) -> Ranked {
+        let mut reverse = false;
+        let mut score = &stage.score;
+        while let hir::Score::Reverse(inner) = score {
+            (reverse, score) = (!reverse, inner);
+        }
+        Ranked { axis: stage.axis, metric: stage.score.to_string(), tap: stage.tap, reverse, by }
+    }
+
     /// BLAKE3 of the scores' bits, hexadecimal.
     pub fn digest(&self) -> String {
         let mut hasher = blake3::Hasher::new();
@@ -40,7 +49,7 @@ impl Ranked {
     }
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum By {
     Members(Table),
     /// One score a layer of the parent.
@@ -52,23 +61,23 @@ const PIECE: usize = 1 << 18;
 
 /// Where scores come from.
 pub struct Scorer<'a> {
-    pub device: &'a dyn Device,
     pub model: &'a WeightSource,
     pub gathered: Option<&'a Gathered>,
-    pub samples: &'a [&'a [u32]],
+    /// One more pass, for iterative removal.
+    pub gather: &'a (dyn Fn(&Gather) -> Result<Gathered, RunError> + Sync),
     /// How many layers survive, and which must: iterative removal stops there.
     pub depth: Option<&'a DepthRule>,
     pub watch: &'a Watch<'a>,
 }
 
 impl Scorer<'_> {
-    pub fn score(&self, stage: &plan::Score) -> Result<Ranked, RunError> {
-        self.by(stage, &stage.score, false)
+    pub fn score(&self, stage: &plan::Score) -> Result<By, RunError> {
+        self.by(stage, &stage.score)
     }
 
-    fn by(&self, stage: &plan::Score, score: &hir::Score, reverse: bool) -> Result<Ranked, RunError> {
-        let by = match score {
-            hir::Score::Reverse(inner) => return self.by(stage, inner, !reverse),
+    fn by(&self, stage: &plan::Score, score: &hir::Score) -> Result<By, RunError> {
+        Ok(match score {
+            hir::Score::Reverse(inner) => return self.by(stage, inner),
             hir::Score::Metric(name) => {
                 let (Some(program), Some(tap)) = (&stage.program, stage.tap) else {
                     return Err(RunError::Unplanned { what: format!("the metric `{name}`") });
@@ -79,8 +88,7 @@ impl Scorer<'_> {
             hir::Score::Layer(metric) => By::Layers(self.layers(*metric)?),
             hir::Score::Iterative(metric) => By::Layers(self.iterative(*metric)?),
             hir::Score::Pca => return Err(RunError::Unplanned { what: "a rotation".into() }),
-        };
-        Ok(Ranked { axis: stage.axis, metric: stage.score.to_string(), tap: stage.tap, reverse, by })
+        })
     }
 
     /// A metric at every block that has the tap, and for the whole model after the last norm too.
@@ -177,7 +185,7 @@ impl Scorer<'_> {
             if may_go.is_empty() {
                 return Ok(scores);
             }
-            let gathered = calibrate::calibrate(self.device, self.model, &gather, self.samples, self.watch)?;
+            let gathered = (self.gather)(&gather)?;
             let now = gathered.layer_scores(metric).unwrap_or_default();
             let candidates = left.iter().copied().zip(now.iter().copied());
             let candidates = candidates.filter(|(l, _)| may_go.contains(l)).collect();

@@ -50,8 +50,9 @@ impl StoreError {
 pub struct Header {
     /// Version of minic that made it; says nothing about its validity.
     pub minic: String,
-    /// What it is, for people: `activation at mamba.x of half.calibrate`.
+    /// [`Key::subject`] and [`Key::place`].
     pub subject: String,
+    pub place: String,
     pub key: Map<String, Value>,
     #[serde(default)]
     pub origins: Map<String, Value>,
@@ -94,6 +95,11 @@ impl Store {
             Err(e) if e.kind() != ErrorKind::Unsupported => Err(IoError::at(&path, "lock")(e))?,
             _ => Ok(Store { root: root.to_path_buf(), _lock: lock }),
         }
+    }
+
+    /// The store in `root` if there is one; nothing is made.
+    pub fn open_existing(root: &Path) -> Result<Option<Store>, StoreError> {
+        if root.join(OBJECTS).is_dir() { Store::open(root).map(Some) } else { Ok(None) }
     }
 
     pub fn root(&self) -> &Path {
@@ -156,6 +162,7 @@ impl Store {
         let header = Header {
             minic: env!("CARGO_PKG_VERSION").into(),
             subject: key.subject.clone(),
+            place: key.place.clone(),
             key: key.fields.clone(),
             origins: key.origins.clone(),
             bytes: payload.len() as u64,

@@ -52,7 +52,7 @@ fn planned_and_used(folder: &Path, sequence: usize, gather: &Gather) -> (usize, 
     let weights = source::bind(&schedule, &model).unwrap();
     let mut runner = Runner::new(&Cpu, schedule, weights, windows.len()).unwrap();
     let planned = runner.memory.total() as usize;
-    runner.all(&windows, &Watch { stage: "test", observer: &() }, drop).unwrap();
+    runner.all(&windows, &Watch::new("test", &()), drop).unwrap();
     (planned, PEAK.load(Ordering::Relaxed) - before)
 }
 

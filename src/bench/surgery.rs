@@ -17,6 +17,7 @@ use minic_runtime::error::IoError;
 use minic_runtime::events::Watch;
 use minic_runtime::publish::StagedFolder;
 use minic_runtime::run::{self, Settings};
+use minic_runtime::store::Store;
 use minic_runtime::synth::Synth;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -173,7 +174,7 @@ fn report(rounds: &[Seconds], read: u64, made: &Made) -> Report {
 fn synthesize(config: &Path, target: &Path, output: &Output) -> Result<PathBuf, Failure> {
     let (desc, text) = synth::read_config(config)?;
     let progress = Progress::new(output);
-    let watch = Watch { stage: "synth, MiB", observer: &progress };
+    let watch = Watch::new("synth, MiB", &progress);
     let wanted = Synth { desc: &desc, config: &text, dtype: None, seed: 0, shard: synth::SHARD };
     let made = wanted.write(target, false, &watch);
     progress.clear();
@@ -272,16 +273,15 @@ fn cut(recipe: &Recipe, out: &Path, output: &Output) -> Result<(Seconds, Made), 
     let plan = recipe::plan(recipe.checked(output)?)?;
     let progress = Progress::new(output);
     let timed = Timed::new(&progress);
+    let base = folder_of(Path::new(&recipe.file));
     let settings = Settings {
-        recipe: recipe.file.clone(),
-        recipe_text: recipe.text.clone(),
-        overrides: Vec::new(),
-        base: folder_of(Path::new(&recipe.file)),
-        out: out.to_path_buf(),
-        overwrite: false,
         proof_memory: device::available_memory() / 2,
+        ..Settings::new(&recipe.file, &recipe.text, base, out.into())
     };
-    let summary = run::run(&plan, &Cpu, &settings, &timed)?;
+    // A store of its own, so that nothing is known before.
+    let root = out.with_extension("store");
+    let summary = run::run(&plan, &Cpu, &settings, &Store::open(&root)?, &timed)?;
+    std::fs::remove_dir_all(&root).map_err(IoError::at(&root, "remove"))?;
     progress.clear();
     let proofs = |kept: &dyn Fn(&String) -> bool| {
         summary.proof_seconds.iter().filter(|(stage, _)| kept(stage)).map(|(_, s)| s).sum::<f64>()

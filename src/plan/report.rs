@@ -10,6 +10,7 @@ use minic_compiler::hir::{self, Recipe};
 use minic_compiler::model::LayerKind;
 use minic_compiler::plan::{Bounds, Estimate, Plan, PlanNode, Shape, Shapes, Source, Stage, StageId};
 use minic_runtime::checkpoint::{CONFIG_FILE, INDEX_FILE, WEIGHTS_FILE};
+use minic_runtime::run::State;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -28,13 +29,49 @@ pub struct Report<'a> {
 struct StageReport<'a> {
     node: &'a PlanNode,
     id: StageId,
-    /// Why it cannot run; `None`: it can.
-    blocked: Option<String>,
+    state: Standing,
     estimate: Estimate,
 }
 
+/// Where a stage stands, and why.
+enum Standing {
+    /// It is computed; why, where that is known.
+    Run(Option<String>),
+    Cached,
+    Blocked(String),
+}
+
+impl Standing {
+    fn name(&self) -> &'static str {
+        match self {
+            Standing::Run(_) => "run",
+            Standing::Cached => "cached",
+            Standing::Blocked(_) => "blocked",
+        }
+    }
+
+    fn reason(&self) -> Option<&str> {
+        match self {
+            Standing::Run(reason) => reason.as_deref(),
+            Standing::Cached => None,
+            Standing::Blocked(reason) => Some(reason),
+        }
+    }
+
+    fn is_blocked(&self) -> bool {
+        matches!(self, Standing::Blocked(_))
+    }
+}
+
 impl<'a> Report<'a> {
-    pub fn new(plan: &'a Plan, shapes: &'a Shapes, recipe: &Recipe, world: &World) -> Report<'a> {
+    /// `states` are those that a look into the store gave.
+    pub fn new(
+        plan: &'a Plan,
+        shapes: &'a Shapes,
+        recipe: &Recipe,
+        world: &World,
+        states: &BTreeMap<StageId, State>,
+    ) -> Report<'a> {
         let sequence = recipe.data.values().map(|d| d.sequence).max().unwrap_or(SEQUENCE);
         let mut blocked: BTreeMap<StageId, String> = BTreeMap::new();
         let mut stages = Vec::new();
@@ -44,11 +81,16 @@ impl<'a> Report<'a> {
                 let first = plan.inputs(id).into_iter().find(|(from, _)| blocked.contains_key(from))?;
                 Some(format!("waits for `{}`", plan.node(first.0).name))
             };
-            let why = obstacle(&node.stage, world).or_else(waits);
-            if let Some(why) = &why {
-                blocked.insert(id, why.clone());
-            }
-            stages.push(StageReport { node, id, blocked: why, estimate: plan.estimate(shapes, id) });
+            let state = match (obstacle(&node.stage, world).or_else(waits), states.get(&id)) {
+                (Some(why), _) => {
+                    blocked.insert(id, why.clone());
+                    Standing::Blocked(why)
+                }
+                (None, Some(State::Cached)) => Standing::Cached,
+                (None, Some(State::Run(reason))) => Standing::Run(reason.clone()),
+                (None, None) => Standing::Run(after(plan, states, id)),
+            };
+            stages.push(StageReport { node, id, state, estimate: plan.estimate(shapes, id) });
         }
         Report { plan, shapes, sequence, stages }
     }
@@ -104,7 +146,7 @@ impl<'a> Report<'a> {
         }
         let styled = |number: usize, line: String| match number {
             0 => bold(line),
-            n if output.styled && self.stages[n - 1].blocked.is_some() => format!("\x1b[33m{line}\x1b[0m"),
+            n if output.styled && self.stages[n - 1].state.is_blocked() => format!("\x1b[33m{line}\x1b[0m"),
             _ => line,
         };
         out += &table.render(styled);
@@ -112,12 +154,14 @@ impl<'a> Report<'a> {
     }
 
     fn legend(&self) -> String {
-        let blocked = self.stages.iter().filter(|s| s.blocked.is_some()).count();
+        let count = |state: &str| self.stages.iter().filter(|s| s.state.name() == state).count();
         format!(
-            "\n{} stages, {} run, {blocked} blocked. Passes are forward passes over each sample; memory is that of the \
-             weights in f32 and of one lane's buffers.\n",
+            "\n{} stages: {} run, {} cached, {} blocked. Passes are forward passes over each sample; memory is that of \
+             the weights in f32 and of one lane's buffers.\n",
             self.stages.len(),
-            self.stages.len() - blocked,
+            count("run"),
+            count("cached"),
+            count("blocked"),
         )
     }
 
@@ -188,8 +232,8 @@ impl StageReport<'_> {
         json!({
             "name": self.node.name,
             "stage": self.node.stage.name(),
-            "state": self.state(),
-            "reason": self.blocked,
+            "state": self.state.name(),
+            "reason": self.state.reason(),
             "detail": self.node.stage.detail(),
             "aliases": self.node.aliases,
             "makes": self.node.makes,
@@ -203,10 +247,6 @@ impl StageReport<'_> {
         })
     }
 
-    fn state(&self) -> &'static str {
-        if self.blocked.is_some() { "blocked" } else { "run" }
-    }
-
     fn cells(&self, verbose: bool) -> Vec<String> {
         let e = &self.estimate;
         let passes = e.passes.map(|p| match p.partial {
@@ -218,14 +258,14 @@ impl StageReport<'_> {
             (None, Some(one)) => format!("{} a sample", ranged(one, operations)),
             (None, None) => String::new(),
         };
-        let what = match &self.blocked {
+        let what = match self.state.reason() {
             Some(reason) if verbose => format!("{reason}; {}", self.node.stage.detail()),
-            Some(reason) => reason.clone(),
+            Some(reason) => reason.to_string(),
             None if verbose => self.node.stage.detail(),
             None => brief(&self.node.stage),
         };
         vec![
-            self.state().into(),
+            self.state.name().into(),
             self.node.stage.name().into(),
             self.node.name.clone(),
             passes.unwrap_or_default(),
@@ -235,6 +275,17 @@ impl StageReport<'_> {
             what,
         ]
     }
+}
+
+/// The first stage that must run before anything can be said of this one.
+fn after(plan: &Plan, states: &BTreeMap<StageId, State>, id: StageId) -> Option<String> {
+    if states.is_empty() {
+        return None;
+    }
+    let known = |from: &StageId| matches!(states.get(from), Some(State::Cached));
+    let load = |from: &StageId| matches!(plan.node(*from).stage, Stage::Load(Source::Checkpoint { .. }));
+    let first = plan.inputs(id).into_iter().map(|(from, _)| from).find(|f| !known(f) && !load(f))?;
+    Some(format!("after `{}`", plan.node(first).name))
 }
 
 /// What stands in the way of a stage by itself.

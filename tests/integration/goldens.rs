@@ -115,25 +115,24 @@ fn importance() -> Importance {
     }
     let samples = tokens(&case.join("tokens.json"));
     let windows: Vec<&[u32]> = samples.iter().map(Vec::as_slice).collect();
-    let watch = Watch { stage: "test", observer: &() };
-    let gathered = calibrate(&Cpu, &model, &gather, &windows, &watch).unwrap();
+    let watch = Watch::new("test", &());
+    let gathered = calibrate(&Cpu, &model, &gather, &windows, &watch, None).unwrap();
     Importance { model, gathered, expected }
 }
 
 impl Importance {
     fn score(&self, axis: &str, tap: Option<&str>, score: hir::Score, program: Option<Arc<Program>>) -> By {
-        let watch = Watch { stage: "test", observer: &() };
+        let watch = Watch::new("test", &());
         let scorer = Scorer {
-            device: &Cpu,
             model: &self.model,
             gathered: Some(&self.gathered),
-            samples: &[],
+            gather: &|_: &Gather| unreachable!("nothing is removed layer by layer here"),
             depth: None,
             watch: &watch,
         };
         let axis = axes::find(axis).unwrap();
         let tap = tap.and_then(axes::find_tap);
-        scorer.score(&plan::Score { axis, score, program, tap }).unwrap().by
+        scorer.score(&plan::Score { axis, score, program, tap }).unwrap()
     }
 
     fn at_tap(&self, axis: &str, tap: &str, metric: &str) -> Table {

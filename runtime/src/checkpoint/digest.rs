@@ -32,8 +32,13 @@ pub fn digest_file(path: &Path) -> Result<String, IoError> {
     }
 }
 
-pub(super) fn digests(folder: &Path, names: Vec<String>) -> Result<Digests, IoError> {
-    let digest = |name: String| digest_file(&folder.join(&name)).map(|d| (name, d));
+/// Of the files of these names, each digested by `digest`.
+pub(super) fn digests<E: Send>(
+    folder: &Path,
+    names: Vec<String>,
+    digest: impl Fn(&Path) -> Result<String, E> + Sync,
+) -> Result<Digests, E> {
+    let digest = |name: String| digest(&folder.join(&name)).map(|d| (name, d));
     let files = names.into_par_iter().map(digest).collect::<Result<BTreeMap<_, _>, _>>()?;
     let lines: String = files.iter().map(|(name, digest)| format!("{name} {digest}\n")).collect();
     Ok(Digests { files, all: blake3::hash(lines.as_bytes()).to_hex().to_string() })

@@ -2,6 +2,7 @@
 
 use super::{Bindings, Device, DeviceError, Memory, Output, Outputs, Session, Weights};
 use crate::kernels::{self, Arg, Call, Kernel, Out, View, ViewMut};
+use minic_compiler::graph::Op;
 use minic_compiler::schedule::{Home, Leaf, Place, Schedule, Step};
 use std::sync::Arc;
 
@@ -10,6 +11,14 @@ pub struct Cpu;
 impl Device for Cpu {
     fn name(&self) -> &'static str {
         "cpu"
+    }
+
+    fn kind(&self) -> String {
+        format!("cpu {}", kernels::instructions())
+    }
+
+    fn version(&self, op: &Op) -> u32 {
+        kernels::find(op).map_or(0, |kernel| kernel.version)
     }
 
     fn lanes(&self) -> usize {

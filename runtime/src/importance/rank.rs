@@ -9,6 +9,7 @@ use minic_compiler::cut::{CutError, CutPlan, Keep};
 use minic_compiler::dim::Dim;
 use minic_compiler::hir::Constraints;
 use minic_compiler::model::ModelDesc;
+use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
@@ -24,7 +25,7 @@ pub struct AxisScores {
 }
 
 /// Scores where an axis is ranked.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Table {
     /// By layer, in the parent's numbering.
     Layers(BTreeMap<usize, Scores>),

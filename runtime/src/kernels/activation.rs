@@ -7,14 +7,21 @@ use minic_compiler::graph::Op;
 
 pub const RELU2: Kernel = Kernel {
     name: "relu2",
+    version: 1,
     cpu: relu2_cpu,
     reference: relu2_reference,
     scratch: no_scratch,
     tolerance: 1e-7,
 };
 
-pub const SILU: Kernel =
-    Kernel { name: "silu", cpu: silu_cpu, reference: silu_reference, scratch: no_scratch, tolerance: 1e-6 };
+pub const SILU: Kernel = Kernel {
+    name: "silu",
+    version: 1,
+    cpu: silu_cpu,
+    reference: silu_reference,
+    scratch: no_scratch,
+    tolerance: 1e-6,
+};
 
 #[inline(always)]
 fn relu2(x: f32) -> f32 {

@@ -6,7 +6,7 @@ use super::parallel::{by_rows, row_block, scratch_size, with_scratch};
 use super::{Call, Exact, Kernel, View, ViewMut};
 use minic_compiler::graph::Op;
 
-pub const KERNEL: Kernel = Kernel { name: "conv_silu", cpu, reference, scratch, tolerance: 2e-6 };
+pub const KERNEL: Kernel = Kernel { name: "conv_silu", version: 1, cpu, reference, scratch, tolerance: 2e-6 };
 
 fn constants(op: &Op) -> (usize, bool) {
     match op {

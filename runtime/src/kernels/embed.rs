@@ -4,7 +4,8 @@ use super::parallel::{by_rows, row_block};
 use super::{Call, Exact, Kernel, no_scratch};
 use minic_compiler::graph::Op;
 
-pub const KERNEL: Kernel = Kernel { name: "embed", cpu, reference, scratch: no_scratch, tolerance: 0.0 };
+pub const KERNEL: Kernel =
+    Kernel { name: "embed", version: 1, cpu, reference, scratch: no_scratch, tolerance: 0.0 };
 
 fn cpu(call: Call) {
     let (tokens, table) = (call.tokens(0), call.f32(1));

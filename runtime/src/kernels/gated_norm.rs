@@ -7,7 +7,7 @@ use super::{Call, Exact, Kernel, no_scratch};
 use minic_compiler::graph::Op;
 
 pub const KERNEL: Kernel =
-    Kernel { name: "gated_norm", cpu, reference, scratch: no_scratch, tolerance: 2e-6 };
+    Kernel { name: "gated_norm", version: 1, cpu, reference, scratch: no_scratch, tolerance: 2e-6 };
 
 fn constants(op: &Op) -> (usize, f64, f64) {
     match op {

@@ -5,7 +5,7 @@ use super::parallel::{by_blocks, scratch_size, with_scratch};
 use super::{Call, Exact, Kernel, View, ViewMut};
 use minic_compiler::graph::Op;
 
-pub const KERNEL: Kernel = Kernel { name: "linear", cpu, reference, scratch, tolerance: 2e-5 };
+pub const KERNEL: Kernel = Kernel { name: "linear", version: 1, cpu, reference, scratch, tolerance: 2e-5 };
 
 /// Columns to a block: a piece of the weight that stays in the second-level cache while the rows pass.
 const COLS: usize = 128;

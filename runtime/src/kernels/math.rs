@@ -39,6 +39,14 @@ pub enum Level {
 }
 
 impl Level {
+    pub fn name(self) -> &'static str {
+        match self {
+            Level::Base => "baseline",
+            Level::V3 => "x86-64-v3",
+            Level::V4 => "x86-64-v4",
+        }
+    }
+
     #[inline]
     pub fn of_machine() -> Level {
         #[cfg(target_arch = "x86_64")]

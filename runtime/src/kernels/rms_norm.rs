@@ -5,7 +5,8 @@ use super::parallel::{by_rows, row_block};
 use super::{Call, Exact, Kernel, no_scratch};
 use minic_compiler::graph::Op;
 
-pub const KERNEL: Kernel = Kernel { name: "rms_norm", cpu, reference, scratch: no_scratch, tolerance: 1e-6 };
+pub const KERNEL: Kernel =
+    Kernel { name: "rms_norm", version: 1, cpu, reference, scratch: no_scratch, tolerance: 1e-6 };
 
 fn constants(op: &Op) -> (f64, f64) {
     match op {

@@ -12,7 +12,7 @@ use super::parallel::{for_each, scratch_size, with_scratch};
 use super::{Call, Exact, Kernel, View, ViewMut};
 use minic_compiler::graph::Op;
 
-pub const KERNEL: Kernel = Kernel { name: "ssd", cpu, reference, scratch, tolerance: 2e-5 };
+pub const KERNEL: Kernel = Kernel { name: "ssd", version: 1, cpu, reference, scratch, tolerance: 2e-5 };
 
 /// Tasks that the heads are divided into, where there are fewer groups.
 const TASKS: usize = 4;

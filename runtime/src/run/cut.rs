@@ -1,25 +1,42 @@
 //! From scores to a proved cut.
 
+use super::identity::Identity;
 use super::{Artifact, Executor, Made, RunError};
-use crate::gate;
+use crate::gate::{self, CutProof};
 use crate::importance::{self, AxisScores, DepthRule, RankError};
 use crate::provenance::{AxisRecord, ModelRecord, Step};
 use crate::score::{By, Ranked};
 use crate::source::WeightSource;
+use crate::store::Key;
 use minic_compiler::axes::Scope;
 use minic_compiler::cut::CutPlan;
 use minic_compiler::plan::{self, CutAxis, Value};
 use petgraph::graph::NodeIndex;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::time::Instant;
+
+/// What a cut keeps, and its proof: from these the cut model is made again without computing anything.
+#[derive(Serialize, Deserialize)]
+struct Proved {
+    kept: CutPlan,
+    proof: CutProof,
+    /// How long the proof took.
+    seconds: f64,
+}
 
 impl Executor<'_> {
     pub(super) fn cut(&mut self, id: NodeIndex, stage: &plan::Cut) -> Result<(Artifact, String), RunError> {
-        let Made { source: whole, root, mut steps } = self.model(id, Value::Model)?;
-        let kept = self.kept(id, stage, &whole)?;
+        let made = self.model(id, Value::Model)?;
+        let key = self.cut_key(id, &made, stage)?;
+        let Proved { kept, proof, seconds } = match self.recall::<Proved>(id, &key)? {
+            Some(proved) => proved,
+            None if self.preview => return Err(RunError::NotStored),
+            None => self.proved_cut(id, &key, stage, &made.source)?,
+        };
+        let identity = Identity::cut(&made.identity, &kept, &key);
+        let Made { source: whole, root, mut steps, digests, .. } = made;
         let cut = whole.cut(kept.clone())?;
-        let began = Instant::now();
-        let proof = gate::prove_cut(self.device, &whole, &cut, &kept, self.settings.proof_memory)?;
-        let seconds = began.elapsed().as_secs_f64();
         let told = format!(
             "{} -> {} parameters; masked and cut {} differ by {:.1e} of the largest, {:.0e} is allowed; the proof took {seconds:.1} s",
             proof.params_before,
@@ -29,9 +46,9 @@ impl Executor<'_> {
             proof.tolerance
         );
         let node = self.plan.node(id);
-        let name = node.makes.first().unwrap_or(&node.name);
+        let name = node.makes.first().unwrap_or(&node.name).clone();
         let from = steps.last().map_or(&root, |step| &step.name);
-        let mut step = Step::new(name, from, whole.desc(), cut.desc(), &kept, proof);
+        let mut step = Step::new(&name, from, whole.desc(), cut.desc(), &kept, proof);
         for record in &mut step.axes {
             self.enter_scores(id, stage, record)?;
         }
@@ -41,7 +58,33 @@ impl Executor<'_> {
         self.summary.proof_seconds.insert(node.name.clone(), seconds);
         self.summary.cuts.insert(node.name.clone(), step.clone());
         steps.push(step);
-        Ok((Artifact::Model(Made { source: cut, root, steps }), told))
+        Ok((Artifact::Model(Made { name, source: cut, identity, digests, root, steps }), told))
+    }
+
+    fn proved_cut(
+        &self,
+        id: NodeIndex,
+        key: &Key,
+        stage: &plan::Cut,
+        whole: &WeightSource,
+    ) -> Result<Proved, RunError> {
+        let kept = self.kept(id, stage, whole)?;
+        let cut = whole.cut(kept.clone())?;
+        let began = Instant::now();
+        let proof = gate::prove_cut(self.device, whole, &cut, &kept, self.settings.proof_memory)?;
+        whole.base().unchanged()?;
+        let proved = Proved { kept, proof, seconds: began.elapsed().as_secs_f64() };
+        self.store.put(key, &proved)?;
+        Ok(proved)
+    }
+
+    pub(super) fn cut_key(&self, id: NodeIndex, made: &Made, stage: &plan::Cut) -> Result<Key, RunError> {
+        let mut scores = BTreeMap::new();
+        for axis in &stage.axes {
+            let (_, identity) = self.ranked(id, axis)?;
+            scores.insert(axis.axis.name.to_string(), identity.clone());
+        }
+        self.keys().cut(made, stage, &scores)
     }
 
     /// How an axis was ranked, for the record.
@@ -52,10 +95,10 @@ impl Executor<'_> {
         record: &mut AxisRecord,
     ) -> Result<(), RunError> {
         let Some(axis) = stage.axes.iter().find(|a| a.axis.name == record.axis) else { return Ok(()) };
-        let ranked = self.ranked(id, axis)?;
+        let (ranked, identity) = self.ranked(id, axis)?;
         record.metric = Some(ranked.metric.clone());
         record.tap = ranked.tap.map(|tap| tap.name.to_string());
-        record.scores = Some(ranked.digest());
+        record.scores = Some(identity.digest.clone());
         Ok(())
     }
 
@@ -63,7 +106,7 @@ impl Executor<'_> {
         let mut layers: Vec<usize> = (0..whole.desc().layers.len()).collect();
         let mut axes = Vec::new();
         for axis in &stage.axes {
-            let ranked = self.ranked(id, axis)?;
+            let (ranked, _) = self.ranked(id, axis)?;
             match &ranked.by {
                 By::Layers(scores) => {
                     let rule = DepthRule::new(&whole.desc().layers, axis.size, &stage.constraints)?;
@@ -82,10 +125,12 @@ impl Executor<'_> {
     }
 
     /// The scores of an axis among those that come in.
-    fn ranked(&self, id: NodeIndex, axis: &CutAxis) -> Result<&Ranked, RunError> {
+    fn ranked(&self, id: NodeIndex, axis: &CutAxis) -> Result<(&Ranked, &Identity), RunError> {
         let incoming = self.plan.sources(id, Value::Scores);
         let found = incoming.iter().find_map(|from| match self.done.get(from) {
-            Some(Artifact::Scores(ranked)) if ranked.axis.name == axis.axis.name => Some(ranked),
+            Some(Artifact::Scores(ranked, identity)) if ranked.axis.name == axis.axis.name => {
+                Some((ranked, identity))
+            }
             _ => None,
         });
         let depth = axis.axis.scope == Scope::Depth;

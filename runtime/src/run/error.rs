@@ -1,5 +1,6 @@
 //! Why a run stopped.
 
+use super::folder::FolderError;
 use crate::checkpoint::CheckpointError;
 use crate::data::DataError;
 use crate::device::DeviceError;
@@ -10,6 +11,7 @@ use crate::provenance::ProvenanceError;
 use crate::publish::PublishError;
 use crate::safetensors::SafetensorsError;
 use crate::source::SourceError;
+use crate::store::StoreError;
 use minic_compiler::graph::ShapeError;
 use minic_compiler::schedule::ScheduleError;
 use std::path::PathBuf;
@@ -24,6 +26,11 @@ pub enum RunError {
         "`{path}`: this version of minic does not fetch from the hub; give a folder, with `--set {name}.checkpoint=DIR`"
     )]
     Remote { name: String, path: String },
+    /// Only while previewing.
+    #[error("not in the store")]
+    NotStored,
+    #[error("stopped; the same command goes on from here")]
+    Stopped,
     #[error("there are no samples")]
     NoSamples,
     #[error("{what} is not a finite number")]
@@ -59,6 +66,13 @@ pub enum RunError {
     Publish(#[from] PublishError),
     #[error(transparent)]
     Provenance(#[from] ProvenanceError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// The samples that a record tells of are not those that were read.
+    #[error("the files of `{name}` changed while the run went on; the same command starts over with them")]
+    Changed { name: String },
 }
 
 impl RunError {
@@ -77,6 +91,11 @@ impl RunError {
             RunError::Gate(e) => e.kind(),
             RunError::Publish(e) => e.kind(),
             RunError::Provenance(e) => e.kind(),
+            RunError::Store(e) => e.kind(),
+            RunError::Folder(e) => e.kind(),
+            RunError::Stopped => Kind::Stopped,
+            RunError::NotStored => Kind::Proof,
+            RunError::Changed { .. } => Kind::World,
             RunError::NotFinite { .. }
             | RunError::Unplanned { .. }
             | RunError::Rank(_)

@@ -55,6 +55,11 @@ impl Executor<'_> {
         let dtype = export.dtype.or(made.source.base().main_dtype());
         let mut provenance = self.provenance(export, &made)?;
         let there = Provenance::read(&target).ok().filter(|there| same_origin(there, &provenance));
+        if self.preview {
+            let held = there.map(|_| (Artifact::Told, "holds exactly this already".to_string()));
+            return held.ok_or(RunError::NotStored);
+        }
+        let there = there.filter(|_| !self.redo.contains(&id));
         if there.is_some() && provenance::verify(&target).is_ok() {
             let proof = self.prove(id, &target, &made.source, dtype)?;
             let bytes = folder_bytes(&target);
@@ -62,7 +67,8 @@ impl Executor<'_> {
             self.tell(id, export, target, bytes, proof, true);
             return Ok((Artifact::Told, told));
         }
-        let staged = StagedFolder::new(&target, self.settings.overwrite || there.is_some())?;
+        let ours = there.is_some() || self.redo.contains(&id);
+        let staged = StagedFolder::new(&target, self.settings.overwrite || ours)?;
         staged.keep_clear_of(made.source.base().folder())?;
         let began = Instant::now();
         let known = write_model(&staged, &made.source, dtype, export.shard)?;
@@ -71,6 +77,7 @@ impl Executor<'_> {
         publish::copy_companions(made.source.base().folder(), &staged)?;
         staged.write(RECIPE_FILE, self.settings.recipe_text.as_bytes())?;
         let proof = self.prove(id, staged.path(), &made.source, dtype)?;
+        made.source.base().unchanged()?;
         provenance.record_folder(staged.path(), &known)?;
         provenance.write(&staged)?;
         let folder = staged.publish()?;
@@ -110,7 +117,7 @@ impl Executor<'_> {
 
     /// Everything but what only the written folder can tell.
     fn provenance(&self, export: &plan::Export, made: &Made) -> Result<Provenance, RunError> {
-        let digests = made.source.base().digests()?;
+        let digests = made.digests.as_ref().clone();
         let parent = Parent {
             name: made.root.clone(),
             checkpoint: self.checkpoint_path(&made.root),

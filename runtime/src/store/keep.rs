@@ -42,16 +42,15 @@ impl Store {
         Ok(entries)
     }
 
-    /// How this key differs from that of the object that is most like it: of the same kind, with the most
-    /// fields in common, last used. `None` where there is no other of its kind.
+    /// How this key differs from that of the object that is most like it: of the same kind and place, with the
+    /// most fields in common, last used. `None` where there is no other.
     pub fn why(&self, key: &Key) -> Result<Option<Difference>, StoreError> {
         let entries = self.list()?;
         let own = key.digest();
-        let others = entries.iter().filter(|e| {
-            !e.unfinished
-                && e.name != own
-                && e.header.key.get("kind").and_then(|k| k.as_str()) == Some(key.kind())
-        });
+        let kind = |e: &Entry| e.header.key.get("kind").and_then(|k| k.as_str()) == Some(key.kind());
+        let others = entries
+            .iter()
+            .filter(|e| !e.unfinished && e.name != own && e.header.place == key.place && kind(e));
         let nearest =
             others.max_by_key(|e| (key.alike(&e.header.key), e.header.subject == key.subject, e.used));
         Ok(nearest.and_then(|e| key.difference(&e.header.subject, &e.header.key, &e.header.origins)))

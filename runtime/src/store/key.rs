@@ -8,16 +8,24 @@ use std::fmt;
 /// behind those digests came about, so that a miss can name a cause.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Key {
+    /// What it is, for people: `activation at mamba.x of parent on calibration`.
     pub subject: String,
+    /// What it takes the place of when its fields change: `mamba.x of parent on calibration`.
+    pub place: String,
     pub fields: Map<String, Value>,
     pub origins: Map<String, Value>,
 }
 
 impl Key {
     /// `kind` is the first field: keys of different kinds are never compared.
-    pub fn new(kind: &str, subject: impl Into<String>) -> Key {
-        let fields = Map::from_iter([("kind".to_string(), Value::from(kind))]);
-        Key { subject: subject.into(), fields, origins: Map::new() }
+    pub fn new(kind: &str, place: impl Into<String>) -> Key {
+        let (place, fields) = (place.into(), Map::from_iter([("kind".to_string(), Value::from(kind))]));
+        Key { subject: place.clone(), place, fields, origins: Map::new() }
+    }
+
+    pub fn called(mut self, subject: impl Into<String>) -> Key {
+        self.subject = subject.into();
+        self
     }
 
     pub fn field(mut self, name: &str, value: impl Into<Value>) -> Key {
@@ -30,6 +38,14 @@ impl Key {
         let mut key = self.field(name, digest);
         key.origins.insert(name.into(), origin);
         key
+    }
+
+    /// What the artifact is made from, with inputs as they came about in place of their digests.
+    pub fn origin(&self) -> Value {
+        let mut origin = self.fields.clone();
+        origin.shift_remove("kind");
+        origin.extend(self.origins.clone());
+        Value::Object(origin)
     }
 
     pub fn kind(&self) -> &str {

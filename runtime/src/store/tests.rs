@@ -6,7 +6,8 @@ use std::time::SystemTime;
 fn key(seed: u64, metric: &str) -> Key {
     let origin = json!({ "files": { "a.txt": "0".repeat(64) }, "seed": seed });
     let samples = digest_of(&origin);
-    Key::new("metric", format!("{metric} at mamba.x"))
+    Key::new("metric", "mamba.x")
+        .called(format!("{metric} at mamba.x"))
         .field("model", "m")
         .input("samples", &samples, origin)
         .field("metric", metric)
@@ -74,6 +75,8 @@ fn a_miss_names_the_cause() {
     assert_eq!(told(&key(1, "l1")), "metric: l2 -> l1");
     let other = key(1, "l2").field("device", "cpu");
     assert_eq!(told(&other), "device: none -> cpu");
+    let elsewhere = Key { place: "ffn.up".into(), ..key(7, "l2") };
+    assert_eq!(store.why(&elsewhere).unwrap(), None);
 }
 
 #[test]

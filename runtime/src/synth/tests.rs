@@ -8,7 +8,7 @@ fn synth(config: &str, seed: u64, threads: usize, dtype: Option<DType>) -> (temp
     let desc = families::describe(&config::parse(config).unwrap()).unwrap();
     let synth = Synth { desc: &desc, config, dtype, seed, shard: 20_000 };
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-    let watch = Watch { stage: "synth", observer: &() };
+    let watch = Watch::new("synth", &());
     let target = folder.path().join("out");
     let made = pool.install(|| synth.write(&target, false, &watch)).unwrap();
     assert_eq!((made.params, made.folder), (desc.params(), target.canonicalize().unwrap()));
@@ -76,7 +76,7 @@ fn what_cannot_be_drawn_is_told_before_anything_is_written() {
     let config = MAMBA2.replace("\"expand\": 2", "\"expand\": 2, \"initializer_range\": -1.0");
     let desc = families::describe(&config::parse(&config).unwrap()).unwrap();
     let synth = Synth { desc: &desc, config: &config, dtype: None, seed: 0, shard: 1 };
-    let watch = Watch { stage: "synth", observer: &() };
+    let watch = Watch::new("synth", &());
     let error = synth.write(&folder.path().join("out"), false, &watch).unwrap_err();
     assert!(error.to_string().starts_with("initializer_range: is -1"), "{error}");
     assert_eq!((error.kind(), std::fs::read_dir(folder.path()).unwrap().count()), (Kind::Input, 0));

@@ -39,8 +39,8 @@ fn scores_are_pytorchs() {
     let metrics = TAPS.iter().flat_map(|tap| programs.iter().map(|(p, _)| (tap.name, p.clone()))).collect();
     let layers = vec![LayerMetric::Kld, LayerMetric::Mse, LayerMetric::Cosine];
     let gather = Gather { metrics, layers, ..Gather::default() };
-    let watch = Watch { stage: "calibrate", observer: &() };
-    let gathered = calibrate(&Cpu, &model, &gather, &samples, &watch).unwrap();
+    let watch = Watch::new("calibrate", &());
+    let gathered = calibrate(&Cpu, &model, &gather, &samples, &watch, None).unwrap();
     let mut compared = 0;
     for (tap, places) in golden["taps"].as_object().unwrap() {
         for (place, by_metric) in places.as_object().unwrap() {

@@ -1,0 +1,211 @@
+//! What flows between stages, by content, and the keys of what stages make of it.
+//!
+//! Names of stages, fusion, threads and the order of a run enter no key. A renamed metric or a moved
+//! declaration finds what was computed before.
+
+use super::load::SampleSet;
+use super::{Made, RunError};
+use crate::checkpoint::Digests;
+use crate::device::Device;
+use crate::gate;
+use crate::importance::DepthRule;
+use crate::score::Ranked;
+use crate::store::{Key, digest_of};
+use minic_compiler::cut::CutPlan;
+use minic_compiler::forward::{self, Comparison, Gather};
+use minic_compiler::graph::{Graph, Masks};
+use minic_compiler::hir::{self, LayerMetric};
+use minic_compiler::metrics::Program;
+use minic_compiler::plan;
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Versions of what is computed outside of kernels: raised when its results change.
+const SCORE: u32 = 1;
+const CUT: u32 = 1;
+
+/// An input of a stage: the digest of its content, and how it came about.
+#[derive(Clone, Debug)]
+pub(super) struct Identity {
+    pub digest: String,
+    pub origin: Value,
+}
+
+impl Identity {
+    pub fn checkpoint(digests: &Digests, dt_floor: Option<f64>) -> Identity {
+        let digest = match dt_floor {
+            None => digests.all.clone(),
+            Some(floor) => digest_of(&json!([digests.all, floor])),
+        };
+        Identity { digest, origin: json!({ "files": digests.files, "dt_floor": dt_floor }) }
+    }
+
+    /// A model cut out of another: the same for every key that leads to the same choice.
+    pub fn cut(from: &Identity, plan: &CutPlan, key: &Key) -> Identity {
+        Identity { digest: digest_of(&json!([from.digest, plan])), origin: key.origin() }
+    }
+
+    pub fn scores(ranked: &Ranked, key: &Key) -> Identity {
+        Identity { digest: ranked.digest(), origin: key.origin() }
+    }
+}
+
+/// Makes keys for one device.
+#[derive(Clone, Copy)]
+pub(super) struct Keys<'a> {
+    pub device: &'a dyn Device,
+}
+
+impl Keys<'_> {
+    /// A metric at a tap, of all layers that have it.
+    pub fn metric(
+        &self,
+        model: &Made,
+        samples: &SampleSet,
+        tap: &'static str,
+        program: &Program,
+    ) -> Result<Key, RunError> {
+        let nameless = Arc::new(Program { name: String::new(), ..program.clone() });
+        let gather = Gather { metrics: vec![(tap, nameless)], ..Gather::default() };
+        let graph = forward::calibration(model.source.desc(), samples.sequence(), &gather)?;
+        let place = format!("{tap} of {} on {}", model.name, samples.name());
+        let key = Key::new("metric", &place).called(format!("{} at {place}", program.name));
+        let key = key.field("metric", program.formula()).field("tap", tap);
+        Ok(self.computed(pass(key, model, samples), &graph))
+    }
+
+    /// A layer metric, of every layer that is not `removed`.
+    pub fn layers(
+        &self,
+        model: &Made,
+        samples: &SampleSet,
+        metric: LayerMetric,
+        removed: &[usize],
+    ) -> Result<Key, RunError> {
+        let gather = Gather { layers: vec![metric], removed: removed.to_vec(), ..Gather::default() };
+        let graph = forward::calibration(model.source.desc(), samples.sequence(), &gather)?;
+        let name = metric.name();
+        let key = Key::new("layers", format!("{name} of the layers of {} on {}", model.name, samples.name()));
+        let key = key.field("metric", name).field("removed", removed.to_vec());
+        Ok(self.computed(pass(key, model, samples), &graph))
+    }
+
+    /// Loss and accuracy of a model, and its divergence from another.
+    pub fn figures(
+        &self,
+        model: &Made,
+        against: Option<&Made>,
+        samples: &SampleSet,
+    ) -> Result<Key, RunError> {
+        let mut descs = vec![("model", model.source.desc())];
+        descs.extend(against.map(|a| ("against", a.source.desc())));
+        let comparison = Comparison { model: "model", against: against.map(|_| "against") };
+        let graph = forward::evaluation(&descs, &[comparison], samples.sequence())?;
+        let beside = against.map(|a| format!(" against {}", a.name)).unwrap_or_default();
+        let key = Key::new("figures", format!("{}{beside} on {}", model.name, samples.name()));
+        let mut key = pass(key, model, samples);
+        if let Some(against) = against {
+            key = key.input("against", &against.identity.digest, against.identity.origin.clone());
+        }
+        Ok(self.computed(key, &graph))
+    }
+
+    /// The scores of one axis.
+    pub fn score(
+        &self,
+        model: &Made,
+        samples: Option<&SampleSet>,
+        stage: &plan::Score,
+        depth: Option<&DepthRule>,
+    ) -> Result<Key, RunError> {
+        let axis = stage.axis.name;
+        let place = format!("{axis} of {}", model.name);
+        let key = Key::new("score", &place).called(format!("{place} by {}", stage.score));
+        let tap = stage.tap.map_or(Value::Null, |tap| tap.name.into());
+        let key =
+            key.field("axis", axis).field("metric", meaning(stage)).field("tap", tap).field("version", SCORE);
+        let key = match depth.filter(|_| matches!(stage.needs(), plan::Needs::Iterative(_))) {
+            Some(rule) => key.field("rule", format!("{rule:?}")),
+            None => key,
+        };
+        let of_pass = match (samples, stage.needs()) {
+            (None, _) | (_, plan::Needs::Nothing | plan::Needs::Covariance) => None,
+            (Some(samples), plan::Needs::Request(request)) => {
+                Some((samples, self.metric(model, samples, request.tap.name, &request.program)?))
+            }
+            (Some(samples), plan::Needs::Layer(metric) | plan::Needs::Iterative(metric)) => {
+                Some((samples, self.layers(model, samples, metric, &[])?))
+            }
+        };
+        let Some((samples, computed)) = of_pass else {
+            return Ok(key.input("model", &model.identity.digest, model.identity.origin.clone()));
+        };
+        let mut key = pass(key, model, samples);
+        for field in COMPUTED {
+            key.fields.extend(computed.fields.get(*field).map(|v| (field.to_string(), v.clone())));
+        }
+        Ok(key)
+    }
+
+    /// A choice of what is kept, and its proof.
+    pub fn cut(
+        &self,
+        model: &Made,
+        stage: &plan::Cut,
+        scores: &BTreeMap<String, Identity>,
+    ) -> Result<Key, RunError> {
+        let graph = forward::logits(model.source.desc(), gate::SEQUENCE, Masks::default())?;
+        let axes = stage.axes.iter().map(|a| (a.axis.name.to_string(), Value::from(a.size)));
+        let constraints = hir::Constraints { groups: Vec::new(), ..stage.constraints.clone() };
+        let digests = scores.iter().map(|(axis, s)| (axis.clone(), Value::from(s.digest.clone())));
+        let origins = scores.iter().map(|(axis, s)| (axis.clone(), s.origin.clone()));
+        let mut key = Key::new("cut", format!("cut of {}", model.name))
+            .field("axes", axes.collect::<Map<_, _>>())
+            .field("constraints", format!("{constraints:?}"))
+            .field("version", CUT)
+            .input("model", &model.identity.digest, model.identity.origin.clone())
+            .field("scores", digests.collect::<Map<_, _>>());
+        key.origins.insert("scores".into(), origins.collect::<Map<_, _>>().into());
+        Ok(self.computed(key, &graph))
+    }
+
+    /// What decides the bits of a graph's results beside its inputs.
+    fn computed(&self, key: Key, graph: &Graph) -> Key {
+        let mut versions = BTreeMap::new();
+        for id in graph.order() {
+            let op = &graph.node(id).op;
+            let version = self.device.version(op);
+            if version > 0 {
+                versions.insert(op.name().to_string(), version);
+            }
+        }
+        let text = blake3::hash(graph.to_string().as_bytes()).to_hex().to_string();
+        key.field("device", self.device.kind()).field("operations", json!(versions)).field("graph", text)
+    }
+}
+
+/// The fields that [`Keys::computed`] enters.
+const COMPUTED: &[&str] = &["device", "operations", "graph"];
+
+fn pass(key: Key, model: &Made, samples: &SampleSet) -> Key {
+    key.input("model", &model.identity.digest, model.identity.origin.clone()).input(
+        "samples",
+        &samples.identity.digest,
+        samples.identity.origin.clone(),
+    )
+}
+
+/// The formula of a metric in place of its name. A reversed ranking reads the same scores.
+fn meaning(stage: &plan::Score) -> String {
+    fn inner(score: &hir::Score) -> &hir::Score {
+        match score {
+            hir::Score::Reverse(score) => inner(score),
+            score => score,
+        }
+    }
+    match (inner(&stage.score), &stage.program) {
+        (hir::Score::Metric(_), Some(program)) => program.formula(),
+        (score, _) => score.to_string(),
+    }
+}
