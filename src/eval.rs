@@ -3,6 +3,7 @@
 use crate::device::Choice;
 use crate::output::{Exit, Failure, Output};
 use crate::progress::Progress;
+use crate::remote;
 use minic_compiler::dim::Dim;
 use minic_compiler::hir;
 use minic_runtime::checkpoint::Checkpoint;
@@ -18,7 +19,7 @@ use std::sync::Arc;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// A Hugging Face folder
+    /// A Hugging Face folder, or `hf://org/name@revision`
     checkpoint: PathBuf,
     /// Text, JSONL, Parquet or token arrays; the tokens of all files are put one after the other
     #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
@@ -78,7 +79,7 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
 
 /// A checkpoint, with its notes told.
 pub fn open(folder: &Path, output: &Output) -> Result<WeightSource, Failure> {
-    let checkpoint = Checkpoint::open(folder)?;
+    let checkpoint = Checkpoint::open(&remote::folder(folder, output)?)?;
     checkpoint.notes().iter().for_each(|note| output.note(note));
     Ok(WeightSource::new(Arc::new(checkpoint)))
 }

@@ -1,10 +1,12 @@
 //! `minic inspect CHECKPOINT`
 
 use crate::output::{Exit, Failure, Output};
+use crate::remote;
 use crate::table::{Table, grouped};
 use minic_compiler::dim::Dim;
 use minic_compiler::model::{LayerKind, ModelDesc, Role};
 use minic_runtime::checkpoint::{self, Checkpoint, CheckpointError};
+use minic_runtime::hub;
 use minic_runtime::provenance::{Provenance, ProvenanceError};
 use serde_json::{Map, Value, json};
 use std::fmt::Write;
@@ -12,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// A Hugging Face folder
+    /// A Hugging Face folder, or `hf://org/name@revision`
     checkpoint: PathBuf,
 }
 
@@ -31,8 +33,11 @@ pub const DIMS: &[Dim] = &[
 ];
 
 pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
-    let folder = &args.checkpoint;
+    let folder = &remote::config_folder(&args.checkpoint, output)?;
+    // Of one of the hub as much is told as is there: nothing but config.json is fetched for it.
+    let partly = folder != &args.checkpoint && !hub::is_whole(folder);
     let open = match Checkpoint::open(folder) {
+        _ if partly => None,
         Ok(open) => Some(open),
         Err(CheckpointError::NoWeights { .. }) => None,
         Err(error) => return Err(error.into()),

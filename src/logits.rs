@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// A Hugging Face folder
+    /// A Hugging Face folder, or `hf://org/name@revision`
     checkpoint: PathBuf,
     /// Token ids, `[[ids], ..]` of equal length
     #[arg(long, value_name = "FILE.json")]

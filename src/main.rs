@@ -14,6 +14,7 @@ mod output;
 mod plan;
 mod progress;
 mod recipe;
+mod remote;
 mod run;
 mod synth;
 mod table;

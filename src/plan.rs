@@ -5,6 +5,7 @@ mod report;
 use crate::device::Choice;
 use crate::output::{Exit, Failure, Output};
 use crate::recipe::{self, Recipe, World, folder_of, parse_override};
+use crate::remote;
 use minic_compiler::check::Override;
 use minic_compiler::plan::{Plan, Shapes, StageId};
 use minic_runtime::run::{self, State};
@@ -74,8 +75,10 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
         Some(Level::Plan) if output.json => output.document(&plan.to_json())?,
         Some(_) => output.answer(&plan.to_string())?,
         None => {
-            let world = World { base: folder_of(&args.recipe), out: Some(args.out.clone()) };
-            let report = Report::new(&plan, &shapes, hir, &world, &states(&plan, &recipe, args)?);
+            let world = World::new(folder_of(&args.recipe), Some(args.out.clone()));
+            let mut local = plan.clone();
+            remote::locate(&mut local, world.hub())?;
+            let report = Report::new(&plan, &shapes, hir, &world, &states(&local, &recipe, args)?);
             if output.json {
                 output.document(&report.to_json())?
             } else {

@@ -1,6 +1,7 @@
 //! A recipe file with everything that the checker finds in it, and the world that it looks at.
 
 use crate::output::{Exit, Failure, Output};
+use crate::remote;
 use minic_compiler::check::{self, DataFacts, Environment, Override};
 use minic_compiler::hir;
 use minic_compiler::plan::Plan;
@@ -8,10 +9,13 @@ use minic_compiler::{lower, passes};
 use minic_grammar::render::{self, JsonDiagnostic};
 use minic_grammar::{Diagnostic, Severity, ast};
 use minic_runtime::data;
+use minic_runtime::hub::{Hub, HubError, PREFIX, Remote};
 use minic_runtime::input;
 use minic_runtime::provenance::PROVENANCE_FILE;
 use minic_runtime::run::Settings;
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// `--set NAME=VALUE`, for clap.
 pub fn parse_override(text: &str) -> Result<Override, String> {
@@ -33,16 +37,16 @@ impl Recipe {
     /// Fails only where the file cannot be read. Relative exports are those of the current folder.
     pub fn load(path: &Path, overrides: &[Override]) -> Result<Recipe, Failure> {
         let out = Some(PathBuf::new());
-        Recipe::load_in(path, overrides, World { base: folder_of(path), out })
+        Recipe::load_in(path, overrides, &World::new(folder_of(path), out))
     }
 
     /// The same, for a world of the caller's.
-    pub fn load_in(path: &Path, overrides: &[Override], world: World) -> Result<Recipe, Failure> {
+    pub fn load_in(path: &Path, overrides: &[Override], world: &World) -> Result<Recipe, Failure> {
         let bytes = input::read(path, input::RECIPE)?;
         let file = path.display().to_string();
         let text = String::from_utf8(bytes)
             .map_err(|_| Failure::new(Exit::Input, format!("{file}: is not UTF-8 text, and so no recipe")))?;
-        let check::Checked { ast, hir, found } = check::check_text(&text, &world, overrides);
+        let check::Checked { ast, hir, found } = check::check_text(&text, world, overrides);
         Ok(Recipe { file, text, ast, hir, found })
     }
 
@@ -108,28 +112,78 @@ pub fn folder_of(recipe: &Path) -> PathBuf {
     recipe.parent().map(Path::to_path_buf).unwrap_or_default()
 }
 
-/// The file system, as a recipe sees it.
+/// The file system, as a recipe sees it, and the hub.
 pub struct World {
     /// The recipe's folder.
     pub base: PathBuf,
     /// The root of relative export folders; absent where what stands there may be replaced.
     pub out: Option<PathBuf>,
+    hub: Arc<Hub>,
+    /// The first thing that the hub failed at.
+    failure: RefCell<Option<HubError>>,
 }
 
 impl World {
+    /// Of the hub only what its cache holds: nothing is fetched.
+    pub fn new(base: PathBuf, out: Option<PathBuf>) -> World {
+        World::with_hub(base, out, Arc::new(remote::hub(true)))
+    }
+
+    /// The same, and config.json of checkpoints is fetched where the hub may.
+    pub fn with_hub(base: PathBuf, out: Option<PathBuf>, hub: Arc<Hub>) -> World {
+        World { base, out, hub, failure: RefCell::new(None) }
+    }
+
+    pub fn hub(&self) -> &Hub {
+        &self.hub
+    }
+
+    /// What the hub failed at, of what it was asked for until now.
+    pub fn hub_failure(&self) -> Option<HubError> {
+        self.failure.take()
+    }
+
+    /// The folder of a checkpoint of which config.json is there; `None` where it is not at hand.
+    fn checkpoint(&self, checkpoint: &str) -> Result<Option<PathBuf>, String> {
+        let Some(remote) = Remote::parse(checkpoint) else { return Ok(Some(self.base.join(checkpoint))) };
+        match remote.and_then(|remote| self.hub.config(&remote)) {
+            Ok(snapshot) => Ok(Some(snapshot.folder)),
+            Err(error @ HubError::Name { .. }) => Err(error.to_string()),
+            Err(error) => {
+                self.failure.borrow_mut().get_or_insert(error);
+                Ok(None)
+            }
+        }
+    }
+
+    /// The pattern itself, or where the cache holds what it names of the hub; `None` where it holds nothing.
+    fn local(&self, pattern: &str) -> Option<String> {
+        match Remote::parse(pattern) {
+            None => Some(pattern.to_string()),
+            Some(remote) => {
+                let remote = remote.ok()?;
+                self.hub.cached_whole(&remote)?.pattern(&remote)
+            }
+        }
+    }
+
+    /// A file of the hub that its cache does not hold.
+    pub fn is_unfetched(&self, file: &str) -> bool {
+        file.starts_with(PREFIX) && self.local(file).is_none()
+    }
+
     /// Why one of these files cannot be read; `None` where nothing speaks against it.
     pub fn unread(&self, files: &[String]) -> Option<String> {
-        let paths = files.iter().filter_map(|pattern| data::matching(&self.base, pattern).ok()).flatten();
+        let local = files.iter().filter_map(|pattern| self.local(pattern));
+        let paths = local.filter_map(|pattern| data::matching(&self.base, &pattern).ok()).flatten();
         paths.map(|path| data::most_tokens(&path)).find_map(|most| most.err()).map(|e| e.to_string())
     }
 }
 
 impl Environment for World {
     fn config(&self, checkpoint: &str) -> Result<Option<String>, String> {
-        if checkpoint.starts_with("hf://") {
-            return Ok(None);
-        }
-        let path = self.base.join(checkpoint).join("config.json");
+        let Some(folder) = self.checkpoint(checkpoint)? else { return Ok(None) };
+        let path = folder.join("config.json");
         let read = || match input::exists(&path)? {
             true => input::read(&path, input::CONFIG).map(Some),
             false => Ok(None),
@@ -141,14 +195,18 @@ impl Environment for World {
     fn data(&self, files: &[String]) -> Option<DataFacts> {
         let mut facts = DataFacts { unmatched: Vec::new(), most_tokens: Some(0) };
         for pattern in files {
-            match data::matching(&self.base, pattern) {
+            let Some(pattern) = self.local(pattern) else {
+                facts.most_tokens = None;
+                continue;
+            };
+            match data::matching(&self.base, &pattern) {
                 Ok(paths) => {
                     for path in paths {
                         let most = data::most_tokens(&path).ok().flatten();
                         facts.most_tokens = facts.most_tokens.zip(most).map(|(a, b)| a + b);
                     }
                 }
-                Err(data::DataError::NoMatch { .. }) => facts.unmatched.push(pattern.clone()),
+                Err(data::DataError::NoMatch { .. }) => facts.unmatched.push(pattern),
                 Err(_) => facts.most_tokens = None,
             }
         }

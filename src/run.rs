@@ -4,6 +4,7 @@ use crate::device::{self, Choice};
 use crate::output::{Exit, Failure, Output};
 use crate::progress::Progress;
 use crate::recipe::{self, Recipe, World, folder_of, parse_override};
+use crate::remote;
 use crate::table::{Table, grouped};
 use minic_compiler::check::Override;
 use minic_compiler::plan::Plan;
@@ -14,6 +15,7 @@ use minic_runtime::run::{self, Settings, Summary};
 use minic_runtime::store::Store;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 #[derive(clap::Args)]
@@ -47,6 +49,9 @@ pub struct Args {
     /// Longest time between two saves of an unfinished pass, e.g. 30s
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_duration)]
     save_every: Duration,
+    /// Fetch nothing: take of the hub what its cache holds
+    #[arg(long)]
+    offline: bool,
 }
 
 /// `90s`, `10min`, `6h`, `500ms`: as durations are written in recipes.
@@ -66,8 +71,12 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 
 pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
     let out = (!args.overwrite).then(|| args.out.clone());
-    let world = World { base: folder_of(&args.recipe), out };
-    let recipe = Recipe::load_in(&args.recipe, &args.overrides, world)?;
+    let hub = Arc::new(remote::hub(args.offline));
+    let world = World::with_hub(folder_of(&args.recipe), out, hub.clone());
+    let recipe = Recipe::load_in(&args.recipe, &args.overrides, &world)?;
+    if let Some(error) = world.hub_failure() {
+        return Err(error.into());
+    }
     let hir = recipe.checked(output)?;
     let mut plan = recipe::plan(hir)?;
     if let Some(name) = &args.until {
@@ -101,6 +110,7 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
         ..recipe::settings(&recipe, &args.recipe, &args.overrides, &args.out)
     };
     observers.push(Box::new(&progress));
+    remote::fetch(&mut plan, &hub, &observers)?;
     let summary = run::run(&plan, device.as_ref(), &settings, &store, &observers)?;
     progress.clear();
     folder.write_result(&summary)?;

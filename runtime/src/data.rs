@@ -76,6 +76,15 @@ pub fn most_tokens(path: &Path) -> Result<Option<u64>, DataError> {
     })
 }
 
+/// How a file is read, as far as its own bytes do not say: by its name, and by the index beside a `.bin`.
+pub fn form(path: &Path) -> Result<String, DataError> {
+    let form = Form::of(path)?;
+    Ok(match form.format {
+        Format::Raw(width) => arrays::raw_form(path, width)?,
+        _ => form.name(),
+    })
+}
+
 /// A file that went in.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FileRecord {

@@ -75,8 +75,9 @@ pub struct RecipeRecord {
 pub struct Parent {
     /// Its name in the recipe.
     pub name: String,
-    /// As the recipe writes it.
+    /// As the recipe writes it; `hf://org/name` for one of the hub.
     pub checkpoint: String,
+    /// The commit of one of the hub.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<String>,
     /// Of all of its files; [`checkpoint::Digests`].

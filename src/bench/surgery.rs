@@ -224,8 +224,8 @@ fn load_recipe(given: Option<&Path>, parent: &Path, work: &Path) -> Result<Recip
     })?;
     let setting = Override::parse(&format!("{model}.checkpoint={}", parent.display()));
     let overrides: Vec<Override> = setting.into_iter().collect();
-    let world = World { base: folder_of(&path), out: None };
-    Recipe::load_in(&path, &overrides, world)
+    let world = World::new(folder_of(&path), None);
+    Recipe::load_in(&path, &overrides, &world)
 }
 
 /// Every width that a model has, by the norms of its weights; Nemotron-H 8B becomes the published 4B.

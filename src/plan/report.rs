@@ -10,6 +10,7 @@ use minic_compiler::hir::{self, Recipe};
 use minic_compiler::model::LayerKind;
 use minic_compiler::plan::{Bounds, Estimate, Plan, PlanNode, Shape, Shapes, Source, Stage, StageId};
 use minic_runtime::checkpoint::{CONFIG_FILE, INDEX_FILE, WEIGHTS_FILE};
+use minic_runtime::hub::Remote;
 use minic_runtime::run::State;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -301,10 +302,14 @@ fn obstacle(stage: &Stage, world: &World) -> Option<String> {
 }
 
 fn no_checkpoint(path: &str, world: &World) -> Option<String> {
-    if path.starts_with("hf://") {
-        return Some(format!("this version of minic fetches nothing: name a local folder instead of {path}"));
-    }
-    let folder = world.base.join(path);
+    let folder = match Remote::parse(path) {
+        Some(Ok(remote)) if world.hub().cached_whole(&remote).is_none() => {
+            return Some(format!("{path} is not fetched yet: `minic run` does"));
+        }
+        Some(Ok(_)) => return None,
+        Some(Err(error)) => return Some(error.to_string()),
+        None => world.base.join(path),
+    };
     let has = |file: &str| folder.join(file).is_file();
     match (has(CONFIG_FILE), has(WEIGHTS_FILE) || has(INDEX_FILE)) {
         (false, _) => Some(format!("{} is not there", folder.join(CONFIG_FILE).display())),
@@ -315,6 +320,10 @@ fn no_checkpoint(path: &str, world: &World) -> Option<String> {
 
 fn no_data(data: &hir::Data, world: &World) -> Option<String> {
     let facts = data.mix.iter().map(|source| (source, world.data(&source.files)));
+    let unfetched = data.mix.iter().flat_map(|s| &s.files).find(|file| world.is_unfetched(file));
+    if let Some(file) = unfetched {
+        return Some(format!("{file} is not fetched yet: `minic run` does"));
+    }
     for (source, facts) in facts {
         let facts = facts?;
         if let Some(pattern) = facts.unmatched.first() {

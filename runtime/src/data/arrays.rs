@@ -150,6 +150,15 @@ pub(super) fn open_raw(path: &Path, width: Width, vocab_size: usize) -> Result<A
     Ok(array)
 }
 
+/// `u16`, `u32`, `bin`, or what the index beside a `.bin` says, as `bin of I32`.
+pub(super) fn raw_form(path: &Path, width: Width) -> Result<String, DataError> {
+    Ok(match width {
+        Width::Two => "u16".into(),
+        Width::Four => "u32".into(),
+        Width::Unsaid => megatron(path)?.map_or("bin".into(), |element| format!("bin of {}", element.name())),
+    })
+}
+
 /// Where the ids of a .bin begin, and what they are.
 fn bin(path: &Path, len: u64, vocab_size: usize) -> Result<(u64, Element), DataError> {
     let mut start = [0; 12];

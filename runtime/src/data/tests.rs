@@ -5,6 +5,8 @@ use crate::testing;
 use crate::tokens::TOKENIZER_FILE;
 use std::fs;
 
+mod formats;
+
 struct Folder(tempfile::TempDir);
 
 impl Folder {

@@ -2,6 +2,7 @@
 
 use super::{Artifact, Executor, ExportSummary, Made, RunError};
 use crate::gate;
+use crate::hub;
 use crate::provenance::{self, EvaluationRecord, ModelRecord, Parent, Provenance, RecipeRecord};
 use crate::publish::{self, StagedFolder};
 use crate::safetensors::Entry;
@@ -118,10 +119,11 @@ impl Executor<'_> {
     /// Everything but what only the written folder can tell.
     fn provenance(&self, export: &plan::Export, made: &Made) -> Result<Provenance, RunError> {
         let digests = made.digests.as_ref().clone();
+        let origin = hub::origin(made.source.base().folder());
         let parent = Parent {
             name: made.root.clone(),
-            checkpoint: self.checkpoint_path(&made.root),
-            revision: None,
+            checkpoint: origin.as_ref().map_or_else(|| self.checkpoint_path(&made.root), |o| o.repo.clone()),
+            revision: origin.map(|o| o.commit),
             digest: digests.all,
             files: digests.files,
             model: ModelRecord::of(made.source.base().desc()),

@@ -6,6 +6,7 @@ use crate::checkpoint::Checkpoint;
 use crate::data::{self, Context, FileTokens, Samples, TokenCache, TokenKey};
 use crate::error::IoError;
 use crate::events::Event;
+use crate::hub;
 use crate::provenance::{DataRecord, ModelRecord};
 use crate::source::WeightSource;
 use crate::store::{Key, Store, digest_of};
@@ -196,7 +197,7 @@ impl Executor<'_> {
                 for path in data::matching(&self.settings.base, pattern)? {
                     let digest = self.digest_file(&path)?;
                     paths.insert(path.display().to_string(), digest.clone().into());
-                    files.push(digest);
+                    files.push((data::form(&path)?, digest));
                 }
             }
             digests.push(files);
@@ -240,7 +241,7 @@ impl Executor<'_> {
 }
 
 fn record(name: &str, seed: u64, samples: &Samples) -> DataRecord {
-    let files = samples.files.iter().map(|f| (f.path.display().to_string(), f.digest.clone())).collect();
+    let files = samples.files.iter().map(|f| (hub::spelled(&f.path), f.digest.clone())).collect();
     DataRecord {
         name: name.into(),
         digest: samples.digest.clone(),
