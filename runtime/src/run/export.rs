@@ -180,9 +180,7 @@ fn write_model(
     }
     let written = publish::write_weights(staged.path(), &entries, shard, |entry, rows, piece| {
         let slice = slices.get(&entry.name).ok_or_else(|| SourceError::Unknown(entry.name.clone()))?;
-        let mut bytes = Vec::new();
-        slice.read(rows, &mut bytes)?;
-        Ok::<(), RunError>(piece.write(slice.dtype(), &bytes)?)
+        piece.fill(slice.dtype(), |bytes| Ok::<(), RunError>(slice.read(rows, bytes)?))
     })?;
     Ok(written.files.into_iter().map(|f| (f.name, f.digest)).collect())
 }
