@@ -32,3 +32,5 @@ mod store;
 mod support;
 #[path = "integration/synth.rs"]
 mod synth;
+#[path = "integration/trust.rs"]
+mod trust;
