@@ -16,6 +16,9 @@ mod fmt;
 mod goldens;
 #[path = "integration/graph.rs"]
 mod graph;
+#[cfg(target_os = "linux")]
+#[path = "integration/hostile.rs"]
+mod hostile;
 #[path = "integration/inspect.rs"]
 mod inspect;
 #[path = "integration/permutations.rs"]
@@ -32,5 +35,3 @@ mod store;
 mod support;
 #[path = "integration/synth.rs"]
 mod synth;
-#[path = "integration/trust.rs"]
-mod trust;

@@ -171,8 +171,9 @@ impl<'a> Reader<'a> {
         let Some((key, value)) = self.get(keys) else { return Ok(None) };
         let pair = value.as_array().map(|a| a.iter().map(number).collect::<Vec<_>>());
         match pair.as_deref() {
-            Some([Some(lo), Some(hi)]) if lo <= hi => Ok(Some((*lo, *hi))),
-            _ => self.fail(key, format!("is {value}, not a pair of numbers in order")),
+            Some([Some(lo), Some(hi)]) if lo.is_finite() && lo <= hi => Ok(Some((*lo, *hi))),
+            _ => self
+                .fail(key, format!("is {value}, not a pair of numbers in order, the first of them finite")),
         }
     }
 }

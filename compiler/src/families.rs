@@ -83,7 +83,8 @@ pub fn describe(config: &Map<String, Value>) -> Result<ModelDesc, ConfigError> {
 }
 
 /// Refuses sizes whose products could overflow: more than 2^50 parameters, by an upper bound in floating point.
-fn plausible(desc: &ModelDesc) -> Result<(), ConfigError> {
+/// For a description that was put together from parts that are not trusted.
+pub fn plausible(desc: &ModelDesc) -> Result<(), ConfigError> {
     let s = |dim| desc.size(dim) as f64;
     let inner = s(Dim::MambaNumHeads) * s(Dim::MambaHeadDim);
     let heads = s(Dim::NumAttentionHeads) + s(Dim::NumKeyValueHeads);

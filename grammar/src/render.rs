@@ -4,6 +4,7 @@ use crate::diagnostic::{Diagnostic, Severity};
 use crate::span::Span;
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use serde::Serialize;
+use std::borrow::Cow;
 
 /// Every diagnostic with the lines that it is about, in the manner of rustc; `file` is the name to show.
 pub fn render(file: &str, text: &str, diagnostics: &[Diagnostic], color: bool) -> String {
@@ -22,17 +23,26 @@ fn group<'a>(file: &'a str, text: &'a str, diagnostic: &'a Diagnostic) -> Group<
         Severity::Warning => Level::WARNING,
     };
     let primary = AnnotationKind::Primary.span(inside(text, diagnostic.span));
-    let label = Some(diagnostic.label.as_str()).filter(|l| !l.is_empty());
+    let label = Some(legible(&diagnostic.label)).filter(|l| !l.is_empty());
     let mut snippet = Snippet::source(text).path(file).annotation(primary.label(label));
     for other in &diagnostic.secondary {
         let place = AnnotationKind::Context.span(inside(text, other.span));
-        snippet = snippet.annotation(place.label(other.text.as_str()));
+        snippet = snippet.annotation(place.label(legible(&other.text)));
     }
     let group = level.primary_title(diagnostic.message.as_str()).id(diagnostic.code).element(snippet);
     match &diagnostic.help {
         Some(help) => group.element(Level::HELP.message(help.as_str())),
         None => group,
     }
+}
+
+/// Labels quote what stands in files. The renderer spells out the control characters of all other texts.
+fn legible(text: &str) -> Cow<'_, str> {
+    if !text.contains(char::is_control) {
+        return Cow::Borrowed(text);
+    }
+    let spelled = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    Cow::Owned(text.chars().map(spelled).collect())
 }
 
 /// A span as a range of whole characters of the text.

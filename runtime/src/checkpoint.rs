@@ -84,6 +84,11 @@ impl Checkpoint {
         reader.tensor(stored).ok_or_else(|| self.unknown(name))
     }
 
+    /// The file that holds a weight.
+    pub fn file(&self, name: &str) -> Result<&Path, CheckpointError> {
+        Ok(self.place(name)?.0.path())
+    }
+
     pub fn shape(&self, name: &str) -> Result<&[usize], CheckpointError> {
         Ok(&self.tensor(name)?.shape)
     }
@@ -197,7 +202,7 @@ pub enum CheckpointError {
     Io(#[from] IoError),
     #[error(transparent)]
     Safetensors(#[from] SafetensorsError),
-    #[error("{}: {error}", path.display())]
+    #[error("{}: {}", path.display(), told(error))]
     Config { path: PathBuf, error: ConfigError },
     #[error("{}: neither {WEIGHTS_FILE} nor {INDEX_FILE} is there", folder.display())]
     NoWeights { folder: PathBuf },
@@ -207,6 +212,11 @@ pub enum CheckpointError {
     Weights { folder: PathBuf, mismatches: Vec<Mismatch> },
     #[error("{}: no weight is named `{name}`", folder.display())]
     Unknown { folder: PathBuf, name: String },
+}
+
+/// Where the whole file is at fault, it is named once.
+fn told(error: &ConfigError) -> String {
+    if error.key == CONFIG_FILE { error.message.clone() } else { error.to_string() }
 }
 
 impl CheckpointError {

@@ -27,8 +27,8 @@ pub enum SourceError {
     Cut(#[from] CutError),
     #[error("no weight `{0}`")]
     Unknown(String),
-    #[error("{}: weight `{name}` holds {value} at element {index}", folder.display())]
-    NotFinite { folder: PathBuf, name: String, index: usize, value: f32 },
+    #[error("{}: weight `{name}` holds {value} at element {index}", file.display())]
+    NotFinite { file: PathBuf, name: String, index: usize, value: f32 },
 }
 
 impl SourceError {

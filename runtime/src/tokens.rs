@@ -1,6 +1,7 @@
 //! Text to token ids, by the checkpoint's own tokenizer.json.
 
 use crate::error::{IoError, Kind};
+use crate::guard::guarded;
 use crate::input;
 use rayon::prelude::*;
 use serde_json::{Map, Value};
@@ -57,8 +58,9 @@ impl Tokenizer {
         }
         let bytes = input::read(&path, input::TOKENIZER)?;
         let invalid = |reason: String| TokenizerError::Invalid { path: path.clone(), reason };
-        let mut inner: tokenizers::Tokenizer =
-            serde_json::from_slice(&bytes).map_err(|e| invalid(e.to_string()))?;
+        let mut inner: tokenizers::Tokenizer = guarded(|| serde_json::from_slice(&bytes))
+            .and_then(|read| read.map_err(|e| e.to_string()))
+            .map_err(invalid)?;
         inner.with_truncation(None).map_err(|e| invalid(e.to_string()))?;
         inner.with_padding(None);
         Ok(Tokenizer { path, inner })
@@ -93,10 +95,9 @@ impl Tokenizer {
     }
 
     fn encode_piece(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
-        let encoding = self
-            .inner
-            .encode_fast(text, false)
-            .map_err(|e| TokenizerError::Encode { path: self.path.clone(), reason: e.to_string() })?;
+        let encoding = guarded(|| self.inner.encode_fast(text, false))
+            .and_then(|encoded| encoded.map_err(|e| e.to_string()))
+            .map_err(|reason| TokenizerError::Encode { path: self.path.clone(), reason })?;
         Ok(encoding.get_ids().to_vec())
     }
 
@@ -246,6 +247,22 @@ mod tests {
         }
         let folder = tempfile::tempdir().unwrap();
         assert!(matches!(Tokenizer::open(folder.path()).err(), Some(TokenizerError::Missing { .. })));
+    }
+
+    /// The library panics at both.
+    #[test]
+    fn what_the_library_gives_up_at_is_an_error() {
+        let good: Value = serde_json::from_str(&testing::byte_tokenizer(&[])).unwrap();
+        for (key, value) in [
+            ("decoder", serde_json::json!(7)),
+            ("normalizer", serde_json::json!({ "type": "Precompiled", "precompiled_charsmap": "AAAA" })),
+        ] {
+            let mut broken = good.clone();
+            broken[key] = value;
+            let (_folder, tokenizer) = open(&broken.to_string());
+            let error = tokenizer.err().unwrap();
+            assert!(matches!(error, TokenizerError::Invalid { .. }), "{key}: {error}");
+        }
     }
 
     #[test]

@@ -17,6 +17,27 @@ pub fn expect(read: &Reader, key: &'static str, only: &str) -> Result<(), Config
     }
 }
 
+/// The constant that a norm adds under its root.
+pub fn epsilon(read: &Reader, keys: &[&'static str]) -> Result<f64, ConfigError> {
+    match read.float(keys, 1e-5)? {
+        eps if eps.is_finite() && eps >= 0.0 => Ok(eps),
+        eps => read.fail(named(read, keys), format!("is {eps}, not a small positive number")),
+    }
+}
+
+/// The least time step.
+pub fn floor(read: &Reader, keys: &[&'static str], default: f64) -> Result<f64, ConfigError> {
+    match read.float(keys, default)? {
+        lo if lo.is_finite() => Ok(lo),
+        lo => read.fail(named(read, keys), format!("is {lo}, not a finite number")),
+    }
+}
+
+/// The spelling that the config has.
+fn named(read: &Reader, keys: &[&'static str]) -> &'static str {
+    read.get(keys).map_or(keys[0], |(key, _)| key)
+}
+
 /// Ten times as many layers as any model has; tables of weights grow with them.
 const MOST_LAYERS: usize = 10_000;
 
@@ -28,7 +49,7 @@ pub fn check_layers(read: &Reader, key: &str, layers: usize) -> Result<(), Confi
 }
 
 pub fn conv_bias(read: &Reader, keys: &[&'static str]) -> Result<bool, ConfigError> {
-    read.bool(read.get(keys).map_or(keys[0], |(key, _)| key), true)
+    read.bool(named(read, keys), true)
 }
 
 /// `dtype` (transformers 5) or `torch_dtype` (4).

@@ -44,12 +44,12 @@ impl Family for Mamba2 {
         dims.insert(Dim::NumLayers, layers);
         common::expect(&read, "hidden_act", "silu")?;
         let (lo, hi) = read.limits(&["time_step_limit"])?.unwrap_or((0.0, f64::INFINITY));
-        let named_floor = read.float(&["time_step_min"], lo)?;
+        let named_floor = common::floor(&read, &["time_step_min"], lo)?;
         let desc = ModelDesc {
             family: self.name(),
             dims,
             layers: vec![LayerKind::Mamba; layers],
-            eps: read.float(&["layer_norm_epsilon"], 1e-5)?,
+            eps: common::epsilon(&read, &["layer_norm_epsilon"])?,
             dt: DtLimit { lo, hi },
             dt_conflict: Some(named_floor).filter(|f| *f != lo),
             biases: Biases {

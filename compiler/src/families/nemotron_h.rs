@@ -57,13 +57,13 @@ impl Family for NemotronH {
         common::expect(&read, "mlp_hidden_act", "relu2")?;
         common::expect(&read, "mamba_hidden_act", "silu")?;
         // transformers 5 clamps at time_step_min and ignores time_step_limit.
-        let lo = read.float(&["time_step_min", "mamba_dt_min"], 0.001)?;
+        let lo = common::floor(&read, &["time_step_min", "mamba_dt_min"], 0.001)?;
         let limit = read.limits(&["time_step_limit", "mamba_dt_limit"])?;
         let desc = ModelDesc {
             family: self.name(),
             dims,
             layers,
-            eps: read.float(&["layer_norm_epsilon", "rms_norm_eps"], 1e-5)?,
+            eps: common::epsilon(&read, &["layer_norm_epsilon", "rms_norm_eps"])?,
             dt: DtLimit { lo, hi: f64::INFINITY },
             dt_conflict: limit.map(|l| l.0).filter(|l| *l != lo),
             biases: Biases {

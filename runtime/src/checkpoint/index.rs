@@ -78,11 +78,14 @@ pub(super) fn open_files(folder: &Path) -> Result<Vec<Reader>, CheckpointError> 
     Ok(files)
 }
 
+/// Of any file system, in bytes.
+const LONGEST_NAME: usize = 255;
+
 /// The outer error is the index's, the inner one the shard's.
 fn open_shard(folder: &Path, name: &str) -> Result<Result<Reader, CheckpointError>, String> {
     let mut parts = Path::new(name).components();
     let plain = matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None));
-    if !plain || name.contains(['/', '\\']) {
+    if !plain || name.len() > LONGEST_NAME || name.contains(|c: char| "/\\".contains(c) || c.is_control()) {
         return Err(format!("names the file `{name}`, which is not a plain name in this folder"));
     }
     let path = folder.join(name);

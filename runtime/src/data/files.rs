@@ -2,6 +2,7 @@
 
 use super::DataError;
 use crate::error::IoError;
+use crate::input;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -151,7 +152,8 @@ fn plain(base: &Path, pattern: &str) -> Result<PathBuf, DataError> {
         let reason = "is a folder; a glob such as `folder/*.txt` names its files".to_string();
         return Err(DataError::Format { path, reason });
     }
-    if path.exists() { Ok(path) } else { Err(no_match(base, pattern)) }
+    // A link that leads nowhere is told when it is opened.
+    if input::exists(&path)? { Ok(path) } else { Err(no_match(base, pattern)) }
 }
 
 fn matches(base: &Path, pattern: &str) -> Result<Vec<PathBuf>, DataError> {
@@ -182,5 +184,6 @@ fn matches(base: &Path, pattern: &str) -> Result<Vec<PathBuf>, DataError> {
 }
 
 fn no_match(base: &Path, pattern: &str) -> DataError {
+    let base = if base.as_os_str().is_empty() { Path::new(".") } else { base };
     DataError::NoMatch { base: base.to_path_buf(), pattern: pattern.to_string() }
 }

@@ -3,13 +3,13 @@
 
 use super::DataError;
 use super::rows::{Gatherer, LONGEST, Place, Row};
+use crate::guard::guarded;
 use parquet::basic::{Compression, LogicalType, Repetition, Type};
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
 use parquet::data_type::{ByteArrayType, DataType, Int32Type, Int64Type};
 use parquet::errors::ParquetError;
 use parquet::file::reader::{ChunkReader, FileReader, SerializedFileReader};
 use parquet::schema::types::{ColumnDescriptor, SchemaDescriptor};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 /// Rows that are read at once.
@@ -30,8 +30,8 @@ pub(super) fn read<C: ChunkReader + 'static>(
 ) -> Result<(), DataError> {
     let size = source.len();
     // The crate checks most of what a file says, but not all of it.
-    let read = AssertUnwindSafe(|| read_groups(path, source, size, field, rows));
-    catch_unwind(read).unwrap_or_else(|_| Err(fault(path, "is damaged: its pages cannot be read")))?;
+    guarded(|| read_groups(path, source, size, field, rows))
+        .unwrap_or_else(|_| Err(fault(path, "is damaged: its pages cannot be read")))?;
     rows.flush()
 }
 

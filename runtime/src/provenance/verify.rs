@@ -7,6 +7,7 @@ use super::{
 use crate::checkpoint::{Checkpoint, digest_file};
 use crate::input;
 use minic_compiler::axes;
+use minic_compiler::families;
 use minic_compiler::model::{LayerKind, ModelDesc};
 use rayon::prelude::*;
 use std::path::Path;
@@ -175,6 +176,7 @@ fn described(record: &ModelRecord, result: &ModelDesc) -> Result<ModelDesc, Stri
     let layers = record.pattern.chars().map(kind).collect::<Option<Vec<_>>>();
     let layers = layers.ok_or_else(|| format!("its pattern `{}` is no pattern of layers", record.pattern))?;
     let desc = ModelDesc { dims: record.dims.clone(), layers, ..result.clone() };
+    families::plausible(&desc).map_err(|e| format!("its model is none: {e}"))?;
     if ModelRecord::of(&desc) != *record {
         return Err(format!("its model, {}, has {} parameters", told(record), desc.params()));
     }

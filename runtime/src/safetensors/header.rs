@@ -37,6 +37,7 @@ impl Fault {
 
 /// As written, before anything is believed.
 #[derive(Deserialize)]
+#[serde(expecting = "an object with dtype, shape and data_offsets")]
 struct RawTensor {
     dtype: String,
     #[serde(deserialize_with = "shape")]
