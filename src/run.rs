@@ -160,7 +160,7 @@ fn stop_on_signal(quiet: bool) -> Result<Stop, Failure> {
         if !quiet {
             // Straight to the stream: this is another thread, and the run goes on for a moment.
             let _ = std::io::stderr()
-                .write_all(b"stopping after the samples in flight are saved; once more stops at once\n");
+                .write_all(b"stopping where the next run can go on; once more stops at once\n");
         }
     };
     ctrlc::set_handler(handler)

@@ -35,3 +35,5 @@ mod store;
 mod support;
 #[path = "integration/synth.rs"]
 mod synth;
+#[path = "integration/trust.rs"]
+mod trust;

@@ -130,3 +130,67 @@ impl Sink {
         Ok(gathered)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::Checkpoint;
+    use crate::device::cpu::Cpu;
+    use crate::events::{Event, Observer, Stop};
+    use crate::store::{Key, Store};
+    use minic_compiler::metrics;
+    use minic_grammar::ast::Declaration;
+    use std::path::Path;
+    use std::time::Duration;
+
+    /// Stops a pass once so many samples are through.
+    struct StopAfter(usize, Stop);
+
+    impl Observer for StopAfter {
+        fn observe(&self, event: &Event) {
+            if matches!(event, Event::Progress { done, .. } if *done >= self.0) {
+                self.1.set();
+            }
+        }
+    }
+
+    #[test]
+    fn a_pass_that_is_stopped_anywhere_goes_on_with_the_same_bits() {
+        let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/importance"));
+        let model = WeightSource::new(Arc::new(Checkpoint::open(folder).unwrap()));
+        let program = program("mrecipe 1\nmetric m(x) = l2(mean(abs(x), over = sequence), over = batch)\n");
+        let gather = Gather {
+            metrics: vec![("mamba.x", Arc::new(program))],
+            layers: vec![LayerMetric::Kld, LayerMetric::Cosine],
+            loss: true,
+            ..Gather::default()
+        };
+        let tokens: Vec<Vec<u32>> =
+            (0..11).map(|i| (0..24).map(|t| (i * 7 + t * 5) % 40).collect()).collect();
+        let samples: Vec<&[u32]> = tokens.iter().map(Vec::as_slice).collect();
+        let quiet = Watch::new("test", &());
+        let whole = calibrate(&Cpu, &model, &gather, &samples, &quiet, None).unwrap();
+        let place = tempfile::tempdir().unwrap();
+        let store = Store::open(place.path()).unwrap();
+        for stop_after in 1..samples.len() {
+            let key = Key::new("pass", format!("{stop_after}"));
+            let saves = Saves { store: &store, key: &key, every: Duration::from_secs(3600) };
+            let observer = StopAfter(stop_after, Stop::default());
+            let watch = Watch { stop: observer.1.clone(), ..Watch::new("test", &observer) };
+            let stopped = calibrate(&Cpu, &model, &gather, &samples, &watch, Some(saves));
+            // The last samples in flight may be the last of all.
+            if let Err(error) = stopped {
+                assert!(matches!(error, RunError::Stopped), "{error}");
+                let resumed = calibrate(&Cpu, &model, &gather, &samples, &quiet, Some(saves)).unwrap();
+                assert_eq!(format!("{resumed:?}"), format!("{whole:?}"), "stopped after {stop_after}");
+            }
+        }
+    }
+
+    fn program(recipe: &str) -> Program {
+        match minic_grammar::parse(recipe).0.declarations.first() {
+            Some(Declaration::Metric(metric)) => metrics::compile(metric).expect("compiles"),
+            other => panic!("{other:?}"),
+        }
+    }
+}

@@ -39,9 +39,11 @@ pub fn prove_folder(
     tensors.iter().try_for_each(Tensor::same_shape)?;
     let rows = |tensor| Tensor::rows(tensor).map(move |rows| (tensor, rows));
     let pieces: Vec<(&Tensor, Range<usize>)> = tensors.iter().flat_map(rows).collect();
-    let compare = |(tensor, rows): &(&Tensor, Range<usize>)| tensor.compare(rows.clone());
+    let compare = |buffers: &mut Buffers, (tensor, rows): &(&Tensor, Range<usize>)| {
+        tensor.compare(rows.clone(), buffers)
+    };
     // The first one in the order of the table, whichever thread saw one first.
-    match pieces.par_iter().map(compare).find_first(Result::is_err) {
+    match pieces.par_iter().map_init(Buffers::default, compare).find_first(Result::is_err) {
         Some(Err(error)) => Err(error),
         Some(Ok(())) | None => Ok(FolderProof { params, tensors: tensors.len(), private: () }),
     }
@@ -74,17 +76,18 @@ impl Tensor<'_> {
         self.slice.pieces(0..self.slice.rows(), PIECE)
     }
 
-    fn compare(&self, rows: Range<usize>) -> Result<(), GateError> {
-        let (mut found, mut planned) = (Vec::new(), Vec::new());
-        self.slice.read(rows.clone(), &mut planned)?;
+    fn compare(&self, rows: Range<usize>, buffers: &mut Buffers) -> Result<(), GateError> {
+        let Buffers { found, planned } = buffers;
+        planned.clear();
+        self.slice.read(rows.clone(), planned)?;
         if self.slice.dtype() != self.dtype {
-            planned = rounded(self.slice.dtype(), &planned, self.dtype);
+            *planned = rounded(self.slice.dtype(), planned, self.dtype);
         }
-        self.made.read_rows(&self.name, rows.clone(), &mut found).map_err(GateError::Folder)?;
+        self.made.read_rows(&self.name, rows.clone(), found).map_err(GateError::Folder)?;
         if found != planned {
             return self.fail(format!("its bytes differ in rows {rows:?}"));
         }
-        match convert::first_non_finite(self.dtype, &found) {
+        match convert::first_non_finite(self.dtype, found) {
             Some((at, value)) => {
                 let index = rows.start * self.slice.row_len() + at;
                 self.fail(format!("it holds {value} at element {index}"))
@@ -96,6 +99,13 @@ impl Tensor<'_> {
     fn fail(&self, reason: String) -> Result<(), GateError> {
         Err(GateError::Weight { folder: self.folder.into(), name: self.name.clone(), reason })
     }
+}
+
+/// Bytes of some rows, as they are and as they should be.
+#[derive(Default)]
+struct Buffers {
+    found: Vec<u8>,
+    planned: Vec<u8>,
 }
 
 /// Bytes of one dtype in another.

@@ -61,6 +61,23 @@ impl Piece<'_> {
         Ok(())
     }
 
+    /// Whole elements as they are stored in `dtype`, which `read` appends; read in place where that is the
+    /// tensor's own.
+    pub fn fill<E: From<PublishError>>(
+        &mut self,
+        dtype: DType,
+        read: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        if dtype == self.entry.dtype {
+            let first = self.bytes.len();
+            read(&mut self.bytes)?;
+            return Ok(self.check(first, None)?);
+        }
+        let mut bytes = Vec::new();
+        read(&mut bytes)?;
+        Ok(self.write(dtype, &bytes)?)
+    }
+
     /// Values that are rounded to the tensor's dtype, to nearest even.
     pub fn write_f32(&mut self, values: &[f32]) -> Result<(), PublishError> {
         let first = self.bytes.len();

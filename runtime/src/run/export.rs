@@ -1,6 +1,7 @@
 //! Publishing a model: written, read back, proved, and only then given its name.
 
 use super::{Artifact, Executor, ExportSummary, Made, RunError};
+use crate::events::Stop;
 use crate::gate;
 use crate::hub;
 use crate::provenance::{self, EvaluationRecord, ModelRecord, Parent, Provenance, RecipeRecord};
@@ -72,7 +73,7 @@ impl Executor<'_> {
         let staged = StagedFolder::new(&target, self.settings.overwrite || ours)?;
         staged.keep_clear_of(made.source.base().folder())?;
         let began = Instant::now();
-        let known = write_model(&staged, &made.source, dtype, export.shard)?;
+        let known = write_model(&staged, &made.source, dtype, export.shard, &self.settings.stop)?;
         let stage = self.plan.node(id).name.clone();
         self.summary.write_seconds.insert(stage, began.elapsed().as_secs_f64());
         publish::copy_companions(made.source.base().folder(), &staged)?;
@@ -165,6 +166,7 @@ fn write_model(
     source: &WeightSource,
     dtype: Option<DType>,
     shard: Option<u64>,
+    stop: &Stop,
 ) -> Result<BTreeMap<String, String>, RunError> {
     let mut desc = source.desc().clone();
     desc.dtype = dtype.or(desc.dtype);
@@ -179,10 +181,11 @@ fn write_model(
         slices.insert(weight.name, slice);
     }
     let written = publish::write_weights(staged.path(), &entries, shard, |entry, rows, piece| {
+        if stop.is_set() {
+            return Err(RunError::Stopped);
+        }
         let slice = slices.get(&entry.name).ok_or_else(|| SourceError::Unknown(entry.name.clone()))?;
-        let mut bytes = Vec::new();
-        slice.read(rows, &mut bytes)?;
-        Ok::<(), RunError>(piece.write(slice.dtype(), &bytes)?)
+        piece.fill(slice.dtype(), |bytes| Ok::<(), RunError>(slice.read(rows, bytes)?))
     })?;
     Ok(written.files.into_iter().map(|f| (f.name, f.digest)).collect())
 }

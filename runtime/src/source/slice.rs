@@ -4,12 +4,19 @@ use super::{SourceError, gather};
 use crate::checkpoint::Checkpoint;
 use crate::convert;
 use minic_compiler::model::DType;
+use std::cell::RefCell;
 use std::ops::Range;
 
 /// Stored bytes that are read at once: more than a row only where rows lie close together.
 const READ: usize = 2 << 20;
 /// Stored bytes between two kept rows that are rather read than skipped.
 const GAP: usize = 16 << 10;
+
+thread_local! {
+    // Kept from piece to piece: memory that is given back and asked for again costs a fault for every page.
+    static STORED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    static BYTES: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
 /// One tensor of a weight source, as rows and elements of rows of a stored one. However many cuts made it,
 /// each of its elements is one stored element.
@@ -84,13 +91,21 @@ impl<'a> Slice<'a> {
 
     /// Appends the bytes of rows `rows`, in [`Slice::dtype`]. Holds some MiB beside them.
     pub fn read(&self, rows: Range<usize>, out: &mut Vec<u8>) -> Result<(), SourceError> {
-        let mut stored = Vec::new();
+        STORED.with_borrow_mut(|stored| self.read_by(stored, rows, out))
+    }
+
+    fn read_by(
+        &self,
+        stored: &mut Vec<u8>,
+        rows: Range<usize>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), SourceError> {
         out.reserve(rows.len() * self.row_len() * self.dtype.bytes());
         let mut at = rows.start;
         while at < rows.end {
             let end = self.reach(at, rows.end);
             let (first, last) = (self.stored_index(at), self.stored_index(end - 1));
-            self.base.read_rows(&self.stored, first..last + 1, &mut stored)?;
+            self.base.read_rows(&self.stored, first..last + 1, stored)?;
             for row in at..end {
                 let begin = (self.stored_index(row) - first) * self.stored_row;
                 // Within what was read: kept rows ascend.
@@ -103,16 +118,22 @@ impl<'a> Slice<'a> {
 
     /// The values of rows `rows` into `out`, which has as many elements. NaN and infinity are errors.
     pub fn read_f32(&self, rows: Range<usize>, out: &mut [f32]) -> Result<(), SourceError> {
-        let mut bytes = Vec::new();
-        self.read(rows.clone(), &mut bytes)?;
-        if let Some((at, value)) = convert::first_non_finite(self.dtype, &bytes) {
+        BYTES.with_borrow_mut(|bytes| {
+            bytes.clear();
+            self.read(rows.clone(), bytes)?;
+            self.decode(rows, bytes, out)
+        })
+    }
+
+    fn decode(&self, rows: Range<usize>, bytes: &[u8], out: &mut [f32]) -> Result<(), SourceError> {
+        if let Some((at, value)) = convert::first_non_finite(self.dtype, bytes) {
             let (row, column) = (rows.start + at / self.row_len().max(1), at % self.row_len().max(1));
             let column = self.columns.as_ref().map_or(column, |kept| kept[column]);
             let index = self.stored_index(row) * (self.stored_row / self.dtype.bytes()) + column;
             let file = self.base.file(&self.stored)?.to_path_buf();
             return Err(SourceError::NotFinite { file, name: self.stored.clone(), index, value });
         }
-        convert::decode_to(self.dtype, &bytes, out);
+        convert::decode_to(self.dtype, bytes, out);
         Ok(())
     }
 

@@ -42,7 +42,7 @@ fn proved(tamper: impl FnOnce(&mut Tensors, &WeightSource)) -> Result<(), GateEr
     let (whole, home) = (whole(), tempfile::tempdir().unwrap());
     let source = cut(&whole);
     let staged = StagedFolder::new(&home.path().join("out"), false).unwrap();
-    write_model(&staged, &source, None, None).unwrap();
+    write_model(&staged, &source, None, None, &Stop::default()).unwrap();
     let path = staged.path().join(WEIGHTS_FILE);
     let reader = Reader::open(&path).unwrap();
     let mut tensors: Tensors = Vec::new();
@@ -133,7 +133,7 @@ fn with_config(
     let home = tempfile::tempdir().unwrap();
     let source = cut(&whole());
     let staged = StagedFolder::new(&home.path().join("out"), false).unwrap();
-    write_model(&staged, &source, None, None).unwrap();
+    write_model(&staged, &source, None, None, &Stop::default()).unwrap();
     let mut config = source.desc().family().write_config(source.desc());
     change(&mut config);
     staged.write(CONFIG_FILE, config::to_text(&config).as_bytes()).unwrap();
