@@ -3,7 +3,9 @@
 mod bench;
 mod cache;
 mod check;
+mod completions;
 mod device;
+mod doctor;
 mod eval;
 mod explain;
 mod fmt;
@@ -20,7 +22,7 @@ mod synth;
 mod table;
 mod verify;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use output::{Exit, Failure, Globals, Output};
 use std::process::ExitCode;
 
@@ -62,6 +64,10 @@ enum Command {
     Bench(bench::Args),
     /// Look into the artifact store, and clear it up
     Cache(cache::Args),
+    /// Say what would run where on this machine, and what would not
+    Doctor(doctor::Args),
+    /// Print the completions of the command line for a shell
+    Completions(completions::Args),
 }
 
 fn main() -> ExitCode {
@@ -81,6 +87,8 @@ fn main() -> ExitCode {
         Command::Synth(args) => synth::run(args, &output),
         Command::Bench(args) => bench::run(args, &output),
         Command::Cache(args) => cache::run(args, &output),
+        Command::Doctor(args) => doctor::run(args, &output),
+        Command::Completions(args) => completions::run(args, Cli::command(), &output),
     };
     let exit = finish(done, &output);
     output.point_to_pages();

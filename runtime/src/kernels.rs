@@ -29,6 +29,7 @@ mod tests;
 mod token_loss;
 mod view;
 
+pub use math::Level;
 pub use view::{View, ViewMut};
 
 use minic_compiler::graph::Op;

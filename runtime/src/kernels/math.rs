@@ -47,6 +47,7 @@ impl Level {
         }
     }
 
+    /// What the kernels use on this machine.
     #[inline]
     pub fn of_machine() -> Level {
         #[cfg(target_arch = "x86_64")]

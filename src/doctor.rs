@@ -1,0 +1,256 @@
+//! `minic doctor`: what would run where on this machine, and what would not.
+//!
+//! Nothing is written, nothing is fetched, and no secret is shown.
+
+mod machine;
+
+use crate::output::{Exit, Failure, Output};
+use crate::table::{Table, bytes};
+use machine::{Memory, Place};
+use minic_runtime::kernels::Level;
+use serde::Serialize;
+use serde_json::{Value, json};
+use std::env;
+use std::path::{Path, PathBuf};
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// The artifact store that runs would use; by default `.minic/store` in the current folder
+    #[arg(long, value_name = "DIR")]
+    store: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum State {
+    Ok,
+    /// Runs work, and slower or not all of them.
+    Warn,
+    /// Runs would fail.
+    Fail,
+}
+
+/// One line of the answer.
+#[derive(Debug, Serialize)]
+struct Finding {
+    name: &'static str,
+    state: State,
+    /// What was found, for people.
+    found: String,
+    /// What to do about it.
+    fix: Option<String>,
+    /// The same for programs.
+    facts: Value,
+}
+
+impl Finding {
+    fn ok(name: &'static str, found: impl Into<String>, facts: Value) -> Finding {
+        Finding { name, state: State::Ok, found: found.into(), fix: None, facts }
+    }
+
+    fn but(mut self, state: State, fix: impl Into<String>) -> Finding {
+        self.state = state;
+        self.fix = Some(fix.into());
+        self
+    }
+}
+
+pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
+    let store = args.store.clone().unwrap_or_else(|| PathBuf::from(".minic/store"));
+    let findings = vec![
+        version(),
+        processor(),
+        memory(machine::memory()),
+        folder("folder", Path::new(".")),
+        folder("store", &store),
+        temporary(),
+        hub(),
+        device(),
+    ];
+    let worst = findings.iter().map(|f| f.state).max().unwrap_or(State::Ok);
+    if output.json {
+        output.document(&json!({ "state": worst, "findings": findings }))?;
+    } else {
+        output.answer(&text(&findings, output.styled))?;
+    }
+    Ok(if worst == State::Fail { Exit::World } else { Exit::Done })
+}
+
+fn text(findings: &[Finding], styled: bool) -> String {
+    let mut table = Table::new(&["", "", ""]);
+    let mut states = Vec::new();
+    for finding in findings {
+        let state = match finding.state {
+            State::Ok => "ok",
+            State::Warn => "warn",
+            State::Fail => "fail",
+        };
+        table.row(vec![state.into(), finding.name.into(), finding.found.clone()]);
+        states.push(finding.state);
+        if let Some(fix) = &finding.fix {
+            table.row(vec![String::new(), String::new(), format!("-> {fix}")]);
+            states.push(finding.state);
+        }
+    }
+    let color = |line: usize, text: String| match states.get(line.wrapping_sub(1)) {
+        Some(State::Warn) if styled => format!("\x1b[33m{text}\x1b[0m"),
+        Some(State::Fail) if styled => format!("\x1b[31m{text}\x1b[0m"),
+        _ => text,
+    };
+    let whole = table.render(color);
+    whole.split_once('\n').map_or(String::new(), |(_, rows)| rows.to_string())
+}
+
+fn version() -> Finding {
+    let (version, os, arch) = (env!("CARGO_PKG_VERSION"), env::consts::OS, env::consts::ARCH);
+    let facts = json!({ "version": version, "os": os, "arch": arch });
+    Finding::ok("minic", format!("{version}, {os} {arch}"), facts)
+}
+
+fn processor() -> Finding {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let model = machine::processor().unwrap_or_else(|| "of unknown make".into());
+    let level = Level::of_machine();
+    let instructions = match level {
+        Level::Base => "no vector instructions beyond the baseline",
+        Level::V3 => "AVX2 and FMA",
+        Level::V4 => "AVX-512",
+    };
+    let facts = json!({ "model": model, "cores": cores, "instructions": instructions, "level": level.name() });
+    let plural = if cores == 1 { "" } else { "s" };
+    let found = format!("{model}, {cores} core{plural} to use; kernels use {instructions}");
+    let finding = Finding::ok("processor", found, facts);
+    match level {
+        Level::Base => finding.but(
+            State::Warn,
+            "the kernels are fast with AVX2 and FMA, or AVX-512; without, expect several times the time",
+        ),
+        Level::V3 | Level::V4 => finding,
+    }
+}
+
+/// Below it, the smallest of published models does not fit.
+const LITTLE_MEMORY: u64 = 2 << 30;
+
+fn memory(memory: Option<Memory>) -> Finding {
+    let Some(memory) = memory else {
+        return Finding::ok("memory", "the system does not say", Value::Null)
+            .but(State::Warn, "runs plan with 4 GiB; a larger model is proved block by block");
+    };
+    let facts = json!({ "total": memory.total, "available": memory.available, "limit": memory.limit });
+    let limit = memory.limit.map_or(String::new(), |l| format!(", {} allowed to this container", bytes(l)));
+    let found = format!("{} free of {}{limit}", bytes(memory.available), bytes(memory.total));
+    let finding = Finding::ok("memory", found, facts);
+    match memory.available.min(memory.limit.unwrap_or(u64::MAX)) {
+        least if least < LITTLE_MEMORY => finding.but(
+            State::Warn,
+            "calibration holds all weights in f32, 4 bytes a parameter: `minic plan` says what a recipe needs",
+        ),
+        _ => finding,
+    }
+}
+
+const NO_DISK: u64 = 64 << 20;
+const LITTLE_DISK: u64 = 10 << 30;
+
+/// A folder that runs write to; it need not be there yet.
+fn folder(name: &'static str, path: &Path) -> Finding {
+    let place = Place::of(path);
+    let facts = json!({ "path": place.path, "free": place.free, "writable": place.writable });
+    let shown = place.path.display();
+    let Some(free) = place.free else {
+        let finding = Finding::ok(name, format!("{shown}: the system does not say how much is free"), facts);
+        return if place.writable { finding } else { not_writable(finding) };
+    };
+    let finding = Finding::ok(name, format!("{shown}: {} free", bytes(free)), facts);
+    match free {
+        _ if !place.writable => not_writable(finding),
+        ..NO_DISK => finding.but(State::Fail, "make room: nothing can be written"),
+        NO_DISK..LITTLE_DISK => finding
+            .but(State::Warn, "an export of an 8B model takes 16 GB: `minic plan` says what a recipe needs"),
+        _ => finding,
+    }
+}
+
+fn not_writable(finding: Finding) -> Finding {
+    let fix = match finding.name {
+        "store" => "it cannot be written to: name another with --store",
+        _ => "it cannot be written to: name another folder with --out, and keep the recipe in one of yours",
+    };
+    finding.but(State::Fail, fix)
+}
+
+fn temporary() -> Finding {
+    let place = Place::of(&env::temp_dir());
+    let facts = json!({ "path": place.path, "free": place.free, "writable": place.writable });
+    let finding = Finding::ok("temporary", format!("{}, not used by runs", place.path.display()), facts);
+    if place.writable { finding } else { finding.but(State::Warn, "other programs may need it: set TMPDIR") }
+}
+
+/// Where downloads are kept, by the rules of huggingface_hub, and whether there is a token. The network is not asked.
+fn hub() -> Finding {
+    let set = |name: &str| env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    let cache = set("XDG_CACHE_HOME").or_else(|| Some(env::home_dir()?.join(".cache")));
+    let home = set("HF_HOME").or_else(|| Some(cache?.join("huggingface")));
+    let kept = set("HF_HUB_CACHE").or_else(|| Some(home.as_ref()?.join("hub")));
+    let file = set("HF_TOKEN_PATH").or_else(|| Some(home.as_ref()?.join("token")));
+    let token = set("HF_TOKEN").is_some() || file.is_some_and(|f| f.is_file());
+    let offline = set("HF_HUB_OFFLINE").is_some_and(|v| v != Path::new("0"));
+    let facts = json!({ "cache": kept, "exists": kept.as_ref().is_some_and(|k| k.is_dir()), "token": token, "offline": offline });
+    let Some(kept) = kept else {
+        return Finding::ok("hub", "no home folder, and so no place for downloads", facts)
+            .but(State::Warn, "set HF_HOME to use hf:// checkpoints");
+    };
+    let there = if kept.is_dir() { "" } else { " (not there yet)" };
+    let token = if token { "a token is set" } else { "no token is set: gated models cannot be fetched" };
+    let offline = if offline { ", offline by HF_HUB_OFFLINE" } else { "" };
+    Finding::ok("hub", format!("{}{there}; {token}{offline}", kept.display()), facts)
+}
+
+fn device() -> Finding {
+    let found = "`auto` takes the CPU: this version of minic has no Vulkan device";
+    Finding::ok("device", found, json!({ "auto": "cpu", "vulkan": false }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machine_with(total: u64, available: u64, limit: Option<u64>) -> State {
+        memory(Some(Memory { total, available, limit })).state
+    }
+
+    #[test]
+    fn little_memory_is_told_whoever_limits_it() {
+        let gib = 1 << 30;
+        assert_eq!(machine_with(64 * gib, 32 * gib, None), State::Ok);
+        assert_eq!(machine_with(64 * gib, gib, None), State::Warn);
+        assert_eq!(machine_with(64 * gib, 32 * gib, Some(gib)), State::Warn);
+        assert_eq!(memory(None).state, State::Warn);
+    }
+
+    #[test]
+    fn what_is_wrong_has_a_fix_and_what_is_right_has_none() {
+        let here = folder("folder", Path::new("."));
+        for finding in [version(), processor(), memory(machine::memory()), here, temporary(), hub(), device()]
+        {
+            assert_eq!(finding.fix.is_none(), finding.state == State::Ok, "{finding:?}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_folder_that_is_to_be_made_is_judged_by_what_is_there() {
+        let here = tempfile::tempdir().expect("a folder");
+        let finding = folder("store", &here.path().join("a/b/store"));
+        assert_ne!(finding.state, State::Fail, "{finding:?}");
+        assert!(finding.facts["free"].as_u64().is_some_and(|free| free > 0), "{finding:?}");
+        let file = here.path().join("file");
+        std::fs::write(&file, "").expect("a file");
+        assert_eq!(
+            folder("store", &file.join("store")).state,
+            State::Fail,
+            "a file is no place for a folder"
+        );
+    }
+}
