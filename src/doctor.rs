@@ -116,7 +116,8 @@ fn processor() -> Finding {
         Level::V3 => "AVX2 and FMA",
         Level::V4 => "AVX-512",
     };
-    let facts = json!({ "model": model, "cores": cores, "instructions": instructions, "level": level.name() });
+    let facts =
+        json!({ "model": model, "cores": cores, "instructions": instructions, "level": level.name() });
     let plural = if cores == 1 { "" } else { "s" };
     let found = format!("{model}, {cores} core{plural} to use; kernels use {instructions}");
     let finding = Finding::ok("processor", found, facts);

@@ -5,6 +5,7 @@ mod cache;
 mod check;
 mod completions;
 mod device;
+mod diff;
 mod doctor;
 mod eval;
 mod explain;
@@ -60,6 +61,8 @@ enum Command {
     Verify(verify::Args),
     /// Write an untrained checkpoint of any supported config
     Synth(synth::Args),
+    /// Show two runs or two checkpoints side by side
+    Diff(diff::Args),
     /// Measure how fast this machine does what minic asks of it
     Bench(bench::Args),
     /// Look into the artifact store, and clear it up
@@ -71,7 +74,10 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return output::usage(&error),
+    };
     let output = Output::new(&cli.globals);
     let done = match &cli.command {
         Command::Run(args) => run::run(args, &output),
@@ -85,6 +91,7 @@ fn main() -> ExitCode {
         Command::Logits(args) => logits::run(args, &output),
         Command::Verify(args) => verify::run(args, &output),
         Command::Synth(args) => synth::run(args, &output),
+        Command::Diff(args) => diff::run(args, &output),
         Command::Bench(args) => bench::run(args, &output),
         Command::Cache(args) => cache::run(args, &output),
         Command::Doctor(args) => doctor::run(args, &output),

@@ -263,6 +263,20 @@ fn legible(text: &str) -> String {
     text.split('\n').map(line).collect::<Vec<_>>().join("\n")
 }
 
+/// A wrong command line, as clap tells it; with `--json` also as a document. Help and version are answers.
+pub fn usage(error: &clap::Error) -> ExitCode {
+    // Nobody can be told that nobody can be told.
+    let _ = error.print();
+    let wanted = std::env::args_os().any(|argument| argument == "--json");
+    if error.use_stderr() && wanted {
+        let rendered = error.render().to_string();
+        let message = rendered.lines().next().unwrap_or_default().trim_start_matches("error: ");
+        let failure = json!({ "message": message, "help": rendered, "exit": 2, "diagnostics": [] });
+        let _ = write_all(&mut io::stdout().lock(), &format!("{:#}\n", json!({ "error": failure })));
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+}
+
 /// NO_COLOR (no-color.org) is set to anything, or the terminal has none.
 fn colors_welcome() -> bool {
     let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty());

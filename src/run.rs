@@ -123,7 +123,7 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
 }
 
 /// `.minic/runs/NAME` beside the recipe.
-fn run_folder(recipe: &Path) -> PathBuf {
+pub fn run_folder(recipe: &Path) -> PathBuf {
     let name = recipe.file_stem().unwrap_or_default();
     folder_of(recipe).join(".minic/runs").join(name)
 }

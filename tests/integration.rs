@@ -6,8 +6,12 @@ mod bench;
 mod check;
 #[path = "integration/command.rs"]
 mod command;
+#[path = "integration/diff.rs"]
+mod diff;
 #[path = "integration/docs.rs"]
 mod docs;
+#[path = "integration/doctor.rs"]
+mod doctor;
 #[path = "integration/explain.rs"]
 mod explain;
 #[path = "integration/fmt.rs"]
@@ -21,6 +25,8 @@ mod graph;
 mod hostile;
 #[path = "integration/inspect.rs"]
 mod inspect;
+#[path = "integration/json.rs"]
+mod json;
 #[path = "integration/permutations.rs"]
 mod permutations;
 #[path = "integration/plan.rs"]

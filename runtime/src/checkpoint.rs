@@ -178,7 +178,7 @@ impl Checkpoint {
 }
 
 /// Row ranges of a few MiB each, one row at least.
-fn pieces(tensor: &Tensor) -> impl Iterator<Item = Range<usize>> + use<> {
+pub(crate) fn pieces(tensor: &Tensor) -> impl Iterator<Item = Range<usize>> + use<> {
     const PIECE: usize = 4 << 20;
     let (rows, step) = (tensor.rows(), (PIECE / tensor.row_bytes().max(1)).max(1));
     (0..rows).step_by(step).map(move |at| at..rows.min(at + step))

@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod calibrate;
 pub mod checkpoint;
+pub mod compare;
 pub mod convert;
 pub mod data;
 pub mod device;
