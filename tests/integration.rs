@@ -23,6 +23,9 @@ mod graph;
 #[cfg(target_os = "linux")]
 #[path = "integration/hostile.rs"]
 mod hostile;
+#[cfg(feature = "hub")]
+#[path = "integration/hub.rs"]
+mod hub;
 #[path = "integration/inspect.rs"]
 mod inspect;
 #[path = "integration/json.rs"]

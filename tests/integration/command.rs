@@ -19,9 +19,28 @@ impl Done {
     }
 }
 
-/// Runs minic in `folder`.
+/// Runs minic in `folder`, with a cache of the hub that holds nothing.
 pub fn minic(folder: &Path, arguments: &[&str]) -> Done {
-    let output = Command::new(env!("CARGO_BIN_EXE_minic"))
+    let nowhere = folder.join("no-cache").display().to_string();
+    minic_with(folder, arguments, &[("HF_HOME", &nowhere), ("HF_HUB_OFFLINE", "1")])
+}
+
+/// The same with the hub's environment variables.
+pub fn minic_with(folder: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Done {
+    const HUB: &[&str] = &[
+        "HF_ENDPOINT",
+        "HF_HOME",
+        "HF_HUB_CACHE",
+        "HF_HUB_OFFLINE",
+        "HF_TOKEN",
+        "HF_TOKEN_PATH",
+        "HUGGINGFACE_HUB_CACHE",
+        "HUGGING_FACE_HUB_TOKEN",
+    ];
+    let mut command = Command::new(env!("CARGO_BIN_EXE_minic"));
+    HUB.iter().for_each(|name| _ = command.env_remove(name));
+    let output = command
+        .envs(variables.iter().copied())
         .args(arguments)
         .current_dir(folder)
         .env_remove("NO_COLOR")

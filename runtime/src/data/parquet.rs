@@ -230,7 +230,9 @@ where
     let present = descriptor.max_def_level();
     let (mut defs, mut reps, mut values) = (Vec::new(), Vec::new(), Vec::new());
     loop {
-        (defs.clear(), reps.clear(), values.clear());
+        defs.clear();
+        reps.clear();
+        values.clear();
         let (records, _, _) = column
             .read_records(AT_ONCE, Some(&mut defs), Some(&mut reps), &mut values)
             .map_err(Fault::Parquet)?;

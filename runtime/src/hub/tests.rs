@@ -477,7 +477,7 @@ fn names_are_taken_apart() {
         assert!(parsed(wrong).is_none(), "{wrong}");
     }
     assert!(origin(Path::new("/cache/models--org--name/snapshots/main")).is_none());
-    assert!(origin(Path::new("/work/snapshots/x")).is_none());
+    assert!(origin(Path::new("/data/snapshots/x")).is_none());
 }
 
 #[test]

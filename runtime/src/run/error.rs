@@ -23,7 +23,7 @@ pub enum RunError {
     )]
     Unsupported { stage: String, kind: &'static str },
     #[error(
-        "`{path}`: this version of minic does not fetch from the hub; give a folder, with `--set {name}.checkpoint=DIR`"
+        "`{path}` is not fetched; the hub is asked before a run begins, and `--set {name}.checkpoint=DIR` takes a folder instead"
     )]
     Remote { name: String, path: String },
     /// Only while previewing.
