@@ -5,7 +5,7 @@ use crate::output::{Exit, Failure, Output};
 use crate::progress::Progress;
 use crate::recipe::{self, Recipe, World, folder_of, parse_override};
 use crate::remote;
-use crate::table::{Table, grouped};
+use crate::table::{Table, bytes, grouped};
 use minic_compiler::check::Override;
 use minic_compiler::plan::Plan;
 use minic_grammar::Diagnostic;
@@ -118,6 +118,9 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
         output.document(&summary)?;
     } else {
         output.answer(&text(&summary))?;
+        if output.verbose {
+            output.answer(&format!("\n{}", stages(&summary).render(|_, line| line)))?;
+        }
     }
     Ok(Exit::Done)
 }
@@ -199,6 +202,21 @@ fn text(summary: &Summary) -> String {
         );
     }
     out
+}
+
+/// What each stage took, in the order of their names.
+fn stages(summary: &Summary) -> Table {
+    let mut table = Table::new(&["stage", ">seconds", ">planned", ">peak", ""]);
+    for (name, stage) in &summary.stages {
+        table.row(vec![
+            name.clone(),
+            format!("{:.1}", stage.seconds),
+            stage.planned.map(bytes).unwrap_or_default(),
+            stage.peak.map(bytes).unwrap_or_default(),
+            if stage.cached { "cached".into() } else { String::new() },
+        ]);
+    }
+    table
 }
 
 fn figures(summary: &Summary) -> Table {

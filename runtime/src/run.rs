@@ -11,7 +11,7 @@ mod passes;
 mod summary;
 
 pub use error::RunError;
-pub use summary::{EvaluationSummary, ExportSummary, Summary};
+pub use summary::{EvaluationSummary, ExportSummary, StageSummary, Summary};
 
 use crate::calibrate::Gathered;
 use crate::checkpoint::Digests;
@@ -33,6 +33,7 @@ use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// What the command line decides.
@@ -121,6 +122,21 @@ struct Executor<'a> {
     summary: Summary,
 }
 
+/// Notes what passes are planned to hold, and hands everything on.
+struct Noting<'a> {
+    observer: &'a dyn Observer,
+    planned: AtomicU64,
+}
+
+impl Observer for Noting<'_> {
+    fn observe(&self, event: &Event) {
+        if let Event::Planned { weights, lanes, scratch, .. } = event {
+            self.planned.fetch_max(weights + lanes + scratch, Ordering::Relaxed);
+        }
+        self.observer.observe(event);
+    }
+}
+
 /// What a run would do with a stage.
 #[derive(Clone, Debug, PartialEq)]
 pub enum State {
@@ -149,10 +165,11 @@ pub fn run(
         device: device.name(),
         threads: rayon::current_num_threads(),
     });
-    let mut executor = Executor::new(plan, device, settings, store, observer, false);
+    let noting = Noting { observer, planned: AtomicU64::new(0) };
+    let mut executor = Executor::new(plan, device, settings, store, &noting, false);
     executor.refuse_occupied_folders()?;
     for id in plan.order() {
-        executor.stage(id)?;
+        executor.stage(id, &noting.planned)?;
     }
     let seconds = started.elapsed().as_secs_f64();
     observer.observe(&Event::RunFinished { seconds });
@@ -239,7 +256,7 @@ impl<'a> Executor<'a> {
         Executor { plan, device, settings, store, observer, done, redo, preview, data, summary }
     }
 
-    fn stage(&mut self, id: NodeIndex) -> Result<(), RunError> {
+    fn stage(&mut self, id: NodeIndex, planned: &AtomicU64) -> Result<(), RunError> {
         let node = self.plan.node(id);
         let (stage, kind) = (node.name.as_str(), node.stage.name());
         if self.settings.stop.is_set() {
@@ -249,6 +266,7 @@ impl<'a> Executor<'a> {
         self.observer.observe(&Event::StageStarted { stage, kind });
         let started = Instant::now();
         memory::reset_peak();
+        planned.store(0, Ordering::Relaxed);
         match self.cached(id).and_then(|cached| Ok((cached, self.perform(id)?))) {
             Ok((cached, (artifact, result))) => {
                 let (seconds, peak) = (started.elapsed().as_secs_f64(), memory::peak());

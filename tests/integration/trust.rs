@@ -30,7 +30,7 @@ fn outcome(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     }
     let text = fs::read_to_string(folder.join(".minic/runs/recipe/result.json")).unwrap();
     let mut result: Value = serde_json::from_str(&text).unwrap();
-    for timing in ["seconds", "proof_seconds", "write_seconds"] {
+    for timing in ["seconds", "proof_seconds", "write_seconds", "stages"] {
         result[timing] = Value::Null;
     }
     result["exports"]["export half"]["unchanged"] = Value::Null;
@@ -170,6 +170,57 @@ fn a_write_that_fails_loses_nothing() {
         assert_eq!(finish(folder), whole, "limit {limit}");
     }
     println!("{failed} writes failed");
+}
+
+/// A real disk that is full: everything lives in a small file system, which then grows.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_loses_nothing() {
+    const SCRIPT: &str = r#"
+        set -e
+        mount -t tmpfs -o size="$3k" tmpfs disk
+        cp -r model recipe.mrecipe train.txt heldout.txt disk/
+        cd disk
+        code=0
+        "$1" $2 2> ../stderr || code=$?
+        echo $code
+        [ ! -e out/half ] || "$1" verify out/half -q > /dev/null
+        mount -o remount,size=64m .
+        "$1" $2
+        cp -r out .minic ..
+    "#;
+    let folder = folder();
+    let folder = folder.path();
+    let whole = finish(folder);
+    let used = |path: &str| {
+        let entries = fs::read_dir(folder.join(path)).unwrap().map(Result::unwrap);
+        entries.map(|e| e.metadata().unwrap().len().div_ceil(4096) * 4).sum::<u64>()
+    };
+    let before = used("model") + used(".");
+    let made = used("out/half") + 400;
+    fs::create_dir(folder.join("disk")).unwrap();
+    let (mut full, points) = (0, sweep());
+    for point in 0..points {
+        forget(folder);
+        let size = (before + made * point / points).to_string();
+        let mut command = Command::new("unshare");
+        command.args(["--user", "--map-root-user", "--mount", "bash", "-c", SCRIPT, "bash"]);
+        command.args([env!("CARGO_BIN_EXE_minic"), &RUN.join(" "), &size]).current_dir(folder);
+        let output = command.output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        if point == 0 && (stderr.contains("unshare") || stderr.contains("mount:")) {
+            println!("SKIPPED: this system lets nobody mount a small file system: {stderr}");
+            return;
+        }
+        let told = fs::read_to_string(folder.join("stderr")).unwrap_or_default();
+        let code = String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().to_string();
+        assert!(output.status.success(), "{size} KiB: {stderr}{told}");
+        assert!(code == "0" || code == "3", "{size} KiB: exit {code}: {told}");
+        full += u64::from(code == "3");
+        assert_eq!(outcome(folder), whole, "{size} KiB");
+    }
+    assert!(full > 0);
+    println!("{full} of {points} sizes of a disk were too small");
 }
 
 #[test]

@@ -22,7 +22,22 @@ pub struct Summary {
     pub proof_seconds: BTreeMap<String, f64>,
     /// By stage, of exports that were written: how long the weights took.
     pub write_seconds: BTreeMap<String, f64>,
+    /// By stage, what it took.
+    pub stages: BTreeMap<String, StageSummary>,
     pub seconds: f64,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct StageSummary {
+    pub seconds: f64,
+    /// It was in the store already.
+    pub cached: bool,
+    /// Bytes that its passes were planned to hold.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub planned: Option<u64>,
+    /// The largest resident size of the process meanwhile.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peak: Option<u64>,
 }
 
 #[derive(Clone, Debug, Serialize)]
