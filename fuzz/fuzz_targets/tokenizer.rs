@@ -1,3 +1,5 @@
+//! The fuzz target `tokenizer`; what it does is in `src/lib.rs`.
+
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| minic_fuzz::tokenizer(bytes));
