@@ -18,6 +18,7 @@ pub struct Timed<'a> {
 #[derive(Default)]
 struct Stages {
     kinds: BTreeMap<String, String>,
+    peak: Option<u64>,
     seconds: BTreeMap<String, f64>,
 }
 
@@ -34,6 +35,13 @@ impl<'a> Timed<'a> {
     }
 }
 
+impl Timed<'_> {
+    /// The largest resident size that any stage saw, in bytes. (A run starts counting anew with every stage.)
+    pub fn peak(&self) -> Option<u64> {
+        self.stages.lock().ok().and_then(|stages| stages.peak)
+    }
+}
+
 impl Observer for Timed<'_> {
     fn observe(&self, event: &Event) {
         if let Ok(mut stages) = self.stages.lock() {
@@ -41,8 +49,9 @@ impl Observer for Timed<'_> {
                 Event::StageStarted { stage, kind } => {
                     stages.kinds.insert(stage.to_string(), kind.to_string());
                 }
-                Event::StageFinished { stage, seconds, .. } => {
+                Event::StageFinished { stage, seconds, peak, .. } => {
                     stages.seconds.insert(stage.to_string(), *seconds);
+                    stages.peak = stages.peak.max(*peak);
                 }
                 _ => {}
             }
@@ -80,13 +89,6 @@ pub fn threads() -> usize {
     rayon::current_num_threads()
 }
 
-/// The most memory that this process ever had resident, in bytes, where the system says (Linux).
-pub fn peak_resident() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    Some(line.split_whitespace().next()?.parse::<u64>().ok()? << 10)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -108,10 +110,12 @@ mod tests {
     #[test]
     fn stages_are_timed_by_kind() {
         let timed = Timed::new(&());
-        for (stage, kind, seconds) in [("a", "score", 1.0), ("b", "cut", 2.0), ("c", "score", 4.0)] {
+        let stages = [("a", "score", 1.0, None), ("b", "cut", 2.0, Some(9)), ("c", "score", 4.0, Some(3))];
+        for (stage, kind, seconds, peak) in stages {
             timed.observe(&Event::StageStarted { stage, kind });
-            timed.observe(&Event::StageFinished { stage, seconds, cached: false, peak: None, result: "" });
+            timed.observe(&Event::StageFinished { stage, seconds, cached: false, peak, result: "" });
         }
+        assert_eq!(timed.peak(), Some(9));
         assert_eq!([timed.seconds("score"), timed.seconds("cut"), timed.seconds("load")], [5.0, 2.0, 0.0]);
     }
 }

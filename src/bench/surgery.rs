@@ -108,7 +108,7 @@ struct Report {
     /// Seconds without gate and proof, and of `write` alone, in units of the copy's.
     without_proofs_over_copy: f64,
     write_over_copy: f64,
-    /// Highest resident memory of the whole command in bytes, where the system says.
+    /// Largest resident size of the process while it cut and proved, in bytes, where the system says.
     peak_resident: Option<u64>,
 }
 
@@ -126,6 +126,7 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
     let recipe = load_recipe(args.recipe.as_deref(), &parent, work.path())?;
     let mut rounds = Vec::new();
     let mut made = Made::default();
+    let mut peak = None;
     for round in 0..args.rounds {
         let folder = work.path().join(format!("round-{round}"));
         std::fs::create_dir(&folder).map_err(IoError::at(&folder, "create"))?;
@@ -136,6 +137,7 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
         }
         let mut seconds;
         (seconds, made) = cut(&recipe, &folder, output)?;
+        peak = peak.max(made.peak);
         if round % 2 == 0 {
             copy = copied(&weights, (read + made.written) / 2, &folder.join("copy"))?;
         }
@@ -143,6 +145,7 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
         rounds.push(seconds);
         std::fs::remove_dir_all(&folder).map_err(IoError::at(&folder, "remove"))?;
     }
+    made.peak = peak;
     let report = report(&rounds, read, &made);
     if output.json {
         output.document(&report)?;
@@ -166,7 +169,7 @@ fn report(rounds: &[Seconds], read: u64, made: &Made) -> Report {
         copy_gb_per_second: moved as f64 / 1e9 / median.copy,
         write_over_copy: median.write / median.copy,
         without_proofs_over_copy: median.without_proofs() / median.copy,
-        peak_resident: bench::peak_resident(),
+        peak_resident: made.peak,
         median,
     }
 }
@@ -266,6 +269,7 @@ struct Made {
     params_after: u64,
     /// Bytes.
     written: u64,
+    peak: Option<u64>,
 }
 
 /// Runs the recipe into `out`; all but the copy's seconds.
@@ -299,6 +303,7 @@ fn cut(recipe: &Recipe, out: &Path, output: &Output) -> Result<(Seconds, Made), 
         params_before: cuts().map(|step| step.proof.params_before).max().unwrap_or(0),
         params_after: cuts().map(|step| step.proof.params_after).min().unwrap_or(0),
         written: size(&exported),
+        peak: timed.peak(),
     };
     Ok((Seconds { load, score, cut, write, rest, gate, proof, copy: 0.0 }, made))
 }
