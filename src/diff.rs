@@ -34,7 +34,7 @@ enum Subject {
     Checkpoint(PathBuf),
 }
 
-pub const RESULT_FILE: &str = "result.json";
+pub use minic_runtime::run::folder::RESULT_FILE;
 
 pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
     let (kind, sections) = match (Subject::of(&args.a)?, Subject::of(&args.b)?) {

@@ -113,7 +113,7 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
     remote::fetch(&mut plan, &hub, &observers)?;
     let summary = run::run(&plan, device.as_ref(), &settings, &store, &observers)?;
     progress.clear();
-    folder.write_result(&summary)?;
+    folder.write_result(&recipe.text, &summary)?;
     if output.json {
         output.document(&summary)?;
     } else {

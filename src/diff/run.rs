@@ -10,7 +10,7 @@ use minic_runtime::provenance::{ModelRecord, Step};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// What is compared of `result.json`; the rest of it is passed over.
 #[derive(Deserialize)]
@@ -20,8 +20,6 @@ struct Outcome {
     cuts: BTreeMap<String, Step>,
     #[serde(default)]
     evaluations: BTreeMap<String, Evaluation>,
-    #[serde(default)]
-    exports: BTreeMap<String, Export>,
 }
 
 #[derive(Deserialize)]
@@ -33,14 +31,9 @@ struct Evaluation {
     against_figures: Option<Figures>,
 }
 
-#[derive(Deserialize)]
-struct Export {
-    folder: PathBuf,
-}
-
 pub fn compare(a: &Path, b: &Path, output: &Output) -> Result<Vec<Section>, Failure> {
+    let (recipe_a, recipe_b) = (checkpoint::recipe_of(a)?, checkpoint::recipe_of(b)?);
     let (a, b) = (Outcome::read(a)?, Outcome::read(b)?);
-    let (recipe_a, recipe_b) = (a.recipe()?, b.recipe()?);
     let steps: Vec<(&Step, &Step)> =
         a.cuts.iter().filter_map(|(name, step)| Some((step, b.cuts.get(name)?))).collect();
     Ok(vec![
@@ -57,16 +50,6 @@ impl Outcome {
         let bytes = input::read(&path, input::PROVENANCE)?;
         serde_json::from_slice(&bytes)
             .map_err(|e| Failure::new(Exit::Input, format!("{}: {e}", path.display())))
-    }
-
-    /// The recipe as it was run, from a folder that it exported and that is still there.
-    fn recipe(&self) -> Result<Option<String>, Failure> {
-        for export in self.exports.values() {
-            if let Some(text) = checkpoint::recipe_of(&export.folder)? {
-                return Ok(Some(text));
-            }
-        }
-        Ok(None)
     }
 
     fn evaluated(&self) -> Evaluated {

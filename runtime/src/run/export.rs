@@ -1,5 +1,6 @@
 //! Publishing a model: written, read back, proved, and only then given its name.
 
+use super::folder::RECIPE_FILE;
 use super::{Artifact, Executor, ExportSummary, Made, RunError};
 use crate::events::Stop;
 use crate::gate;
@@ -15,9 +16,6 @@ use petgraph::graph::NodeIndex;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
-
-/// The recipe, as it goes along with what it made.
-const RECIPE_FILE: &str = "recipe.mrecipe";
 
 impl Executor<'_> {
     /// Nothing is computed for a folder that could not be published in the end: one that holds something may

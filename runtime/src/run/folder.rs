@@ -2,7 +2,7 @@
 //!
 //! - `lock`: held locked by the run that lives here; says which process it is.
 //! - `events.jsonl`: everything that runs told, one after the other.
-//! - `result.json`: what the last finished run made.
+//! - `recipe.mrecipe`, `result.json`: the recipe of the last finished run, and what it made.
 
 use crate::error::{IoError, Kind};
 use crate::events::Journal;
@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 
 pub const EVENTS_FILE: &str = "events.jsonl";
 pub const RESULT_FILE: &str = "result.json";
+/// As it is called in exported folders, too.
+pub const RECIPE_FILE: &str = "recipe.mrecipe";
 const LOCK_FILE: &str = "lock";
 
 #[derive(Debug, thiserror::Error)]
@@ -78,15 +80,19 @@ impl RunFolder {
         Journal::open(&self.path.join(EVENTS_FILE))
     }
 
-    /// Writes `result.json`, whole or not at all.
-    pub fn write_result<T: Serialize>(&self, result: &T) -> Result<(), IoError> {
-        let path = self.path.join(RESULT_FILE);
-        let partial = self.path.join(format!("{RESULT_FILE}.partial"));
+    /// Writes the recipe and then `result.json`, each whole or not at all.
+    pub fn write_result<T: Serialize>(&self, recipe: &str, result: &T) -> Result<(), IoError> {
         let text = serde_json::to_string_pretty(result).unwrap_or_default() + "\n";
-        let file =
-            File::create(&partial).and_then(|mut f| f.write_all(text.as_bytes()).and_then(|()| f.sync_all()));
-        file.map_err(IoError::at(&partial, "write"))?;
-        fs::rename(&partial, &path).map_err(IoError::at(&path, "write"))
+        self.write(RECIPE_FILE, recipe)?;
+        self.write(RESULT_FILE, &text)
+    }
+
+    fn write(&self, name: &str, text: &str) -> Result<(), IoError> {
+        let (path, partial) = (self.path.join(name), self.path.join(format!("{name}.partial")));
+        let mut file = File::create(&partial).map_err(IoError::at(&partial, "create"))?;
+        let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
+        written.map_err(IoError::at(&partial, "write"))?;
+        fs::rename(&partial, &path).map_err(IoError::at(&path, "rename"))
     }
 }
 
