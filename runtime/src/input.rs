@@ -17,7 +17,7 @@ const MIB: u64 = 1 << 20;
 pub const RECIPE: u64 = MIB;
 pub const CONFIG: u64 = 4 * MIB;
 pub const INDEX: u64 = 32 * MIB;
-pub const TOKENIZER: u64 = 64 * MIB;
+pub const TOKENIZER: u64 = 48 * MIB;
 pub const PROVENANCE: u64 = 64 * MIB;
 pub const TOKENS: u64 = 64 * MIB;
 
