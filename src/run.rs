@@ -1,6 +1,6 @@
 //! `minic run RECIPE`
 
-use crate::device::{self, Choice};
+use crate::device::Choice;
 use crate::output::{Exit, Failure, Output};
 use crate::progress::Progress;
 use crate::recipe::{self, Recipe, World, folder_of, parse_override};
@@ -103,7 +103,7 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
     }
     let settings = Settings {
         overwrite: args.overwrite,
-        proof_memory: device::available_memory() / 2,
+        proof_memory: minic_runtime::memory::available() / 2,
         redo: args.redo.clone(),
         save_every: args.save_every,
         stop: stop_on_signal(output.is_quiet())?,

@@ -6,6 +6,7 @@ mod weights;
 
 pub use weights::Weights;
 
+use crate::error::Kind;
 use minic_compiler::graph::Op;
 use minic_compiler::schedule::Schedule;
 use std::collections::BTreeMap;
@@ -19,6 +20,20 @@ pub enum DeviceError {
     Length { what: &'static str, name: String, found: usize, expected: usize },
     #[error("operation `{0}` has no kernel on this device")]
     NoKernel(&'static str),
+    /// Arena and results of one lane.
+    #[error("a sample needs {} MiB of memory, which are not free: take shorter sequences", bytes.div_ceil(1 << 20))]
+    Memory { bytes: u64 },
+}
+
+impl DeviceError {
+    pub fn kind(&self) -> Kind {
+        match self {
+            DeviceError::Memory { .. } => Kind::World,
+            DeviceError::Unbound { .. } | DeviceError::Length { .. } | DeviceError::NoKernel(_) => {
+                Kind::Proof
+            }
+        }
+    }
 }
 
 /// What one run is given: one sample.

@@ -57,6 +57,7 @@ impl GateError {
     pub fn kind(&self) -> Kind {
         match self {
             GateError::Source(e) => e.kind(),
+            GateError::Device(e) => e.kind(),
             GateError::Folder(e) if e.kind() == Kind::World => Kind::World,
             _ => Kind::Proof,
         }

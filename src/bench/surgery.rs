@@ -1,6 +1,5 @@
 //! `minic bench surgery`
 
-use crate::device;
 use crate::output::{Exit, Failure, Output};
 use crate::progress::Progress;
 use crate::recipe::{self, Recipe, World, folder_of};
@@ -279,7 +278,7 @@ fn cut(recipe: &Recipe, out: &Path, output: &Output) -> Result<(Seconds, Made), 
     let timed = Timed::new(&progress);
     let base = folder_of(Path::new(&recipe.file));
     let settings = Settings {
-        proof_memory: device::available_memory() / 2,
+        proof_memory: minic_runtime::memory::available() / 2,
         ..Settings::new(&recipe.file, &recipe.text, base, out.into())
     };
     // A store of its own, so that nothing is known before.

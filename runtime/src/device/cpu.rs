@@ -2,6 +2,7 @@
 
 use super::{Bindings, Device, DeviceError, Memory, Output, Outputs, Session, Weights};
 use crate::kernels::{self, Arg, Call, Kernel, Out, View, ViewMut};
+use crate::memory;
 use minic_compiler::graph::Op;
 use minic_compiler::schedule::{Home, Leaf, Place, Schedule, Step};
 use std::sync::Arc;
@@ -48,6 +49,12 @@ impl Device for Cpu {
         let kernels =
             schedule.steps.iter().map(|s| kernels::find(&s.op).ok_or(DeviceError::NoKernel(s.op.name())));
         let kernels = kernels.collect::<Result<_, _>>()?;
+        // Asked for first, because a vector that cannot be had ends the process.
+        let bytes = schedule.lane_bytes();
+        let had = Vec::<u8>::new().try_reserve_exact(usize::try_from(bytes).unwrap_or(usize::MAX)).is_ok();
+        if !had || bytes > memory::available() {
+            return Err(DeviceError::Memory { bytes });
+        }
         let arena = vec![0.0; schedule.arena];
         let results = schedule.results.iter().map(|&n| vec![0.0; n]).collect();
         Ok(Box::new(CpuSession { schedule, weights, kernels, arena, results }))

@@ -92,6 +92,7 @@ impl RunError {
             RunError::Publish(e) => e.kind(),
             RunError::Provenance(e) => e.kind(),
             RunError::Store(e) => e.kind(),
+            RunError::Device(e) => e.kind(),
             RunError::Folder(e) => e.kind(),
             RunError::Stopped => Kind::Stopped,
             RunError::NotStored => Kind::Proof,
@@ -99,7 +100,6 @@ impl RunError {
             RunError::NotFinite { .. }
             | RunError::Unplanned { .. }
             | RunError::Rank(_)
-            | RunError::Device(_)
             | RunError::Shape(_)
             | RunError::Schedule(_) => Kind::Proof,
         }

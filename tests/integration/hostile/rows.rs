@@ -661,7 +661,10 @@ const TOKENS: &[Row] = &[
     tokens("a negative id", |d| write(d, "tokens.json", "[[-1]]")),
     tokens("an id over vocab_size", |d| write(d, "tokens.json", "[[1, 40]]")),
     tokens("a million brackets", |d| write(d, "tokens.json", deep("[", 1_000_000))),
-    tokens("100 MB", |d| huge(d, "tokens.json", 100_000_000)),
+    tokens("100 MB of zeros", |d| huge(d, "tokens.json", 100_000_000)),
+    row(Base::Sharded, "a sample of 10 million tokens, in 1 GiB of memory", LOGITS, 3, "memory", |d| {
+        write(d, "tokens.json", format!("[[1{}]]", ",1".repeat(9_999_999)))
+    }),
 ];
 
 const EXPORTS: &[Row] = &[
