@@ -45,13 +45,14 @@ pub struct Args {
 /// Seconds of one cut.
 #[derive(Clone, Debug, Default, Serialize)]
 struct Seconds {
+    /// Digests of the parent included.
     load: f64,
     score: f64,
     /// Choosing what is kept.
     cut: f64,
     /// Reading the parent by rows, gathering, hashing and writing, until it is on the disk.
     write: f64,
-    /// Digests of the parent, and everything else around.
+    /// Provenance, renaming, and what lies between stages.
     rest: f64,
     /// Masked and cut model compared.
     gate: f64,
@@ -313,11 +314,11 @@ fn text(report: &Report) -> String {
     let moved = bytes(report.read + report.written);
     let rate = |gb: f64| format!("{moved} read and written, {gb:.2} GB/s");
     for (what, seconds, remark) in [
-        ("load", median.load, String::new()),
+        ("load", median.load, "digests of the parent included".into()),
         ("score", median.score, String::new()),
         ("choose", median.cut, String::new()),
         ("write", median.write, rate(report.surgery_gb_per_second)),
-        ("rest", median.rest, "digests of the parent, provenance, renaming".into()),
+        ("rest", median.rest, "provenance, renaming".into()),
         ("all without proofs", median.without_proofs(), String::new()),
         ("gate", median.gate, "masked against cut".into()),
         ("proof", median.proof, "the folder read back".into()),
