@@ -7,7 +7,7 @@ mod targets;
 use minic_runtime::random::SplitMix64;
 use std::collections::BTreeSet;
 use std::fs;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use targets::TARGETS;
@@ -74,10 +74,8 @@ fn replay(name: &str, mutations: usize) {
     let seeds: Vec<Vec<u8>> = paths.iter().map(|p| fs::read(p).unwrap()).collect();
     let run = |what: &str, bytes: &[u8]| {
         let begin = Instant::now();
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| (target.run)(bytes))) {
-            eprintln!("{name}, {what}: {}", bytes.escape_ascii());
-            resume_unwind(panic);
-        }
+        let done = catch_unwind(AssertUnwindSafe(|| (target.run)(bytes)));
+        assert!(done.is_ok(), "{name}, {what}: {}", bytes.escape_ascii());
         let took = begin.elapsed();
         assert!(took < LONGEST, "{name}, {what}: {took:?} for {}", bytes.escape_ascii());
     };

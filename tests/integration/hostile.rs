@@ -110,7 +110,7 @@ fn limited(folder: &Path, arguments: &[&str]) -> Output {
         .spawn()
         .expect("minic starts");
     let streams = (drain(child.stdout.take()), drain(child.stderr.take()));
-    let status = ended(&mut child, arguments);
+    let status = ended(&mut child);
     let join = |stream: std::thread::JoinHandle<Vec<u8>>| stream.join().expect("a stream");
     Output { status, stdout: join(streams.0), stderr: join(streams.1) }
 }
@@ -123,7 +123,8 @@ fn drain(stream: Option<impl std::io::Read + Send + 'static>) -> std::thread::Jo
     })
 }
 
-fn ended(child: &mut Child, arguments: &[&str]) -> std::process::ExitStatus {
+/// One that takes too long is killed, and has no exit code then.
+fn ended(child: &mut Child) -> std::process::ExitStatus {
     let begin = Instant::now();
     loop {
         if let Some(status) = child.try_wait().expect("a child") {
@@ -131,7 +132,6 @@ fn ended(child: &mut Child, arguments: &[&str]) -> std::process::ExitStatus {
         }
         if begin.elapsed() > Duration::from_secs(SECONDS) {
             child.kill().expect("a child");
-            eprintln!("minic {} takes more than {SECONDS} s", arguments.join(" "));
             return child.wait().expect("a child");
         }
         std::thread::sleep(Duration::from_millis(5));
