@@ -1,6 +1,7 @@
 //! Runs that are killed, stopped, starved of disk, or not alone: the same command ends in the same bytes.
 //!
 //! `MINIC_SWEEP=100` makes that many kills, and as many places where the disk is full; a few by default.
+#![allow(clippy::print_stdout, reason = "the figures of a sweep are shown with --nocapture")]
 
 use crate::command::minic;
 use crate::store::folder;
