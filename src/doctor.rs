@@ -7,6 +7,7 @@ mod machine;
 use crate::output::{Exit, Failure, Output};
 use crate::table::{Table, bytes};
 use machine::{Memory, Place};
+use minic_runtime::hub::HubSettings;
 use minic_runtime::kernels::Level;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -190,20 +191,16 @@ fn temporary() -> Finding {
 
 /// Where downloads are kept, by the rules of huggingface_hub, and whether there is a token. The network is not asked.
 fn hub() -> Finding {
-    let set = |name: &str| env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-    let cache = set("XDG_CACHE_HOME").or_else(|| Some(env::home_dir()?.join(".cache")));
-    let home = set("HF_HOME").or_else(|| Some(cache?.join("huggingface")));
-    let kept = set("HF_HUB_CACHE").or_else(|| Some(home.as_ref()?.join("hub")));
-    let file = set("HF_TOKEN_PATH").or_else(|| Some(home.as_ref()?.join("token")));
-    let token = set("HF_TOKEN").is_some() || file.is_some_and(|f| f.is_file());
-    let offline = set("HF_HUB_OFFLINE").is_some_and(|v| v != Path::new("0"));
-    let facts = json!({ "cache": kept, "exists": kept.as_ref().is_some_and(|k| k.is_dir()), "token": token, "offline": offline });
-    let Some(kept) = kept else {
+    let HubSettings { cache: kept, token, offline, .. } = HubSettings::from_env();
+    let facts =
+        json!({ "cache": kept, "exists": kept.is_dir(), "token": token.is_some(), "offline": offline });
+    if kept.is_relative() && !kept.is_dir() {
         return Finding::ok("hub", "no home folder, and so no place for downloads", facts)
             .but(State::Warn, "set HF_HOME to use hf:// checkpoints");
-    };
+    }
     let there = if kept.is_dir() { "" } else { " (not there yet)" };
-    let token = if token { "a token is set" } else { "no token is set: gated models cannot be fetched" };
+    let token =
+        if token.is_some() { "a token is set" } else { "no token is set: gated models cannot be fetched" };
     let offline = if offline { ", offline by HF_HUB_OFFLINE" } else { "" };
     Finding::ok("hub", format!("{}{there}; {token}{offline}", kept.display()), facts)
 }
