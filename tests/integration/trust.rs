@@ -183,11 +183,11 @@ fn a_full_disk_loses_nothing() {
         cp -r model recipe.mrecipe train.txt heldout.txt disk/
         cd disk
         code=0
-        "$1" $2 2> ../stderr || code=$?
+        "$1" $2 > ../stdout 2> ../stderr || code=$?
         echo $code
         [ ! -e out/half ] || "$1" verify out/half -q > /dev/null
         mount -o remount,size=64m .
-        "$1" $2
+        "$1" $2 > ../stdout
         cp -r out .minic ..
     "#;
     let folder = folder();
