@@ -206,6 +206,7 @@ fn broken_inputs_are_told_in_one_error_as_documented() {
             })
         });
     }
+    text += table::FUZZED;
     assert!(faults.is_empty(), "{} rows:\n{}", faults.len(), faults.join("\n"));
     let path = repository("docs/broken-inputs.md");
     if std::env::var("INSTA_UPDATE").is_ok_and(|how| how == "always") {

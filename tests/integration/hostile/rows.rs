@@ -675,7 +675,7 @@ const EXPORTS: &[Row] = &[
     }),
     exported("another format", 1, "provenance.json", |d| provenance(d, "/format", json!(99))),
     exported("an unknown field", 1, "provenance.json", |d| {
-        edit(d, "half/provenance.json", |map| _ = map.insert("trust".into(), json!(true)))
+        edit(d, "half/provenance.json", |map| _ = map.shift_insert(0, "trust".into(), json!(true)))
     }),
     exported("a changed weight", 4, "model.safetensors", |d| poke(d, "half/model.safetensors", &[7; 8])),
     exported("a weights file cut short", 4, "model.safetensors", |d| resize(d, "half/model.safetensors", -4)),
@@ -710,7 +710,9 @@ const EXPORTS: &[Row] = &[
         provenance(d, "/steps/0/before/pattern", json!("M".repeat(1_000_000)))
     }),
     exported("a proof of a difference of 1e300", 4, "half", |d| {
-        provenance(d, "/steps/0/proof/difference", json!(1e300))
+        for (field, value) in [("difference", 1e300), ("magnitude", 1.0), ("tolerance", 0.001)] {
+            provenance(d, &format!("/steps/0/proof/{field}"), json!(value));
+        }
     }),
 ];
 
