@@ -277,6 +277,9 @@ impl<'a> Executor<'a> {
                     peak,
                     result: &result,
                 });
+                let planned = Some(planned.load(Ordering::Relaxed)).filter(|bytes| *bytes > 0);
+                let summary = StageSummary { seconds, cached, planned, peak };
+                self.summary.stages.insert(stage.to_string(), summary);
                 self.done.insert(id, artifact);
                 Ok(())
             }

@@ -115,10 +115,16 @@ fn a_second_run_computes_nothing_and_says_the_same() {
     let mut first = run(folder.path());
     let stages = computed(folder.path());
     let mut second = run(folder.path());
+    let calibration = |summary: &Value| summary["stages"]["half.calibrate"].clone();
+    assert!(calibration(&first)["planned"].as_u64().is_some_and(|bytes| bytes > 1 << 20), "{first:#}");
+    assert_eq!(calibration(&first)["cached"], false);
+    assert_eq!(calibration(&second)["cached"], true);
     assert!(stages.contains(&"half.calibrate".to_string()), "{stages:?}");
     assert_eq!(computed(folder.path()), ["export half"], "it proves what is there again");
     for summary in [&mut first, &mut second] {
-        summary["seconds"] = Value::Null;
+        for timing in ["seconds", "stages", "proof_seconds", "write_seconds"] {
+            summary[timing] = Value::Null;
+        }
         summary["exports"]["export half"]["unchanged"] = Value::Null;
     }
     assert_eq!(first, second);
