@@ -72,6 +72,19 @@ pub fn folder(recipe: &str) -> TempDir {
     folder
 }
 
+/// A folder with `recipe.mrecipe`, and the quickstart's model and held-out text.
+pub fn quickstart(recipe: &str) -> TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (quickstart, model) = (repository("examples/quickstart"), folder.path().join("model"));
+    fs::create_dir(&model).expect("a folder");
+    for entry in fs::read_dir(quickstart.join("model")).expect("a model").map(Result::unwrap) {
+        fs::copy(entry.path(), model.join(entry.file_name())).expect("a file of the model");
+    }
+    fs::copy(quickstart.join("heldout.txt"), folder.path().join("heldout.txt")).expect("text");
+    fs::write(folder.path().join("recipe.mrecipe"), recipe).expect("a recipe");
+    folder
+}
+
 /// The 8B parent cut to the published 4B shape.
 pub const FIXED_4B: &str = r#"mrecipe 1
 

@@ -1,6 +1,6 @@
 //! `minic diff`: two runs, two checkpoints, and what is neither.
 
-use crate::command::{minic, repository};
+use crate::command::{minic, quickstart, repository};
 use std::fs;
 use std::path::Path;
 use tempfile::TempDir;
@@ -26,13 +26,7 @@ export half to "half-{size}-{seed}"
 
 /// Runs of recipes called `SIZE-SEED.mrecipe`.
 fn folder(runs: &[(usize, usize)]) -> TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    let quickstart = repository("examples/quickstart");
-    fs::create_dir(folder.path().join("model")).unwrap();
-    for entry in fs::read_dir(quickstart.join("model")).unwrap().map(Result::unwrap) {
-        fs::copy(entry.path(), folder.path().join("model").join(entry.file_name())).unwrap();
-    }
-    fs::copy(quickstart.join("heldout.txt"), folder.path().join("heldout.txt")).unwrap();
+    let folder = quickstart("");
     for (size, seed) in runs {
         let name = format!("{size}-{seed}.mrecipe");
         fs::write(folder.path().join(&name), recipe(*size, *seed)).unwrap();

@@ -1,9 +1,8 @@
 //! `minic run`, `eval`, `logits` and `verify`: what is written, what is said, and with which exit code.
 
-use crate::command::{Done, minic, repository};
+use crate::command::{Done, minic, quickstart};
 use std::fs;
 use std::path::Path;
-use tempfile::TempDir;
 
 const HALF: &str = r#"mrecipe 1
 model parent { checkpoint = "model"; dt_floor = 0.001 }
@@ -14,26 +13,13 @@ evaluate half against parent on heldout { loss, kl }
 export half to "half"
 "#;
 
-/// A folder with `recipe.mrecipe`, the quickstart's model, and some of its text.
-fn folder(recipe: &str) -> TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    let quickstart = repository("examples/quickstart");
-    fs::create_dir(folder.path().join("model")).unwrap();
-    for entry in fs::read_dir(quickstart.join("model")).unwrap().map(Result::unwrap) {
-        fs::copy(entry.path(), folder.path().join("model").join(entry.file_name())).unwrap();
-    }
-    fs::copy(quickstart.join("heldout.txt"), folder.path().join("heldout.txt")).unwrap();
-    fs::write(folder.path().join("recipe.mrecipe"), recipe).unwrap();
-    folder
-}
-
 fn run(folder: &Path, more: &[&str]) -> Done {
     minic(folder, &[&["run", "recipe.mrecipe"], more].concat())
 }
 
 #[test]
 fn a_run_writes_a_folder_that_is_proved_again_and_left_alone_the_second_time() {
-    let folder = folder(HALF);
+    let folder = quickstart(HALF);
     let done = run(folder.path(), &["--json"]);
     assert_eq!(done.exit, 0, "{}", done.stderr);
     let summary = done.json();
@@ -62,7 +48,7 @@ fn a_run_writes_a_folder_that_is_proved_again_and_left_alone_the_second_time() {
 
 #[test]
 fn what_stands_in_the_way_is_replaced_only_on_demand() {
-    let folder = folder(HALF);
+    let folder = quickstart(HALF);
     fs::create_dir(folder.path().join("half")).unwrap();
     fs::write(folder.path().join("half/notes"), "mine").unwrap();
     let refused = run(folder.path(), &[]);
@@ -81,7 +67,7 @@ fn what_stands_in_the_way_is_replaced_only_on_demand() {
 fn what_this_version_cannot_run_is_refused_before_anything_is_written() {
     let recipe = HALF
         .replace("ffn_hidden_size = 192 by magnitude }", "hidden_size = 96 by magnitude\nrepair norms\n}");
-    let folder = folder(&recipe);
+    let folder = quickstart(&recipe);
     let done = run(folder.path(), &[]);
     assert_eq!(done.exit, 1);
     assert!(done.stderr.contains("E1101") && done.stderr.contains("repair"), "{}", done.stderr);
@@ -94,7 +80,7 @@ fn what_this_version_cannot_run_is_refused_before_anything_is_written() {
 
 #[test]
 fn wrong_inputs_and_devices_have_exit_code_1_and_wrong_command_lines_2() {
-    let folder = folder(HALF);
+    let folder = quickstart(HALF);
     assert_eq!(run(folder.path(), &["--set", "parent.checkpoint=nowhere"]).exit, 1);
     assert_eq!(run(folder.path(), &["--device", "vulkan"]).exit, 1);
     assert_eq!(run(folder.path(), &["--device", "abacus"]).exit, 2);
@@ -104,7 +90,7 @@ fn wrong_inputs_and_devices_have_exit_code_1_and_wrong_command_lines_2() {
 
 #[test]
 fn figures_of_eval_are_those_of_the_run() {
-    let folder = folder(&HALF.replace("; samples = 4", ""));
+    let folder = quickstart(&HALF.replace("; samples = 4", ""));
     let summary = run(folder.path(), &["--json"]).json();
     let expected = &summary["evaluations"]["evaluate half"]["figures"];
     let arguments =
@@ -119,7 +105,7 @@ fn figures_of_eval_are_those_of_the_run() {
 
 #[test]
 fn logits_of_wrong_tokens_are_refused() {
-    let folder = folder(HALF);
+    let folder = quickstart(HALF);
     let logits = |tokens: &str| {
         fs::write(folder.path().join("tokens.json"), tokens).unwrap();
         minic(folder.path(), &["logits", "model", "--tokens", "tokens.json", "--output", "l.safetensors"])

@@ -1,6 +1,6 @@
 //! What is computed again, and what is not.
 
-use crate::command::{minic, repository};
+use crate::command::{minic, quickstart, repository};
 use minic_compiler::check::{self, DataFacts, Environment};
 use minic_compiler::graph::Op;
 use minic_compiler::schedule::Schedule;
@@ -34,17 +34,11 @@ export half to "half"
 
 /// A folder with `recipe.mrecipe`, the quickstart's model, and some of its text.
 pub fn folder() -> TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    let quickstart = repository("examples/quickstart");
-    fs::create_dir(folder.path().join("model")).unwrap();
-    for entry in fs::read_dir(quickstart.join("model")).unwrap().map(Result::unwrap) {
-        fs::copy(entry.path(), folder.path().join("model").join(entry.file_name())).unwrap();
-    }
+    let folder = quickstart(RECIPE);
     for (file, bytes) in [("train.txt", 30_000), ("heldout.txt", 8_000)] {
-        let text = fs::read_to_string(quickstart.join(file)).unwrap();
+        let text = fs::read_to_string(repository("examples/quickstart").join(file)).unwrap();
         fs::write(folder.path().join(file), &text[..text.floor_char_boundary(bytes)]).unwrap();
     }
-    fs::write(folder.path().join("recipe.mrecipe"), RECIPE).unwrap();
     folder
 }
 
