@@ -9,6 +9,7 @@ use crate::table::{Table, bytes, grouped};
 use minic_compiler::check::Override;
 use minic_compiler::plan::Plan;
 use minic_grammar::Diagnostic;
+use minic_grammar::ast::Unit;
 use minic_runtime::events::{Journal, Observer, Stop};
 use minic_runtime::run::folder::RunFolder;
 use minic_runtime::run::{self, Settings, Summary};
@@ -54,19 +55,16 @@ pub struct Args {
     offline: bool,
 }
 
-/// `90s`, `10min`, `6h`, `500ms`: as durations are written in recipes.
+/// `90s`, `10min`, `6h` as in recipes, and `30d`.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let seconds = match &text[digits..] {
-        "ms" => 1e-3,
-        "s" => 1.0,
-        "min" => 60.0,
-        "h" => 3600.0,
-        "d" => 86_400.0,
-        _ => return Err("expected a number and a unit: ms, s, min, h or d".into()),
-    };
-    let number: f64 = text[..digits].parse().map_err(|_| format!("`{}` is not a number", &text[..digits]))?;
-    Duration::try_from_secs_f64(number * seconds).map_err(|e| e.to_string())
+    let days = text.strip_suffix('d').map(|days| format!("{days}h"));
+    let hours_of_a_day = if days.is_some() { 24.0 } else { 1.0 };
+    match minic_grammar::quantity(days.as_deref().unwrap_or(text)) {
+        Some((seconds, Unit::Duration)) => {
+            Duration::try_from_secs_f64(seconds * hours_of_a_day).map_err(|e| e.to_string())
+        }
+        _ => Err("expected a duration as in 90s, 10min, 6h or 30d".into()),
+    }
 }
 
 pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
@@ -241,4 +239,22 @@ fn figures(summary: &Summary) -> Table {
         }
     }
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read_as_in_recipes() {
+        let seconds = |text: &str| parse_duration(text).map(|d| d.as_secs_f64());
+        for (text, wanted) in
+            [("0s", 0.0), ("90s", 90.0), ("10min", 600.0), ("6h", 21_600.0), ("30d", 2_592_000.0)]
+        {
+            assert_eq!(seconds(text), Ok(wanted), "{text}");
+        }
+        for wrong in ["", "d", "30", "-1s", "5GB", "1w", "s", "dh"] {
+            assert!(seconds(wrong).is_err(), "{wrong}");
+        }
+    }
 }

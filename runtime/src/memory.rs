@@ -1,4 +1,4 @@
-//! How much memory the process holds, as its system tells.
+//! How much memory the process holds and the machine has, as the system tells.
 
 /// Begins a new measurement of [`peak`]. Without effect where the system does not offer it.
 pub fn reset_peak() {
@@ -8,16 +8,23 @@ pub fn reset_peak() {
 
 /// The largest resident size in bytes since [`reset_peak`]; `None` where the system does not say.
 pub fn peak() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
-    Some(kib << 10)
+    kibibytes("/proc/self/status", "VmHWM:")
+}
+
+/// Bytes of memory that the machine has; `None` where the system does not say.
+pub fn total() -> Option<u64> {
+    kibibytes("/proc/meminfo", "MemTotal:")
 }
 
 /// Bytes of memory that are free to use now; 4 GiB where the system does not say.
 pub fn available() -> u64 {
-    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:"));
-    let kib = line.and_then(|l| l.split_whitespace().next()?.parse::<u64>().ok());
-    kib.map_or(4 << 30, |k| k << 10)
+    kibibytes("/proc/meminfo", "MemAvailable:").unwrap_or(4 << 30)
+}
+
+/// The number behind an entry of one of the system's tables.
+fn kibibytes(table: &str, entry: &str) -> Option<u64> {
+    let text = std::fs::read_to_string(table).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(entry))?;
+    let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(kib << 10)
 }

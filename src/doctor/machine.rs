@@ -1,5 +1,6 @@
 //! What the operating system says about the machine.
 
+use minic_runtime::memory;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -12,15 +13,10 @@ pub struct Memory {
 }
 
 pub fn memory() -> Option<Memory> {
-    let text = fs::read_to_string("/proc/meminfo").ok()?;
-    let entry = |name: &str| {
-        let line = text.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(':'))?;
-        line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib << 10)
-    };
-    let total = entry("MemTotal")?;
+    let (total, available) = (memory::total()?, memory::available());
     let limits = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
     let limit = limits.iter().find_map(|path| fs::read_to_string(path).ok()?.trim().parse().ok());
-    Some(Memory { total, available: entry("MemAvailable")?, limit: limit.filter(|l| *l < total) })
+    Some(Memory { total, available, limit: limit.filter(|l| *l < total) })
 }
 
 /// The processor's name.
