@@ -22,6 +22,7 @@ mod mask;
 mod math;
 pub(crate) mod metric;
 mod parallel;
+mod product;
 mod rms_norm;
 mod ssd;
 #[cfg(test)]

@@ -13,6 +13,9 @@ pub const PANEL: usize = 32;
 /// Rows of b to a piece: a panel of 24 KiB stays in the first-level cache.
 pub const DEPTH: usize = 192;
 
+/// Rows of the left operand that [`multiply_grouped`] finds side by side; a multiple of every tile's rows.
+pub const GROUP: usize = 12;
+
 /// Elements of the panels of a `depth` x `cols` matrix.
 pub fn panels_len(depth: usize, cols: usize) -> usize {
     depth * cols.next_multiple_of(PANEL)
@@ -75,28 +78,15 @@ pub fn set_line(panels: &mut [f32], depth: usize, k: usize, row: &[f32]) {
     }
 }
 
-/// A square of the transposition: rows and columns that fit the registers of any machine.
-const SQUARE: usize = 4;
+/// Rows of w that are transposed at a time.
+const LINES: usize = 8;
 
 /// panel[k, j] = w[j, k] for the at most 32 rows of w, zero for the others.
 fn transpose_panel(w: View, panel: &mut [f32]) {
     let mut j = 0;
-    while j + SQUARE <= w.rows() {
-        let rows: [&[f32]; SQUARE] = std::array::from_fn(|i| w.row(j + i));
-        let squares = rows.map(|row| row.as_chunks::<SQUARE>());
-        let whole = squares[0].0.len();
-        let (lines, rest) = panel.split_at_mut(whole * SQUARE * PANEL);
-        for (s, lines) in lines.chunks_exact_mut(SQUARE * PANEL).enumerate() {
-            let square: [[f32; SQUARE]; SQUARE] = std::array::from_fn(|i| squares[i].0[s]);
-            for k in 0..SQUARE {
-                let column: [f32; SQUARE] = std::array::from_fn(|i| square[i][k]);
-                lines[k * PANEL + j..k * PANEL + j + SQUARE].copy_from_slice(&column);
-            }
-        }
-        for (k, line) in rest.chunks_exact_mut(PANEL).enumerate() {
-            (0..SQUARE).for_each(|i| line[j + i] = squares[i].1[k]);
-        }
-        j += SQUARE;
+    while j + LINES <= w.rows() {
+        transpose_rows(std::array::from_fn(|i| w.row(j + i)), panel, j);
+        j += LINES;
     }
     for j in j..PANEL {
         let row = if j < w.rows() { w.row(j) } else { &[] };
@@ -106,24 +96,61 @@ fn transpose_panel(w: View, panel: &mut [f32]) {
     }
 }
 
+/// panel[k, j + i] = rows[i][k]
+fn transpose_rows(rows: [&[f32]; LINES], panel: &mut [f32], j: usize) {
+    let mut done = 0;
+    #[cfg(target_arch = "x86_64")]
+    if Level::of_machine() != Level::Base {
+        // SAFETY: the machine has AVX.
+        done = unsafe { x86::transpose_rows(rows, panel, j) };
+    }
+    for (k, line) in panel.chunks_exact_mut(PANEL).enumerate().skip(done) {
+        (0..LINES).for_each(|i| line[j + i] = rows[i][k]);
+    }
+}
+
 /// c = a b, or c += a b. Where a has fewer columns than b has rows, the further rows are left out.
 pub fn multiply(a: View, b: Panels, c: ViewMut, accumulate: bool) {
-    let left = Left { data: a.as_ptr(), rows: a.rows(), depth: a.cols(), row_step: a.stride(), step: 1 };
-    strips(left, b, c, accumulate);
+    let (group_step, row_step) = (GROUP * a.stride(), a.stride());
+    strips(
+        Left { data: a.as_ptr(), rows: a.rows(), depth: a.cols(), group_step, row_step, step: 1 },
+        b,
+        c,
+        accumulate,
+    );
 }
 
 /// c = a^T b, or c += a^T b.
 pub fn multiply_transposed(a: View, b: Panels, c: ViewMut, accumulate: bool) {
-    let left = Left { data: a.as_ptr(), rows: a.cols(), depth: a.rows(), row_step: 1, step: a.stride() };
-    strips(left, b, c, accumulate);
+    let (group_step, step) = (GROUP, a.stride());
+    strips(
+        Left { data: a.as_ptr(), rows: a.cols(), depth: a.rows(), group_step, row_step: 1, step },
+        b,
+        c,
+        accumulate,
+    );
 }
 
-/// The left operand: element [r, k] lies at data[r * row_step + k * step].
+/// c = a b, or c += a b, for as many rows as c has and as deep as b is; a lies in groups of [`GROUP`] rows:
+/// a[r, k] at a[(r / GROUP * depth + k) * GROUP + r % GROUP].
+pub fn multiply_grouped(a: &[f32], b: Panels, c: ViewMut, accumulate: bool) {
+    let (rows, depth) = (c.rows(), b.depth);
+    assert!(a.len() >= rows.div_ceil(GROUP) * depth * GROUP, "bug: a group is cut off");
+    strips(
+        Left { data: a.as_ptr(), rows, depth, group_step: depth * GROUP, row_step: 1, step: GROUP },
+        b,
+        c,
+        accumulate,
+    );
+}
+
+/// The left operand: element [r, k] lies at data[r / GROUP * group_step + r % GROUP * row_step + k * step].
 #[derive(Clone, Copy)]
 struct Left {
     data: *const f32,
     rows: usize,
     depth: usize,
+    group_step: usize,
     row_step: usize,
     step: usize,
 }
@@ -202,7 +229,7 @@ impl Strip {
     unsafe fn tile<V: Lanes, const R: usize>(self, row: usize, column: usize) {
         // SAFETY: the caller's promise keeps every address within its matrix; a panel is padded to PANEL.
         unsafe {
-            let a = self.a.data.add(row * self.a.row_step);
+            let a = self.a.data.add(row / GROUP * self.a.group_step + row % GROUP * self.a.row_step);
             let b = self.panel.add(column);
             let mut sums = [[V::zero(); 2]; R];
             for k in 0..self.a.depth {
@@ -291,7 +318,7 @@ impl Lanes for Plain {
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::{Lanes, Strip};
+    use super::{LINES, Lanes, PANEL, Strip};
     use std::arch::x86_64::*;
 
     #[target_feature(enable = "avx512f")]
@@ -304,6 +331,39 @@ mod x86 {
     pub(super) unsafe fn run_v3(strip: Strip) {
         // SAFETY: the caller's promise.
         unsafe { strip.sweep::<__m256>() }
+    }
+
+    /// As many whole squares as there are, of eight rows by eight; the first k that is left. The compiler alone
+    /// goes through memory here element by element, and waits for it.
+    #[target_feature(enable = "avx")]
+    pub(super) fn transpose_rows(rows: [&[f32]; LINES], panel: &mut [f32], j: usize) -> usize {
+        let squares = rows.map(|row| row.as_chunks::<LINES>().0);
+        let count = squares[0].len();
+        for (s, lines) in panel.chunks_exact_mut(LINES * PANEL).take(count).enumerate() {
+            // SAFETY: each load is of the eight elements of an array.
+            let r: [__m256; LINES] =
+                std::array::from_fn(|i| unsafe { _mm256_loadu_ps(squares[i][s].as_ptr()) });
+            // Pairs of elements, then fours, then halves of the register.
+            let low = [0, 2, 4, 6].map(|i| _mm256_unpacklo_ps(r[i], r[i + 1]));
+            let high = [0, 2, 4, 6].map(|i| _mm256_unpackhi_ps(r[i], r[i + 1]));
+            let fours = |x: [__m256; 4]| {
+                [
+                    [_mm256_shuffle_ps::<0x44>(x[0], x[1]), _mm256_shuffle_ps::<0x44>(x[2], x[3])],
+                    [_mm256_shuffle_ps::<0xee>(x[0], x[1]), _mm256_shuffle_ps::<0xee>(x[2], x[3])],
+                ]
+            };
+            let ([a, b], [c, d]) = (fours(low), fours(high));
+            for (k, x) in [a, b, c, d].into_iter().enumerate() {
+                let halves =
+                    [_mm256_permute2f128_ps::<0x20>(x[0], x[1]), _mm256_permute2f128_ps::<0x31>(x[0], x[1])];
+                for (half, value) in halves.into_iter().enumerate() {
+                    let at = (half * 4 + k) * PANEL + j;
+                    // SAFETY: the slice has eight elements.
+                    unsafe { _mm256_storeu_ps(lines[at..at + LINES].as_mut_ptr(), value) };
+                }
+            }
+        }
+        count * LINES
     }
 
     macro_rules! lanes {

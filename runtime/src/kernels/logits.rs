@@ -1,9 +1,9 @@
 //! Logits = hidden head^T without ever holding them whole: blocks of positions pass over chunks of the
 //! vocabulary.
 
-use super::linear::{product, product_space};
 use super::math::{exp, maximum, sum};
 use super::parallel::{scratch_size, with_scratch};
+use super::product::{Factor, product, product_space};
 use super::{Exact, View, ViewMut};
 
 /// Tokens of the vocabulary to a chunk.
@@ -27,7 +27,13 @@ pub fn by_chunks<const M: usize>(models: [[View; 2]; M], mut each: impl FnMut(us
             let n = CHUNK.min(vocab - start);
             for ([hidden, head], logits) in models.iter().zip(logits.chunks_exact_mut(logits_len)) {
                 let head = head.block(start, n, 0, head.cols());
-                product(*hidden, head, ViewMut::new(logits, rows, n, CHUNK), false, space);
+                product(
+                    Factor::of(*hidden),
+                    Factor::transposed(head),
+                    ViewMut::new(logits, rows, n, CHUNK),
+                    false,
+                    space,
+                );
             }
             let part = |m: usize| View::new(&logits[m * logits_len..], rows, n, CHUNK);
             each(start, std::array::from_fn(part));
