@@ -82,7 +82,7 @@ pub fn set_line(panels: &mut [f32], depth: usize, k: usize, row: &[f32]) {
 const LINES: usize = 8;
 
 /// panel[k, j] = w[j, k] for the at most 32 rows of w, zero for the others.
-fn transpose_panel(w: View, panel: &mut [f32]) {
+pub fn transpose_panel(w: View, panel: &mut [f32]) {
     let mut j = 0;
     while j + LINES <= w.rows() {
         transpose_rows(std::array::from_fn(|i| w.row(j + i)), panel, j);
@@ -197,63 +197,74 @@ impl Strip {
     #[inline(always)]
     unsafe fn sweep<V: Lanes>(self) {
         for column in (0..self.cols).step_by(2 * V::N) {
-            let mut row = 0;
-            // SAFETY: the tiles are blocks of the strip.
+            // SAFETY: the columns are within the strip.
             unsafe {
-                if V::ROWS >= 12 {
-                    row = self.tiles::<V, 12>(row, column);
+                if self.cols - column > V::N {
+                    self.column::<V, 2>(column);
+                } else {
+                    self.column::<V, 1>(column);
                 }
-                if V::ROWS >= 6 {
-                    row = self.tiles::<V, 6>(row, column);
-                }
-                row = self.tiles::<V, 4>(row, column);
-                row = self.tiles::<V, 2>(row, column);
-                self.tiles::<V, 1>(row, column);
             }
+        }
+    }
+
+    /// All rows of W vectors of columns, from `column` on.
+    #[inline(always)]
+    unsafe fn column<V: Lanes, const W: usize>(self, column: usize) {
+        let mut row = 0;
+        // SAFETY: the tiles are blocks of the strip.
+        unsafe {
+            if V::ROWS >= 12 {
+                row = self.tiles::<V, 12, W>(row, column);
+            }
+            if V::ROWS >= 6 {
+                row = self.tiles::<V, 6, W>(row, column);
+            }
+            row = self.tiles::<V, 4, W>(row, column);
+            row = self.tiles::<V, 2, W>(row, column);
+            self.tiles::<V, 1, W>(row, column);
         }
     }
 
     /// As many tiles of `R` rows as fit from `row` on; the first row that is left.
     #[inline(always)]
-    unsafe fn tiles<V: Lanes, const R: usize>(self, mut row: usize, column: usize) -> usize {
+    unsafe fn tiles<V: Lanes, const R: usize, const W: usize>(self, mut row: usize, column: usize) -> usize {
         while self.a.rows - row >= R {
             // SAFETY: rows row..row+R and the columns from `column` on are within the strip.
-            unsafe { self.tile::<V, R>(row, column) };
+            unsafe { self.tile::<V, R, W>(row, column) };
             row += R;
         }
         row
     }
 
-    /// R rows by two vectors of c, held in registers over the whole depth.
+    /// R rows by W vectors of c, held in registers over the whole depth.
     #[inline(always)]
-    unsafe fn tile<V: Lanes, const R: usize>(self, row: usize, column: usize) {
+    unsafe fn tile<V: Lanes, const R: usize, const W: usize>(self, row: usize, column: usize) {
         // SAFETY: the caller's promise keeps every address within its matrix; a panel is padded to PANEL.
         unsafe {
             let a = self.a.data.add(row / GROUP * self.a.group_step + row % GROUP * self.a.row_step);
             let b = self.panel.add(column);
-            let mut sums = [[V::zero(); 2]; R];
+            let mut sums = [[V::zero(); W]; R];
             for k in 0..self.a.depth {
                 let b = b.add(k * PANEL);
-                let (b0, b1) = (V::load(b), V::load(b.add(V::N)));
+                let b: [V; W] = std::array::from_fn(|v| V::load(b.add(v * V::N)));
                 for (r, sum) in sums.iter_mut().enumerate() {
                     let x = V::splat(*a.add(r * self.a.row_step + k * self.a.step));
-                    *sum = [V::mul_add(x, b0, sum[0]), V::mul_add(x, b1, sum[1])];
+                    for v in 0..W {
+                        sum[v] = V::mul_add(x, b[v], sum[v]);
+                    }
                 }
             }
-            let width = (self.cols - column).min(2 * V::N);
             for (r, sum) in sums.iter().enumerate() {
                 let c = self.c.add((row + r) * self.c_stride + column);
-                if width == 2 * V::N {
-                    let old =
-                        if self.accumulate { [V::load(c), V::load(c.add(V::N))] } else { [V::zero(); 2] };
-                    V::store(V::add(old[0], sum[0]), c);
-                    V::store(V::add(old[1], sum[1]), c.add(V::N));
-                } else {
-                    let mut line = [0.0f32; PANEL];
-                    V::store(sum[0], line.as_mut_ptr());
-                    V::store(sum[1], line.as_mut_ptr().add(V::N));
-                    for (j, x) in line[..width].iter().enumerate() {
-                        *c.add(j) = if self.accumulate { *c.add(j) + x } else { *x };
+                for (v, sum) in sum.iter().enumerate() {
+                    let (c, width) = (c.add(v * V::N), (self.cols - column - v * V::N).min(V::N));
+                    if width == V::N {
+                        let sum = if self.accumulate { V::add(V::load(c), *sum) } else { *sum };
+                        V::store(sum, c);
+                    } else {
+                        let sum = if self.accumulate { V::add(V::load_first(c, width), *sum) } else { *sum };
+                        V::store_first(sum, c, width);
                     }
                 }
             }
@@ -269,6 +280,9 @@ trait Lanes: Copy {
     unsafe fn zero() -> Self;
     unsafe fn load(from: *const f32) -> Self;
     unsafe fn store(self, to: *mut f32);
+    /// The first `n` lanes, and zeros.
+    unsafe fn load_first(from: *const f32, n: usize) -> Self;
+    unsafe fn store_first(self, to: *mut f32, n: usize);
     unsafe fn splat(x: f32) -> Self;
     unsafe fn add(a: Self, b: Self) -> Self;
     /// a * b + c
@@ -298,6 +312,20 @@ impl Lanes for Plain {
     unsafe fn store(self, to: *mut f32) {
         // SAFETY: four elements are writable by the caller's promise.
         unsafe { to.cast::<[f32; 4]>().write(self.0) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_first(from: *const f32, n: usize) -> Plain {
+        // SAFETY: `n` elements are readable by the caller's promise.
+        Plain(std::array::from_fn(|i| if i < n { unsafe { *from.add(i) } } else { 0.0 }))
+    }
+
+    #[inline(always)]
+    unsafe fn store_first(self, to: *mut f32, n: usize) {
+        for (i, x) in self.0.iter().enumerate().take(n) {
+            // SAFETY: `n` elements are writable by the caller's promise.
+            unsafe { *to.add(i) = *x }
+        }
     }
 
     #[inline(always)]
@@ -366,8 +394,22 @@ mod x86 {
         count * LINES
     }
 
+    /// All bits of the first `n` of eight lanes.
+    #[inline(always)]
+    unsafe fn first_lanes(n: usize) -> __m256i {
+        // SAFETY: AVX2 is there where this is called.
+        unsafe { _mm256_cmpgt_epi32(_mm256_set1_epi32(n as i32), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_lanes(lanes: __m256i, from: *const f32) -> __m256 {
+        // SAFETY: as above; only the chosen lanes are read.
+        unsafe { _mm256_maskload_ps(from, lanes) }
+    }
+
     macro_rules! lanes {
-        ($vector:ty, $n:literal, $rows:literal, $zero:ident, $load:ident, $store:ident, $splat:ident, $add:ident, $fma:ident) => {
+        ($vector:ty, $n:literal, $rows:literal, $zero:ident, $load:ident, $store:ident, $splat:ident, $add:ident, $fma:ident,
+         $mask:expr, $load_first:ident, $store_first:ident) => {
             // SAFETY (all): the instructions exist where `sweep` of this vector is called, and addresses are
             // valid by the caller's promise.
             impl Lanes for $vector {
@@ -384,6 +426,14 @@ mod x86 {
                 #[inline(always)]
                 unsafe fn store(self, to: *mut f32) {
                     unsafe { $store(to, self) }
+                }
+                #[inline(always)]
+                unsafe fn load_first(from: *const f32, n: usize) -> Self {
+                    unsafe { $load_first($mask(n), from) }
+                }
+                #[inline(always)]
+                unsafe fn store_first(self, to: *mut f32, n: usize) {
+                    unsafe { $store_first(to, $mask(n), self) }
                 }
                 #[inline(always)]
                 unsafe fn splat(x: f32) -> Self {
@@ -410,7 +460,10 @@ mod x86 {
         _mm512_storeu_ps,
         _mm512_set1_ps,
         _mm512_add_ps,
-        _mm512_fmadd_ps
+        _mm512_fmadd_ps,
+        |n: usize| (1u16 << n) - 1,
+        _mm512_maskz_loadu_ps,
+        _mm512_mask_storeu_ps
     );
     lanes!(
         __m256,
@@ -421,6 +474,9 @@ mod x86 {
         _mm256_storeu_ps,
         _mm256_set1_ps,
         _mm256_add_ps,
-        _mm256_fmadd_ps
+        _mm256_fmadd_ps,
+        first_lanes,
+        load_lanes,
+        _mm256_maskstore_ps
     );
 }
