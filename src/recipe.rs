@@ -8,6 +8,7 @@ use minic_compiler::plan::Plan;
 use minic_compiler::{lower, passes};
 use minic_grammar::render::{self, JsonDiagnostic};
 use minic_grammar::{Diagnostic, Severity, ast};
+use minic_runtime::checkpoint::Checkpoint;
 use minic_runtime::data;
 use minic_runtime::hub::{Hub, HubError, PREFIX, Remote};
 use minic_runtime::input;
@@ -190,6 +191,11 @@ impl Environment for World {
         };
         let Some(bytes) = read().map_err(|e| e.to_string())? else { return Ok(None) };
         String::from_utf8(bytes).map(Some).map_err(|_| format!("{}: is not UTF-8", path.display()))
+    }
+
+    fn is_weightless(&self, checkpoint: &str) -> bool {
+        // Of a checkpoint of the hub the weights are fetched when the run begins.
+        Remote::parse(checkpoint).is_none() && Checkpoint::is_weightless(&self.base.join(checkpoint))
     }
 
     fn data(&self, files: &[String]) -> Option<DataFacts> {

@@ -37,7 +37,7 @@ pub use overrides::Override;
 use crate::hir;
 use crate::metrics::Program;
 use minic_grammar::ast::{self, Declaration};
-use minic_grammar::{Diagnostic, Severity};
+use minic_grammar::{Diagnostic, Severity, Span};
 use models::Shape;
 use names::Names;
 use std::collections::{BTreeMap, BTreeSet};
@@ -50,6 +50,11 @@ pub trait Environment {
     /// (a remote checkpoint that was not fetched, a folder that does not exist); `Err` says why a file that
     /// is there cannot be read.
     fn config(&self, checkpoint: &str) -> Result<Option<String>, String>;
+
+    /// The folder of a checkpoint has its config.json and no weights: the shape of a model, and nothing more.
+    fn is_weightless(&self, _checkpoint: &str) -> bool {
+        false
+    }
 
     /// What is known of the files that these patterns match; `None` where nothing is.
     fn data(&self, _files: &[String]) -> Option<DataFacts> {
@@ -130,6 +135,8 @@ struct Checker<'a> {
     incomplete: bool,
     params: BTreeMap<&'a str, Option<Value>>,
     shapes: BTreeMap<&'a str, Shape>,
+    /// Models without weights, with the places of their checkpoints.
+    weightless: BTreeMap<&'a str, Span>,
     data: BTreeMap<&'a str, data::Known>,
     metrics: BTreeMap<&'a str, Option<Arc<Program>>>,
     groups: BTreeMap<&'a str, Vec<groups::Rule>>,
@@ -150,6 +157,7 @@ impl<'a> Checker<'a> {
             incomplete: false,
             params: BTreeMap::new(),
             shapes: BTreeMap::new(),
+            weightless: BTreeMap::new(),
             data: BTreeMap::new(),
             metrics: BTreeMap::new(),
             groups: BTreeMap::new(),

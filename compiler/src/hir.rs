@@ -316,6 +316,23 @@ pub struct Phase {
     pub span: Span,
 }
 
+impl Phase {
+    /// Tokens of a window, where the data's windows have `data` tokens.
+    pub fn window(&self, data: usize) -> usize {
+        self.sequence.unwrap_or(data)
+    }
+
+    /// Optimizer updates, on data whose windows have `data` tokens; a last partial one is not made.
+    pub fn updates(&self, data: usize) -> u64 {
+        self.tokens / (self.batch as u64 * self.window(data) as u64).max(1)
+    }
+
+    /// Tokens that all updates see.
+    pub fn trained(&self, data: usize) -> u64 {
+        self.updates(data) * self.batch as u64 * self.window(data) as u64
+    }
+}
+
 /// `weight * name(arguments)`; names are of [`crate::losses::LOSSES`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct LossTerm {
@@ -353,7 +370,27 @@ pub struct Distill {
     pub teacher: Option<String>,
     pub data: String,
     pub schedule: String,
+    pub weights: Weights,
+    pub heldout: Option<Heldout>,
     pub span: Span,
+}
+
+/// What a training begins with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Weights {
+    /// Those of the model that it starts from.
+    #[default]
+    Own,
+    /// Drawn as the family draws them ([`crate::init`]); of the model only its shape, config and tokenizer.
+    Random { seed: u64 },
+}
+
+/// Evaluations while a model is trained: before the first update, after the last, and between.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Heldout {
+    pub data: String,
+    /// Tokens of training from one evaluation to the next, at least one.
+    pub every: u64,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -230,11 +230,16 @@ impl Lowering<'_> {
         let schedule = self.recipe.schedules.get(&distill.schedule).cloned();
         let schedule = schedule.unwrap_or_else(|| hir::Schedule { phases: Vec::new(), span: distill.span });
         inputs.extend(self.phases(&schedule, &distill.from));
+        if let Some(heldout) = &distill.heldout {
+            inputs.push((self.data(&heldout.data, &distill.from), Value::Samples));
+        }
         let training = Training {
             name: name.to_string(),
             schedule_name: distill.schedule.clone(),
             data: distill.data.clone(),
             schedule,
+            weights: distill.weights,
+            heldout: distill.heldout.clone(),
         };
         let stage = if distill.teacher.is_some() { Stage::Distill(training) } else { Stage::Train(training) };
         self.add(name.to_string(), stage, distill.span, &inputs)

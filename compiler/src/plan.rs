@@ -156,6 +156,19 @@ impl Plan {
         self.sources(id, value).first().copied()
     }
 
+    /// The stage that reads the data of a declared name for `id`. Data that several tokenizers read are several
+    /// stages, named after the second tokenizer's model, too.
+    pub fn samples_of(&self, id: NodeIndex, data: &str) -> Option<NodeIndex> {
+        let sources = self.sources(id, Value::Samples);
+        let own = |from: &&NodeIndex| self.graph[**from].answers_to(data);
+        let second = |from: &&NodeIndex| {
+            let node = &self.graph[**from];
+            let of = |name: &String| name.split_once('.').is_some_and(|(declared, _)| declared == data);
+            std::iter::once(&node.name).chain(&node.aliases).any(of)
+        };
+        sources.iter().find(own).or_else(|| sources.iter().find(second)).copied()
+    }
+
     /// Stages in the order in which they are run: always the first one that is ready, those that take
     /// gradient steps after all others. Stages on a cycle are left out.
     pub fn order(&self) -> Vec<NodeIndex> {

@@ -56,6 +56,19 @@ impl Checkpoint {
         Ok(Checkpoint { folder: folder.to_path_buf(), config, desc, files, places, notes })
     }
 
+    /// Opens a folder of which only config.json is used. No weight can be read of it.
+    pub fn shape_of(folder: &Path) -> Result<Checkpoint, CheckpointError> {
+        let config = Stamp::of(&folder.join(CONFIG_FILE))?;
+        let (desc, folder) = (read_desc(folder)?, folder.to_path_buf());
+        Ok(Checkpoint { folder, config, desc, files: Vec::new(), places: BTreeMap::new(), notes: Vec::new() })
+    }
+
+    /// The folder has a config.json and no weights: the shape of a model, and nothing more.
+    pub fn is_weightless(folder: &Path) -> bool {
+        let has = |name: &str| folder.join(name).exists();
+        has(CONFIG_FILE) && !has(WEIGHTS_FILE) && !has(INDEX_FILE)
+    }
+
     pub fn folder(&self) -> &Path {
         &self.folder
     }

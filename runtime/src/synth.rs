@@ -12,9 +12,11 @@ use crate::safetensors::Entry;
 use draw::Draw;
 use minic_compiler::config;
 use minic_compiler::families::ConfigError;
-use minic_compiler::model::{DType, ModelDesc};
+use minic_compiler::model::{DType, ModelDesc, Weight};
+use rayon::prelude::*;
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -109,6 +111,25 @@ impl Synth<'_> {
         config::set_dtype(&mut map, dtype);
         config::to_text(&map)
     }
+}
+
+/// The initial values of one weight of `desc`, row-major: what [`Synth`] writes of this seed, before rounding.
+/// All threads draw.
+pub fn drawn(desc: &ModelDesc, weight: &Weight, seed: u64) -> Result<Vec<f32>, ConfigError> {
+    const PIECE: usize = 1 << 20;
+    let draw = Draw::new(desc.family().init(desc, weight)?, seed, &weight.name);
+    let mut values = vec![0.0; weight.sizes().iter().product()];
+    values.par_chunks_mut(PIECE).enumerate().for_each(|(i, out)| {
+        let begin = i * PIECE;
+        let mut filled = 0;
+        let done: Result<(), Infallible> = draw.each(begin..begin + out.len(), |part| {
+            out[filled..filled + part.len()].copy_from_slice(part);
+            filled += part.len();
+            Ok(())
+        });
+        let Ok(()) = done;
+    });
+    Ok(values)
 }
 
 /// Progress in MiB.

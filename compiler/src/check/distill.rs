@@ -1,32 +1,44 @@
 //! `distill NAME from MODEL { .. }` and `train NAME from MODEL { .. }`
 
 use super::Checker;
+use super::arguments::call_of;
+use super::fields::Fields;
 use super::models::Shape;
 use super::names::Want;
 use super::schedule::Known;
+use super::score::RANDOM;
 use crate::hir;
 use minic_grammar::ast::{Distill, Expr, ExprKind, Ident};
 use minic_grammar::{Diagnostic, Span};
 
-const DISTILL: &[&str] = &["teacher", "data", "schedule"];
-const TRAIN: &[&str] = &["data", "schedule"];
+const DISTILL: &[&str] = &["teacher", "data", "schedule", "heldout", "every", "weights"];
+const TRAIN: &[&str] = &["data", "schedule", "heldout", "every", "weights"];
+
+/// Evaluations on held-out data between the first and the last, where `every` is left out.
+const EVALUATIONS: u64 = 10;
 
 impl<'a> Checker<'a> {
     pub(super) fn distill(&mut self, distill: &'a Distill) {
         let name = &distill.name;
         let (verb, keys) = if distill.teacherless { ("train", TRAIN) } else { ("distill", DISTILL) };
-        let from = self.one_model(&distill.from);
         let fields = self.fields(format!("{verb} `{}`", name.node), name.span, &distill.settings, keys);
+        let weights = fields.get("weights").map_or(Some(hir::Weights::Own), |e| self.weights(e));
+        let from = match weights {
+            Some(hir::Weights::Own) => self.weighted_model(&distill.from),
+            _ => self.one_model(&distill.from),
+        };
         let teacher = if distill.teacherless {
             Some(None)
         } else {
             let ident = self.required(&fields, "teacher", "MODEL").and_then(|e| self.named(e, "teacher"));
-            ident.and_then(|ident| self.one_model(ident).map(|name| Some((name, ident.span))))
+            ident.and_then(|ident| self.weighted_model(ident).map(|name| Some((name, ident.span))))
         };
         let data = self.required(&fields, "data", &self.some_data()).and_then(|e| self.named(e, "data"));
         let data = data.and_then(|ident| self.resolve_data(ident).map(|name| (name, ident.span)));
         let schedule = self.required(&fields, "schedule", "SCHEDULE").and_then(|e| self.named(e, "schedule"));
         let schedule = schedule.and_then(|i| self.resolve(i, Want::Schedule).map(|name| (name, i.span)));
+        let total = schedule.and_then(|(name, _)| self.schedules.get(name)).and_then(Known::tokens);
+        let heldout = self.heldout(&fields, data, total);
         if let (Some(from), Some(Some((teacher, span)))) = (from, teacher) {
             self.same_vocabulary((from, distill.from.span), (teacher, span));
         }
@@ -41,14 +53,73 @@ impl<'a> Checker<'a> {
         }
         let shape = from.and_then(|from| self.shapes.get(from)).cloned().unwrap_or(Shape::Unknown);
         self.shapes.insert(&name.node, shape);
-        if let (Some(from), Some(teacher), Some((data, _)), Some((schedule, _))) =
-            (from, teacher, data, schedule)
+        if let (
+            Some(from),
+            Some(teacher),
+            Some((data, _)),
+            Some((schedule, _)),
+            Some(weights),
+            Some(heldout),
+        ) = (from, teacher, data, schedule, weights, heldout)
         {
             let teacher = teacher.map(|(name, _)| name.to_string());
             let (from, data, schedule) = (from.to_string(), data.to_string(), schedule.to_string());
-            let item = hir::Distill { from, teacher, data, schedule, span: distill.span };
+            let span = distill.span;
+            let item = hir::Distill { from, teacher, data, schedule, weights, heldout, span };
             self.out.distills.insert(name.node.clone(), item);
         }
+    }
+
+    /// `weights = random(seed = 1)`
+    fn weights(&mut self, expr: &Expr) -> Option<hir::Weights> {
+        let Some(call) = call_of(expr).filter(|call| call.name == "random") else {
+            self.report(
+                Diagnostic::new("E0706", expr.span, "there are no such initial weights")
+                    .label("unknown")
+                    .help("write `weights = random(seed = 1)`, or leave it out: the model's own weights"),
+            );
+            return None;
+        };
+        let seed = self.arguments(&call, RANDOM)?.whole("seed");
+        Some(hir::Weights::Random { seed })
+    }
+
+    /// `heldout = DATA` and `every = TOKENS`, of a training of `total` tokens; `None` after a fault.
+    fn heldout(
+        &mut self,
+        fields: &Fields<'a>,
+        data: Option<(&'a str, Span)>,
+        total: Option<u64>,
+    ) -> Option<Option<hir::Heldout>> {
+        let every = fields.get("every").map(|e| self.at_least(e, "`every`", 1));
+        let Some(expr) = fields.get("heldout") else {
+            let Some(key) = fields.key("every") else { return Some(None) };
+            self.report(
+                Diagnostic::new(
+                    "E0704",
+                    key.span,
+                    "`every` says how often to evaluate, and no data is held out",
+                )
+                .label("evaluate on what?")
+                .help(format!("add `heldout = {}`, or remove `every`", self.some_data())),
+            );
+            return None;
+        };
+        let ident = self.named(expr, "heldout")?;
+        let name = self.resolve_data(ident)?;
+        if let Some((_, span)) = data.filter(|(trained, _)| *trained == name) {
+            self.report(
+                Diagnostic::new("W0704", ident.span, format!("`{name}` is what the model is trained on"))
+                    .label("held out")
+                    .also(span, "trained on")
+                    .help("name data that the model does not see, or its figures say little"),
+            );
+        }
+        let every = match every {
+            Some(every) => every?,
+            None => (total? / EVALUATIONS).max(1),
+        };
+        Some(Some(hir::Heldout { data: name.to_string(), every }))
     }
 
     /// Updates and tokens of a schedule, on this data where its phases name no other.
@@ -56,11 +127,11 @@ impl<'a> Checker<'a> {
         let mut wanted: Vec<(&'a str, Span, u64)> = Vec::new();
         for phase in &schedule.phases {
             let Some((name, span)) = phase.data.or(data) else { continue };
+            let sequence = self.data.get(name).and_then(|d| d.sequence);
             if phase.sequence.is_none() {
-                let sequence = self.data.get(name).and_then(|d| d.sequence);
                 self.enough_updates(phase, sequence);
             }
-            let tokens = phase.tokens.map_or(0, |(tokens, _)| tokens);
+            let tokens = phase.trained(sequence);
             match wanted.iter_mut().find(|(other, ..)| *other == name) {
                 Some((_, _, sum)) => *sum = sum.saturating_add(tokens),
                 None => wanted.push((name, span, tokens)),

@@ -8,8 +8,8 @@ use minic_grammar::ast::{Evaluate, Ident};
 
 impl<'a> Checker<'a> {
     pub(super) fn evaluate(&mut self, evaluate: &'a Evaluate) {
-        let model = self.one_model(&evaluate.model);
-        let against = evaluate.against.as_ref().map(|ident| (ident, self.one_model(ident)));
+        let model = self.weighted_model(&evaluate.model);
+        let against = evaluate.against.as_ref().map(|ident| (ident, self.weighted_model(ident)));
         let on = self.resolve_data(&evaluate.on);
         if let (Some(model), Some((ident, Some(against)))) = (model, against) {
             self.same_vocabulary((model, evaluate.model.span), (against, ident.span));

@@ -12,7 +12,7 @@ const KEYS: &[&str] = &["dtype", "shard"];
 
 impl<'a> Checker<'a> {
     pub(super) fn export(&mut self, export: &'a Export) {
-        let model = self.one_model(&export.model);
+        let model = self.weighted_model(&export.model);
         let owner = format!("export of `{}`", export.model.node);
         let fields = self.fields(owner, export.span, &export.settings, KEYS);
         let dtype = fields.get("dtype").map(|e| self.dtype(e));

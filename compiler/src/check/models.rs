@@ -47,6 +47,11 @@ impl<'a> Checker<'a> {
         }
         let shape = desc.clone().map_or(Shape::Unknown, |d| Shape::One(Outline::of(d)));
         self.shapes.insert(name, shape);
+        if let Some((path, place)) = path.as_ref().zip(checkpoint)
+            && self.environment.is_weightless(path)
+        {
+            self.weightless.insert(name, place.span);
+        }
         if let Some(checkpoint) = path {
             let dt_floor = floor.and_then(|(_, v)| v);
             self.out.models.insert(name.clone(), hir::Model { checkpoint, dt_floor, desc, span: model.span });
@@ -144,6 +149,21 @@ impl<'a> Checker<'a> {
         .also(declared, "its axes have several values")
         .help(format!("search it: `search best in {name} {{ .. }}`, then write `best` here"));
         self.report(report);
+        None
+    }
+
+    /// The same, of a model whose weights are read.
+    pub(super) fn weighted_model(&mut self, ident: &Ident) -> Option<&'a str> {
+        let name = self.one_model(ident)?;
+        let Some(&checkpoint) = self.weightless.get(name) else { return Some(name) };
+        self.report(
+            Diagnostic::new("E0418", ident.span, format!("the checkpoint of `{name}` holds no weights"))
+                .label("its weights are wanted here")
+                .also(checkpoint, "config.json is there, and no safetensors file")
+                .help(format!(
+                    "train it first: `train NAME from {name} {{ weights = random(seed = 1); .. }}`, then write NAME here"
+                )),
+        );
         None
     }
 

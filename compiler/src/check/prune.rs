@@ -14,7 +14,7 @@ use minic_grammar::{Diagnostic, Span};
 
 impl<'a> Checker<'a> {
     pub(super) fn prune(&mut self, prune: &'a ast::Prune) {
-        let from = self.one_model(&prune.from);
+        let from = self.weighted_model(&prune.from);
         let parent = from.and_then(|name| self.outline(name)).cloned();
         let calibrate = self.calibration(prune);
         let rules = self.rules(prune, parent.as_ref());

@@ -64,6 +64,21 @@ impl KnownPhase<'_> {
         let (batch, _) = self.batch?;
         (batch as u64).checked_mul(self.sequence.or(sequence)? as u64)
     }
+
+    /// Tokens of all its updates; a last partial update is not made. As many as are asked for, where the
+    /// size of an update is not known.
+    pub fn trained(&self, sequence: Option<usize>) -> u64 {
+        let wanted = self.tokens.map_or(0, |(tokens, _)| tokens);
+        self.update(sequence).map_or(wanted, |update| wanted - wanted % update.max(1))
+    }
+}
+
+impl Known<'_> {
+    /// Of all phases; `None` where one of them could not be understood.
+    pub fn tokens(&self) -> Option<u64> {
+        let tokens = self.phases.iter().map(|phase| phase.tokens.map(|(tokens, _)| tokens));
+        tokens.reduce(|sum, tokens| sum?.checked_add(tokens?)).flatten()
+    }
 }
 
 impl<'a> Checker<'a> {

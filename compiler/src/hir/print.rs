@@ -270,7 +270,23 @@ impl Display for Distill {
             clause("teacher", &self.teacher),
             self.data,
             self.schedule
-        )
+        )?;
+        write!(f, "{}{}", self.weights, clause("held out", &self.heldout))
+    }
+}
+
+impl Display for Weights {
+    fn fmt(&self, f: &mut Formatter) -> Result {
+        match self {
+            Weights::Own => Ok(()),
+            Weights::Random { seed } => write!(f, " weights random(seed = {seed})"),
+        }
+    }
+}
+
+impl Display for Heldout {
+    fn fmt(&self, f: &mut Formatter) -> Result {
+        write!(f, "{} every {} tokens", self.data, self.every)
     }
 }
 

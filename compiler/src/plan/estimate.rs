@@ -168,9 +168,9 @@ impl Plan {
         }
         let mut flops = Bounds { min: 0.0, max: 0.0 };
         for phase in &training.schedule.phases {
-            let sequence = phase.sequence.unwrap_or(data.sequence);
+            let (sequence, trained) = (phase.window(data.sequence), phase.trained(data.sequence));
             let all = |shape: &Shape, times: f64| {
-                shape.flops_per_token(sequence).map(|f| f as f64 * times * phase.tokens as f64)
+                shape.flops_per_token(sequence).map(|f| f as f64 * times * trained as f64)
             };
             flops = flops.plus(all(student, 3.0));
             if let Some(teacher) = teacher.flatten() {
@@ -273,7 +273,8 @@ mod tests {
         recipe.schedules["recover"].phases.push(phase);
         fixture::distill(&mut recipe, "student", "other");
         fixture::export(&mut recipe, "student");
-        let flops = 1000.0 * (3.0 * token("mamba2") + token("tiny"));
+        // Three updates of one window: the rest of the 1000 tokens makes no fourth one.
+        let flops = 768.0 * (3.0 * token("mamba2") + token("tiny"));
         assert_eq!(estimate(&recipe, "student").flops.and_then(Bounds::exact), Some(flops));
         // In the dtype of the config where none is named.
         let bytes = cost::disk(fixture::desc("mamba2").params(), DType::F32);

@@ -124,6 +124,8 @@ pub fn distill(recipe: &mut Recipe, name: &str, from: &str) {
             teacher: Some("parent".into()),
             data: "calibration".into(),
             schedule: "recover".into(),
+            weights: hir::Weights::Own,
+            heldout: None,
             span: Span::default(),
         },
     );

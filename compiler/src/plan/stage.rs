@@ -205,6 +205,8 @@ pub struct Training {
     pub schedule_name: String,
     pub data: String,
     pub schedule: hir::Schedule,
+    pub weights: hir::Weights,
+    pub heldout: Option<hir::Heldout>,
 }
 
 /// One `evaluate` line.

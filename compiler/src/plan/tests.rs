@@ -6,6 +6,27 @@ fn planned(recipe: &hir::Recipe) -> Plan {
     passes::run(&lower::lower(recipe)).expect("a plan")
 }
 
+/// Two tokenizers read one text: the second stage of it has the name of its model, too.
+#[test]
+fn data_of_a_training_is_found_by_its_declared_name() {
+    let mut recipe = fixture::base("tiny");
+    fixture::add_model(&mut recipe, "other", "mamba2");
+    for (name, from) in [("first", "parent"), ("second", "other")] {
+        fixture::distill(&mut recipe, name, from);
+        recipe.distills[name].heldout = Some(hir::Heldout { data: "heldout".into(), every: 10 });
+        fixture::export(&mut recipe, name);
+    }
+    let plan = planned(&recipe);
+    let name = |model: &str, data: &str| {
+        let id = plan.samples_of(plan.find(model)?, data)?;
+        Some(plan.node(id).name.as_str())
+    };
+    assert_eq!(name("first", "calibration"), Some("calibration"));
+    assert_eq!(name("second", "calibration"), Some("calibration.other"));
+    assert_eq!(name("second", "heldout"), Some("heldout.other"));
+    assert_eq!(name("first", "nothing"), None);
+}
+
 #[test]
 fn a_plan_prints_its_stages_in_the_order_of_the_run() {
     let plan = planned(&fixture::tiny_half());

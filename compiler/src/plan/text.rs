@@ -2,6 +2,7 @@
 //! hidden_size = 128`, in the order of the run. `-> half` at the end names the models that it completes.
 
 use super::{Calibrate, Cut, Evaluation, Export, Plan, Score, Search, Source, Stage, Training};
+use crate::hir::Weights;
 use crate::model::LayerKind;
 use petgraph::graph::NodeIndex;
 use std::fmt;
@@ -115,11 +116,13 @@ fn search(search: &Search) -> String {
 fn training(training: &Training) -> String {
     let phases = training.schedule.phases.iter();
     let tokens: u64 = phases.clone().map(|p| p.tokens).sum();
+    let heldout = training.heldout.as_ref().map(|h| format!("; held out {h}")).unwrap_or_default();
     format!(
-        "on {} by {}: {tokens} tokens in {}",
+        "on {} by {}: {tokens} tokens in {}{heldout}{}",
         training.data,
         training.schedule_name,
-        count(phases.len(), "phase")
+        count(phases.len(), "phase"),
+        if training.weights == Weights::Own { String::new() } else { format!(";{}", training.weights) },
     )
 }
 

@@ -22,6 +22,10 @@ impl Environment for Corpus {
         if path.exists() { fs::read_to_string(path).map(Some).map_err(|e| e.to_string()) } else { Ok(None) }
     }
 
+    fn is_weightless(&self, checkpoint: &str) -> bool {
+        checkpoint.ends_with("-shape")
+    }
+
     fn data(&self, files: &[String]) -> Option<DataFacts> {
         let named = |prefix: &'static str| files.iter().filter(move |f| f.contains(prefix));
         let few = named("few-").count() as u64;

@@ -13,7 +13,7 @@ use crate::store::{Key, Store, digest_of};
 use crate::tokens::{self, TOKENIZER_FILE};
 use minic_compiler::dim::Dim;
 use minic_compiler::hir;
-use minic_compiler::plan::{Source, Value};
+use minic_compiler::plan::{Source, Stage, Value};
 use petgraph::graph::NodeIndex;
 use serde_json::{Map, json};
 use std::path::{Path, PathBuf};
@@ -114,7 +114,11 @@ impl Executor<'_> {
         if path.starts_with("hf://") {
             return Err(RunError::Remote { name, path: path.into() });
         }
-        let checkpoint = Checkpoint::open(&self.settings.base.join(path))?;
+        let folder = self.settings.base.join(path);
+        let checkpoint = match self.is_shape_alone(id) && Checkpoint::is_weightless(&folder) {
+            true => Checkpoint::shape_of(&folder)?,
+            false => Checkpoint::open(&folder)?,
+        };
         for note in checkpoint.notes() {
             self.observer.observe(&Event::Note { stage: &name, message: note });
         }
@@ -140,6 +144,19 @@ impl Executor<'_> {
             }),
             told,
         ))
+    }
+
+    /// Nobody reads the weights: who takes the model draws its own.
+    fn is_shape_alone(&self, id: NodeIndex) -> bool {
+        self.plan.outputs(id).into_iter().all(|(reader, value)| {
+            match (value, &self.plan.node(reader).stage) {
+                (Value::Tokenizer, _) => true,
+                (Value::Model, Stage::Train(training) | Stage::Distill(training)) => {
+                    training.weights != hir::Weights::Own
+                }
+                _ => false,
+            }
+        })
     }
 
     fn data(&mut self, id: NodeIndex, data: &hir::Data) -> Result<(Artifact, String), RunError> {

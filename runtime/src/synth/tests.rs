@@ -81,3 +81,12 @@ fn what_cannot_be_drawn_is_told_before_anything_is_written() {
     assert!(error.to_string().starts_with("initializer_range: is -1"), "{error}");
     assert_eq!((error.kind(), std::fs::read_dir(folder.path()).unwrap().count()), (Kind::Input, 0));
 }
+
+#[test]
+fn weights_that_are_drawn_in_memory_are_those_of_the_files() {
+    let (_folder, made) = synth(MAMBA2, 3, 2, Some(DType::F32));
+    for weight in made.desc().weights() {
+        let values = drawn(made.desc(), &weight, 3).unwrap();
+        assert_eq!(values, made.read_f32(&weight.name).unwrap(), "{}", weight.name);
+    }
+}
