@@ -27,10 +27,11 @@ mod schedule;
 mod score;
 mod search;
 mod space;
+mod streams;
 mod typed;
 pub(crate) mod value;
 
-pub use arguments::{Accepts, Argument, Default};
+pub use arguments::{Accepts, Argument, Arguments, Default};
 pub use outline::{LayerCounts, Outline};
 pub use overrides::Override;
 

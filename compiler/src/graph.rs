@@ -5,10 +5,12 @@
 
 mod build;
 mod infer;
+mod loss;
 mod print;
 
 pub use build::{Builder, MaskInput, Masks};
 pub use infer::ShapeError;
+pub use loss::{HeadLoss, HeadTerm, StreamLoss};
 
 use crate::dim::Extent;
 use crate::metrics::Program;

@@ -5,6 +5,7 @@
 mod print;
 
 use crate::axes::{Axis, Tap};
+use crate::losses::Term;
 use crate::metrics::Program;
 use crate::model::{DType, LayerKind, ModelDesc};
 use indexmap::IndexMap;
@@ -339,6 +340,9 @@ pub struct LossTerm {
     pub weight: f64,
     pub loss: &'static str,
     pub arguments: BTreeMap<String, Value>,
+    /// What it computes, as the arguments say.
+    pub term: Term,
+    pub span: Span,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -76,6 +76,8 @@ pub const PAGES: &[Page] = &[
     page("E0704", include_str!("../pages/E0704.md")),
     page("E0705", include_str!("../pages/E0705.md")),
     page("E0706", include_str!("../pages/E0706.md")),
+    page("E0707", include_str!("../pages/E0707.md")),
+    page("E0708", include_str!("../pages/E0708.md")),
     page("E0801", include_str!("../pages/E0801.md")),
     page("E0802", include_str!("../pages/E0802.md")),
     page("E0803", include_str!("../pages/E0803.md")),

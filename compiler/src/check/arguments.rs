@@ -33,6 +33,8 @@ pub enum Accepts {
     Whole,
     /// Optimizer updates, `60 steps`.
     Updates,
+    /// Numbers of layers, `[3, 7]`.
+    Layers,
 }
 
 /// What holds where an argument is left out.
@@ -48,6 +50,7 @@ impl Argument {
     fn example(&self) -> String {
         let value = match (self.accepts, self.default) {
             (Accepts::Updates, _) => "60 steps".to_string(),
+            (Accepts::Layers, _) => "[3, 7]".into(),
             (_, Default::Is(value)) => value.to_string(),
             (Accepts::Positive, _) => "1e-4".into(),
             (Accepts::NotNegative | Accepts::Fraction, _) => "0.1".into(),
@@ -60,14 +63,31 @@ impl Argument {
 
 /// Arguments by name, defaults filled in.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Arguments {
-    values: BTreeMap<&'static str, (f64, Accepts)>,
+pub struct Arguments {
+    values: BTreeMap<&'static str, (Given, Accepts)>,
     spans: BTreeMap<&'static str, Span>,
+}
+
+#[derive(Clone, Debug)]
+enum Given {
+    Number(f64),
+    Layers(Vec<usize>),
 }
 
 impl Arguments {
     pub fn get(&self, name: &str) -> Option<f64> {
-        self.values.get(name).map(|(value, _)| *value)
+        match self.values.get(name) {
+            Some((Given::Number(value), _)) => Some(*value),
+            _ => None,
+        }
+    }
+
+    /// A list of layers, in the order in which they are given.
+    pub fn layers(&self, name: &str) -> Option<Vec<usize>> {
+        match self.values.get(name) {
+            Some((Given::Layers(layers), _)) => Some(layers.clone()),
+            _ => None,
+        }
     }
 
     /// 0 where the argument is absent; for arguments that are required or have a default.
@@ -84,10 +104,12 @@ impl Arguments {
     }
 
     pub fn to_hir(&self) -> BTreeMap<String, hir::Value> {
-        let value = |&(value, accepts): &(f64, Accepts)| match accepts {
-            Accepts::Count | Accepts::Whole => hir::Value::Count(value as u64),
-            Accepts::Updates => hir::Value::Updates(value as u64),
-            _ => hir::Value::Float(value),
+        let count = |n: &usize| hir::Value::Count(*n as u64);
+        let value = |(value, accepts): &(Given, Accepts)| match (value, accepts) {
+            (Given::Layers(layers), _) => hir::Value::List(layers.iter().map(count).collect()),
+            (Given::Number(value), Accepts::Count | Accepts::Whole) => hir::Value::Count(*value as u64),
+            (Given::Number(value), Accepts::Updates) => hir::Value::Updates(*value as u64),
+            (Given::Number(value), _) => hir::Value::Float(*value),
         };
         self.values.iter().map(|(name, v)| (name.to_string(), value(v))).collect()
     }
@@ -133,7 +155,7 @@ impl<'a> Checker<'a> {
         for argument in signature.iter().filter(|a| !seen.iter().any(|k| k.node == a.name)) {
             match argument.default {
                 Default::Is(value) => {
-                    out.values.insert(argument.name, (value, argument.accepts));
+                    out.values.insert(argument.name, (Given::Number(value), argument.accepts));
                 }
                 Default::Absent => {}
                 Default::Required => {
@@ -179,16 +201,18 @@ impl<'a> Checker<'a> {
         Some((key, known))
     }
 
-    fn argument(&mut self, argument: &Argument, expr: &Expr) -> Option<f64> {
+    fn argument(&mut self, argument: &Argument, expr: &Expr) -> Option<Given> {
         let what = format!("`{}`", argument.name);
-        match argument.accepts {
+        let number = match argument.accepts {
+            Accepts::Layers => return self.layers(expr, &what).map(Given::Layers),
             Accepts::Positive => self.positive(expr, &what),
             Accepts::Count => self.at_least(expr, &what, 1).map(|v| v as f64),
             Accepts::Whole => self.whole(expr).map(|v| v as f64),
             Accepts::Updates => self.updates(expr).map(|v| v as f64),
             Accepts::NotNegative => self.between(expr, &what, f64::INFINITY, "write 0 or more"),
             Accepts::Fraction => self.between(expr, &what, 1.0, "write a number from 0 to below 1"),
-        }
+        };
+        number.map(Given::Number)
     }
 
     /// A number from zero to below `end`.

@@ -46,6 +46,9 @@ impl<'a> Checker<'a> {
             && let Some(known) = self.schedules.get(schedule).cloned()
         {
             self.teacher_for(&known, span, !distill.teacherless);
+            if let (Some(from), Some(Some((teacher, _)))) = (from, teacher) {
+                self.compared_streams(&known, span, from, teacher);
+            }
             self.trained_on(&known, data);
         }
         if !self.is_first(name) {

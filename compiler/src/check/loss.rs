@@ -1,7 +1,7 @@
 //! `loss = 0.9 * forward_kl(temperature = 1.0) + 0.1 * cross_entropy()`
 
 use super::Checker;
-use super::arguments::{Call, call_of};
+use super::arguments::{Arguments, Call, call_of};
 use super::eval::{FUNCTIONS, dotted};
 use super::names::suggestion;
 use crate::hir::LossTerm;
@@ -75,7 +75,26 @@ impl<'a> Checker<'a> {
             return None;
         };
         let arguments = self.arguments(call, loss.arguments)?;
-        out.push(LossTerm { weight, loss: loss.name, arguments: arguments.to_hir() });
+        self.paired_layers(&arguments)?;
+        let (term, arguments) = ((loss.build)(&arguments), arguments.to_hir());
+        out.push(LossTerm { weight, loss: loss.name, arguments, term, span: call.span });
         Some(())
+    }
+
+    /// Each of the student's layers that are listed has one of the teacher's.
+    fn paired_layers(&mut self, given: &Arguments) -> Option<()> {
+        let (Some(own), Some(teachers)) = (given.layers("layers"), given.layers("teacher_layers")) else {
+            return Some(());
+        };
+        let places = given.span("layers").zip(given.span("teacher_layers"));
+        let Some((first, second)) = places.filter(|_| own.len() != teachers.len()) else { return Some(()) };
+        let layers = |n: usize| if n == 1 { "1 layer".to_string() } else { format!("{n} layers") };
+        self.report(
+            Diagnostic::new("E0707", second, "the two lists of layers differ in length")
+                .label(layers(teachers.len()))
+                .also(first, layers(own.len()))
+                .help("name one layer of the teacher for each of the student's, in the same order"),
+        );
+        None
     }
 }

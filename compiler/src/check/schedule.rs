@@ -49,7 +49,7 @@ pub(super) struct KnownPhase<'a> {
     pub warmup: Option<(u64, Span)>,
     /// With the place at which the phase names it.
     pub data: Option<(&'a str, Span)>,
-    loss: Option<(Vec<LossTerm>, Span)>,
+    pub loss: Option<(Vec<LossTerm>, Span)>,
 }
 
 #[derive(Clone, Debug)]

@@ -135,6 +135,23 @@ impl<'a> Checker<'a> {
         strings.into_iter().collect()
     }
 
+    /// Numbers of layers: a list, or a set where their order does not matter.
+    pub(super) fn layers(&mut self, expr: &Expr, what: &str) -> Option<Vec<usize>> {
+        let items = match self.value(expr)? {
+            Value::List(items) | Value::Set(items) => items,
+            other => return self.mistyped(expr.span, &other, "a list of layers"),
+        };
+        if items.is_empty() {
+            self.report(
+                Diagnostic::new("E0304", expr.span, format!("{what} lists no layer"))
+                    .help("name at least one, `[3, 7]`, or leave the argument out"),
+            );
+            return None;
+        }
+        let layers: Vec<Option<Spanned<usize>>> = items.iter().map(|i| self.member_size(i)).collect();
+        layers.into_iter().map(|layer| layer.map(|l| l.node)).collect()
+    }
+
     /// The sizes of a set, a range or a single value, each at its place.
     pub(super) fn sizes(&mut self, expr: &Expr, single: bool) -> Option<Vec<Spanned<usize>>> {
         let value = self.value(expr)?;
@@ -197,6 +214,8 @@ fn type_help(value: &Value, wanted: &str) -> Option<String> {
         }
         (Value::Number(n), "a number of updates") if n.is_plain() => format!("write `{} steps`", n.value),
         (Value::Number(_), "a count") => "counts are written `1024`, `64Ki`, `4.5B`".into(),
+        (Value::Number(n), "a list of layers") => format!("write `[{}]`", n.value),
+        (_, "a list of layers") => "layers are listed by their numbers: `[3, 7]`".into(),
         (_, "a string") => "text stands in quotes".into(),
         (_, "a list of strings") => "a list is written `[\"a\", \"b\"]`".into(),
         (_, wanted) => format!("write {wanted}"),

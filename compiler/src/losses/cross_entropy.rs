@@ -1,10 +1,12 @@
 //! `cross_entropy()`: -log q of the token that follows in the data
 
-use super::Loss;
+use super::{Loss, Term};
+use crate::graph::HeadLoss;
 
 pub const LOSS: Loss = Loss {
     name: "cross_entropy",
     arguments: &[],
     needs_teacher: false,
     doc: "-log q of the token that follows in the data",
+    build: |_| Term::Head(HeadLoss::CrossEntropy),
 };

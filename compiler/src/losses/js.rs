@@ -1,8 +1,9 @@
 //! `js(beta = B, temperature = T)`: the generalised Jensen-Shannon divergence of arXiv:2306.13649.
 
-use super::Loss;
-use super::common::TEMPERATURE;
+use super::common::{TEMPERATURE, temperature};
+use super::{Loss, Term};
 use crate::check::{Accepts, Argument, Default};
+use crate::graph::HeadLoss;
 
 pub const LOSS: Loss = Loss {
     name: "js",
@@ -17,4 +18,7 @@ pub const LOSS: Loss = Loss {
     ],
     needs_teacher: true,
     doc: "T^2 (beta KL(p || m) + (1 - beta) KL(q || m)) with m = beta p + (1 - beta) q",
+    build: |given| {
+        Term::Head(HeadLoss::Js { beta: given.number("beta"), temperature: temperature(given) })
+    },
 };

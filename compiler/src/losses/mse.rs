@@ -1,10 +1,13 @@
-//! `mse()`: mean squared difference of the two models' logits
+//! `mse(layers = [..], teacher_layers = [..])`: mean over the channels of the squared difference of two streams
 
 use super::Loss;
+use super::common::{LAYERS, streams};
+use crate::graph::StreamLoss;
 
 pub const LOSS: Loss = Loss {
     name: "mse",
-    arguments: &[],
+    arguments: LAYERS,
     needs_teacher: true,
-    doc: "mean squared difference of the two models' logits",
+    doc: "squared difference of the streams after layers of both models, mean over the channels",
+    build: |given| streams(StreamLoss::Mse, given),
 };

@@ -1,0 +1,131 @@
+//! Losses between residual streams, against the two models whose streams they compare.
+
+use super::Checker;
+use super::axis::either;
+use super::models::Shape;
+use super::schedule::Known;
+use crate::dim::Dim;
+use crate::hir::LossTerm;
+use crate::losses::{Streams, Term};
+use minic_grammar::{Diagnostic, Span};
+
+impl<'a> Checker<'a> {
+    /// Widths and layers of every loss between streams; `used` is where the schedule meets its models.
+    pub(super) fn compared_streams(&mut self, schedule: &Known, used: Span, student: &str, teacher: &str) {
+        let terms = schedule.phases.iter().filter_map(|p| p.loss.as_ref()).flat_map(|(terms, _)| terms);
+        for term in terms {
+            let Term::Streams(streams) = &term.term else { continue };
+            let fault = self.unequal_widths(student, teacher).or_else(|| {
+                let own = self.outside(student, streams.layers.as_deref());
+                own.or_else(|| self.outside(teacher, streams.teacher_layers.as_deref()))
+                    .or_else(|| self.unpaired(streams, student, teacher))
+            });
+            if let Some(fault) = fault {
+                self.report(fault.at(term, used));
+            }
+        }
+    }
+
+    /// The sizes that a dimension of a model may have, where they are known.
+    fn possible(&self, name: &str, dim: Dim) -> Option<Vec<usize>> {
+        match self.shapes.get(name)? {
+            Shape::Unknown => None,
+            Shape::One(outline) => outline.dim(dim).map(|size| vec![size]),
+            Shape::Space(space) | Shape::Chosen(space) => {
+                match space.axes.iter().find(|(axis, _)| *axis == dim) {
+                    Some((_, sizes)) => Some(sizes.clone()),
+                    None => space.parent.as_ref()?.dim(dim).map(|size| vec![size]),
+                }
+            }
+        }
+    }
+
+    fn unequal_widths(&self, student: &str, teacher: &str) -> Option<Fault> {
+        let [own, other] = [student, teacher].map(|name| self.possible(name, Dim::HiddenSize));
+        let (own, other) = (own?, other?);
+        if own.iter().any(|size| other.contains(size)) {
+            return None;
+        }
+        Some(Fault {
+            code: "E0708",
+            message: format!("the streams of `{student}` and `{teacher}` differ in width"),
+            label: format!("{} channels against {}", either(&own), either(&other)),
+            help: "hidden-state losses compare streams of one width: leave `hidden_size` uncut, or use `forward_kl()`"
+                .into(),
+        })
+    }
+
+    /// A listed layer that the model does not have.
+    fn outside(&self, model: &str, layers: Option<&[usize]>) -> Option<Fault> {
+        let total = self.possible(model, Dim::NumLayers)?.into_iter().max()?;
+        let layer = layers?.iter().find(|layer| **layer >= total)?;
+        Some(Fault {
+            code: "E0707",
+            message: format!("`{model}` has no layer {layer}"),
+            label: format!("it has {total} layers, counted from 0"),
+            help: format!("the last is {}", total.saturating_sub(1)),
+        })
+    }
+
+    /// The student's layers, where they are not listed, against the teacher's.
+    fn unpaired(&self, streams: &Streams, student: &str, teacher: &str) -> Option<Fault> {
+        let [own, other] = [student, teacher].map(|name| self.possible(name, Dim::NumLayers));
+        let own = own?;
+        let fault = |message: String, label: String| {
+            let help = "list the layers that are compared: `layers = [..], teacher_layers = [..]`".into();
+            Some(Fault { code: "E0707", message, label, help })
+        };
+        match (&streams.layers, &streams.teacher_layers) {
+            (None, Some(listed)) if !own.contains(&listed.len()) => fault(
+                format!("`teacher_layers` does not name one layer for each of `{student}`"),
+                format!("{} against {} layers", listed.len(), either(&own)),
+            ),
+            (_, None) if !self.descends(student, teacher) => {
+                let other = other?;
+                if own.iter().any(|total| other.contains(total)) {
+                    return None;
+                }
+                fault(
+                    format!("the layers of `{student}` were not cut from those of `{teacher}`"),
+                    format!("{} layers against {}", either(&own), either(&other)),
+                )
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether a model was made from another one, or is it.
+    fn descends(&self, model: &str, ancestor: &str) -> bool {
+        let mut at = model;
+        // A chain is no longer than the recipe: a cycle was reported, and is left.
+        for _ in 0..=self.shapes.len() {
+            if at == ancestor {
+                return true;
+            }
+            let prune = self.out.prunes.get(at).map(|p| &p.from);
+            let search = self.out.searches.get(at).map(|s| &s.space);
+            match prune.or(search).or(self.out.distills.get(at).map(|d| &d.from)) {
+                Some(from) => at = from,
+                None => return false,
+            }
+        }
+        false
+    }
+}
+
+/// What is wrong with two streams.
+struct Fault {
+    code: &'static str,
+    message: String,
+    label: String,
+    help: String,
+}
+
+impl Fault {
+    fn at(self, term: &LossTerm, used: Span) -> Diagnostic {
+        Diagnostic::new(self.code, used, self.message)
+            .label(self.label)
+            .also(term.span, "the loss that compares them")
+            .help(self.help)
+    }
+}
