@@ -18,7 +18,5 @@ pub const LOSS: Loss = Loss {
     ],
     needs_teacher: true,
     doc: "T^2 (beta KL(p || m) + (1 - beta) KL(q || m)) with m = beta p + (1 - beta) q",
-    build: |given| {
-        Term::Head(HeadLoss::Js { beta: given.number("beta"), temperature: temperature(given) })
-    },
+    build: |given| Term::Head(HeadLoss::Js { beta: given.number("beta"), temperature: temperature(given) }),
 };
