@@ -100,6 +100,7 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
         output.note(&format!("{before}; this one goes on from what it left"));
     }
     let settings = Settings {
+        records: Some(folder.path().to_path_buf()),
         overwrite: args.overwrite,
         proof_memory: minic_runtime::memory::available() / 2,
         redo: args.redo.clone(),

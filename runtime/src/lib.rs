@@ -22,6 +22,7 @@ pub mod position;
 pub mod provenance;
 pub mod publish;
 pub mod random;
+pub mod record;
 pub mod run;
 pub mod safetensors;
 pub mod samples;

@@ -48,6 +48,8 @@ pub struct Settings {
     pub base: PathBuf,
     /// Relative export folders are relative to it.
     pub out: PathBuf,
+    /// Where trainings leave their records, the run folder ([`crate::record`]); absent: nowhere.
+    pub records: Option<PathBuf>,
     /// Replace export folders that hold something else.
     pub overwrite: bool,
     /// Bytes that the proof of a cut may hold; beyond, it goes block by block.
@@ -71,6 +73,7 @@ impl Settings {
             overrides: Vec::new(),
             base,
             out,
+            records: None,
             overwrite: false,
             proof_memory: 2 << 30,
             redo: Vec::new(),
