@@ -33,6 +33,9 @@ pub struct Args {
     /// The field of JSONL and Parquet rows that holds a text or token ids
     #[arg(long, value_name = "NAME")]
     field: Option<String>,
+    /// The field of answers: rows are questions, and the share that is answered is reported
+    #[arg(long, value_name = "NAME")]
+    answer: Option<String>,
     /// Also report the divergence from this checkpoint
     #[arg(long, value_name = "CHECKPOINT")]
     teacher: Option<PathBuf>,
@@ -64,7 +67,7 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
     let mut models = vec![("model", &model)];
     models.extend(teacher.as_ref().map(|t| ("teacher", t)));
     let comparison = Comparison { model: "model", against: teacher.as_ref().map(|_| "teacher") };
-    let figures = evaluate(device.as_ref(), &models, &[comparison], &windows, &watch, None)?;
+    let figures = evaluate(device.as_ref(), &models, &[comparison], &windows, samples.answers(), &watch, None)?;
     progress.clear();
     let Some(figures) = figures.into_iter().next() else {
         return Err(RunError::NoSamples.into());
@@ -105,6 +108,7 @@ fn declaration(args: &Args) -> hir::Data {
         seed: 0,
         epochs: 1.0,
         field: args.field.clone(),
+        answer: args.answer.clone(),
         tokenizer: None,
         bad_rows: None,
         span: Default::default(),
@@ -118,6 +122,9 @@ fn text(figures: &Figures) -> String {
     let _ = writeln!(out, "top1        {:.2} %", figures.top1 * 100.0);
     if let Some(kl) = figures.kl {
         let _ = writeln!(out, "kl          {kl:.5} nats per token");
+    }
+    if let (Some(accuracy), Some(questions)) = (figures.accuracy, figures.questions) {
+        let _ = writeln!(out, "accuracy    {:.2} % of {questions} questions", accuracy * 100.0);
     }
     let _ = writeln!(out, "tokens      {}", figures.tokens);
     out

@@ -219,13 +219,16 @@ fn stages(summary: &Summary) -> Table {
 }
 
 fn figures(summary: &Summary) -> Table {
-    let mut table = Table::new(&["model", "on", ">loss", ">perplexity", ">top1", ">kl"]);
+    let asked = summary.evaluations.values().any(|e| e.figures.accuracy.is_some());
+    let mut columns = vec!["model", "on", ">loss", ">perplexity", ">top1", ">kl"];
+    columns.extend(asked.then_some(">accuracy"));
+    let mut table = Table::new(&columns);
     let mut seen = Vec::new();
     for evaluation in summary.evaluations.values() {
         let against = evaluation.against.as_ref().zip(evaluation.against_figures.as_ref());
         let rows = against.into_iter().chain([(&evaluation.model, &evaluation.figures)]);
         for (model, figures) in rows {
-            let row = vec![
+            let mut row = vec![
                 model.clone(),
                 evaluation.data.clone(),
                 format!("{:.4}", figures.loss),
@@ -233,6 +236,9 @@ fn figures(summary: &Summary) -> Table {
                 format!("{:.2} %", figures.top1 * 100.0),
                 figures.kl.map_or(String::new(), |kl| format!("{kl:.4}")),
             ];
+            if asked {
+                row.push(figures.accuracy.map_or(String::new(), |share| format!("{:.1} %", share * 100.0)));
+            }
             if !seen.contains(&row) {
                 seen.push(row.clone());
                 table.row(row);

@@ -73,6 +73,8 @@ pub struct Data {
     pub epochs: f64,
     /// The field of JSONL or Parquet rows that holds a text or a list of token ids.
     pub field: Option<String>,
+    /// The field of an answer: each row is a question, a sample by itself.
+    pub answer: Option<String>,
     /// A tokenizer.json other than the model's.
     pub tokenizer: Option<String>,
     /// How many rows of a file may be unreadable; `None`: few.
@@ -242,7 +244,7 @@ pub enum Quantity {
         input: usize,
         output: usize,
     },
-    /// Measured on data: `loss`, `perplexity`, `top1`, `kl`.
+    /// Measured on data: `loss`, `perplexity`, `top1`, `kl`, `accuracy`.
     Measured(Measure),
 }
 
@@ -252,10 +254,13 @@ pub enum Measure {
     Perplexity,
     Top1,
     Kl,
+    /// Share of questions that are answered.
+    Accuracy,
 }
 
 impl Measure {
-    pub const ALL: &[Measure] = &[Measure::Loss, Measure::Perplexity, Measure::Top1, Measure::Kl];
+    pub const ALL: &[Measure] =
+        &[Measure::Loss, Measure::Perplexity, Measure::Top1, Measure::Kl, Measure::Accuracy];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -263,6 +268,7 @@ impl Measure {
             Measure::Perplexity => "perplexity",
             Measure::Top1 => "top1",
             Measure::Kl => "kl",
+            Measure::Accuracy => "accuracy",
         }
     }
 }

@@ -207,6 +207,7 @@ pub fn data(bytes: &[u8]) {
         seed: 0,
         epochs: 1.0,
         field: None,
+        answer: None,
         tokenizer: None,
         bad_rows: None,
         span: Span::default(),

@@ -92,7 +92,7 @@ impl Sink {
 
     fn push(&self, sums: &mut Sums, name: &str, value: &Output, sequence: usize) {
         if name == output::LOSS {
-            sums.meter.push(value, None);
+            sums.meter.push(value, None, None);
         } else if let Some(program) = self.programs.get(name) {
             let partial = Partial::of_sample(sequence, value.f64().to_vec());
             let tree = sums.metrics.entry(name.to_string()).or_default();

@@ -8,6 +8,8 @@
 //! Text and JSONL may be packed (.gz, .zst). Files are read piece by piece; what is held is the tokens of
 //! texts and rows, four bytes each, and the windows that are picked.
 //!
+//! With `answer`, each row is a sample by itself: a question and its answer, padded.
+//!
 //! The stream is cut into windows of `sequence` tokens; a short last one is dropped. A window is picked at
 //! most once.
 
@@ -19,6 +21,7 @@ mod files;
 mod jsonl;
 mod packed;
 mod parquet;
+mod questions;
 mod rows;
 mod sampling;
 mod stream;
@@ -32,6 +35,7 @@ use files::{Form, Format, Packing};
 use minic_compiler::hir;
 use packed::Unpacked;
 use rows::Gatherer;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use stream::{TokenStream, Tokens};
 
@@ -101,6 +105,8 @@ pub struct FileRecord {
 pub struct Samples {
     sequence: usize,
     tokens: Vec<u32>,
+    /// Of questions: which tokens of each window are the answer.
+    answers: Option<Vec<Range<usize>>>,
     pub files: Vec<FileRecord>,
     /// BLAKE3 of the length of a window and all tokens in order, hexadecimal: what was seen, however it
     /// was stored.
@@ -130,6 +136,11 @@ impl Samples {
         self.tokens.chunks_exact(self.sequence)
     }
 
+    /// Of questions: which tokens of each window are the answer; the first token is never one.
+    pub fn answers(&self) -> Option<&[Range<usize>]> {
+        self.answers.as_deref()
+    }
+
     /// What a user should know though nothing is wrong: rows that were left out.
     pub fn notes(&self) -> Vec<String> {
         self.files.iter().filter_map(|f| f.leftovers.note(&f.path)).collect()
@@ -149,6 +160,9 @@ impl Samples {
 pub fn load(data: &hir::Data, context: &Context) -> Result<Samples, DataError> {
     let base = data.tokenizer.as_ref().map(|t| context.base.join(t));
     let context = Context { tokenizer: base.as_deref().or(context.tokenizer), ..context.clone() };
+    if let Some(answer) = &data.answer {
+        return questions::load(data, answer, &context);
+    }
     let reader = Reader { encoder: Encoder::new(&context), context: &context, data };
     let streams = data.mix.iter().map(|source| reader.source(&source.files));
     let streams = streams.collect::<Result<Vec<TokenStream>, _>>()?;

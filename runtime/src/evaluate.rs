@@ -12,6 +12,7 @@ use crate::tree::Tree;
 use minic_compiler::forward::{self, output};
 use minic_compiler::schedule;
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 
 /// Figures of one model on one set of samples.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -26,6 +27,12 @@ pub struct Figures {
     pub kl: Option<f64>,
     /// Predicted positions.
     pub tokens: u64,
+    /// Of questions: the share whose every answer token is the likeliest one after what stands before it,
+    /// which is what greedy decoding writes. All other figures are of answer tokens alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accuracy: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub questions: Option<u64>,
 }
 
 /// Sums over positions, in the tree's partials.
@@ -36,19 +43,29 @@ struct Sums {
     predicted: u64,
     kl: f64,
     positions: u64,
+    questions: u64,
+    answered: u64,
 }
 
 impl Sums {
-    fn of(loss: &Output, divergence: Option<&Output>) -> Sums {
+    /// A row of the loss and of the divergence is of the token that follows; of a question, those that are
+    /// followed by a token of the answer count.
+    fn of(loss: &Output, divergence: Option<&Output>, answer: Option<&Range<usize>>) -> Sums {
         let mut sums = Sums::default();
-        for row in loss.f64().chunks_exact(2) {
+        let counts = |row: usize| answer.is_none_or(|answer| answer.contains(&(row + 1)));
+        for (_, row) in loss.f64().chunks_exact(2).enumerate().filter(|(i, _)| counts(*i)) {
             sums.nll += row[0];
             sums.hits += row[1];
             sums.predicted += 1;
         }
-        for row in divergence.map_or(&[][..], Output::f64).chunks_exact(2) {
+        let divergence = divergence.map_or(&[][..], Output::f64).chunks_exact(2);
+        for (_, row) in divergence.enumerate().filter(|(i, _)| counts(*i)) {
             sums.kl += row[0];
             sums.positions += 1;
+        }
+        if answer.is_some() {
+            sums.questions = 1;
+            sums.answered = u64::from(sums.hits == sums.predicted as f64);
         }
         sums
     }
@@ -59,6 +76,8 @@ impl Sums {
         self.predicted += other.predicted;
         self.kl += other.kl;
         self.positions += other.positions;
+        self.questions += other.questions;
+        self.answered += other.answered;
     }
 
     fn figures(self) -> Figures {
@@ -69,6 +88,8 @@ impl Sums {
             top1: self.hits / self.predicted as f64,
             kl: (self.positions > 0).then(|| self.kl / self.positions as f64),
             tokens: self.predicted,
+            accuracy: (self.questions > 0).then(|| self.answered as f64 / self.questions as f64),
+            questions: (self.questions > 0).then_some(self.questions),
         }
     }
 }
@@ -80,8 +101,10 @@ pub struct Meter {
 }
 
 impl Meter {
-    pub fn push(&mut self, loss: &Output, divergence: Option<&Output>) {
-        self.tree.push(Sums::of(loss, divergence), Sums::add);
+    /// The next sample's. `answers` are those of all samples, where these are questions.
+    pub fn push(&mut self, loss: &Output, divergence: Option<&Output>, answers: Option<&[Range<usize>]>) {
+        let answer = answers.and_then(|answers| answers.get(self.tree.count() as usize));
+        self.tree.push(Sums::of(loss, divergence, answer), Sums::add);
     }
 
     /// `None` before the first sample.
@@ -94,12 +117,14 @@ impl Meter {
 pub use minic_compiler::forward::Comparison;
 
 /// The figures that each comparison asks for, in their order; `kl` where there is something to compare with.
-/// Every model is run once over `samples`, which are of equal length.
+/// Every model is run once over `samples`, which are of equal length; `answers` says which tokens of each of
+/// them count, where they are questions.
 pub fn evaluate(
     device: &dyn Device,
     models: &[(&str, &WeightSource)],
     comparisons: &[Comparison],
     samples: &[&[u32]],
+    answers: Option<&[Range<usize>]>,
     watch: &Watch,
     saves: Option<Saves>,
 ) -> Result<Vec<Figures>, RunError> {
@@ -117,7 +142,7 @@ pub fn evaluate(
     let meters = runner.gather(samples, watch, saves, meters, |meters, outputs| {
         for (meter, (loss, divergence)) in meters.iter_mut().zip(&names) {
             if let Some(loss) = outputs.get(loss) {
-                meter.push(loss, divergence.as_ref().and_then(|d| outputs.get(d)));
+                meter.push(loss, divergence.as_ref().and_then(|d| outputs.get(d)), answers);
             }
         }
     })?;
@@ -126,5 +151,44 @@ pub fn evaluate(
     match figures.iter().zip(comparisons).find(|(f, _)| !f.loss.is_finite()) {
         Some((_, c)) => Err(RunError::NotFinite { what: format!("the loss of `{}`", c.model) }),
         None => Ok(figures),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rows of (loss, hit) of a sample of six tokens, and of (divergence, unused).
+    fn outputs(hits: [f64; 5]) -> (Output, Output) {
+        let loss = hits.iter().enumerate().flat_map(|(i, hit)| [i as f64, *hit]).collect();
+        let divergence = (0..6).flat_map(|i| [10.0 * f64::from(i), 0.0]).collect();
+        (Output::F64(loss), Output::F64(divergence))
+    }
+
+    #[test]
+    fn of_a_question_only_the_tokens_of_its_answer_count() {
+        // Tokens 3 and 4 are the answer; they are predicted in rows 2 and 3.
+        let answers = [3..5, 3..5, 5..6];
+        let mut meter = Meter::default();
+        for hits in [[0.0, 0.0, 1.0, 1.0, 0.0], [1.0, 1.0, 1.0, 0.0, 1.0], [0.0, 0.0, 0.0, 0.0, 1.0]] {
+            let (loss, divergence) = outputs(hits);
+            meter.push(&loss, Some(&divergence), Some(&answers));
+        }
+        let figures = meter.figures().unwrap();
+        assert_eq!((figures.accuracy, figures.questions), (Some(2.0 / 3.0), Some(3)));
+        assert_eq!((figures.tokens, figures.top1), (5, 4.0 / 5.0));
+        assert_eq!(figures.loss, (2.0 + 3.0 + 2.0 + 3.0 + 4.0) / 5.0);
+        assert_eq!(figures.kl, Some((20.0 + 30.0 + 20.0 + 30.0 + 40.0) / 5.0));
+    }
+
+    #[test]
+    fn of_a_text_every_token_counts_but_the_first() {
+        let mut meter = Meter::default();
+        let (loss, divergence) = outputs([1.0, 0.0, 1.0, 0.0, 0.0]);
+        meter.push(&loss, Some(&divergence), None);
+        let figures = meter.figures().unwrap();
+        assert_eq!((figures.accuracy, figures.questions), (None, None));
+        assert_eq!((figures.tokens, figures.top1, figures.loss), (5, 0.4, 2.0));
+        assert_eq!(figures.kl, Some(25.0));
     }
 }

@@ -41,4 +41,5 @@ const QUANTITIES: &[(&str, usize, Read)] = &[
     ("perplexity", 4, |f| Some(f.perplexity)),
     ("top1", 4, |f| Some(f.top1)),
     ("kl", 5, |f| f.kl),
+    ("accuracy", 4, |f| f.accuracy),
 ];

@@ -7,7 +7,7 @@ use minic_grammar::ast::{Expr, ExprKind, Ident, Settings, Unit};
 use minic_grammar::{Diagnostic, Span, Spanned};
 
 const KEYS: &[&str] =
-    &["files", "mix", "sequence", "samples", "seed", "epochs", "field", "tokenizer", "bad_rows"];
+    &["files", "mix", "sequence", "samples", "seed", "epochs", "field", "answer", "tokenizer", "bad_rows"];
 const SOURCE_KEYS: &[&str] = &["files", "weight"];
 
 /// What is known of a declared data source.
@@ -17,6 +17,8 @@ pub(super) struct Known {
     /// Upper bound of the tokens that a schedule may take from it, `epochs` included.
     pub most_tokens: Option<f64>,
     pub epochs: f64,
+    /// Its rows are questions; the place of `answer`.
+    pub answer: Option<Span>,
 }
 
 impl<'a> Checker<'a> {
@@ -49,6 +51,14 @@ impl<'a> Checker<'a> {
         let seed = fields.get("seed").map_or(Some(0), |e| self.whole(e));
         let epochs = fields.get("epochs").map_or(Some(1.0), |e| self.positive(e, "`epochs`"));
         let field = fields.get("field").map(|e| self.string(e, "the name of the text field"));
+        let answer = fields.get("answer").map(|e| self.string(e, "the name of the field of answers"));
+        if let (Some(key), Some(_)) = (fields.key("answer"), fields.get("mix")) {
+            self.report(
+                Diagnostic::new("E0802", key.span, "questions are not mixed")
+                    .label("each row is a sample")
+                    .help("name the files of questions with `files`, one `data` for each kind of question"),
+            );
+        }
         let tokenizer = fields.get("tokenizer").map(|e| self.string(e, "the path of the tokenizer"));
         let bad_rows = fields.get("bad_rows").map(|e| self.bad_rows(e));
         if !self.is_first(&data.name) {
@@ -58,6 +68,7 @@ impl<'a> Checker<'a> {
             sequence,
             most_tokens: self.most_tokens(mix.as_deref(), sequence, samples.flatten(), epochs.unwrap_or(1.0)),
             epochs: epochs.unwrap_or(1.0),
+            answer: fields.key("answer").map(|key| key.span),
         };
         self.data.insert(name, known);
         let item = || {
@@ -68,6 +79,7 @@ impl<'a> Checker<'a> {
                 seed: seed?,
                 epochs: epochs?,
                 field: transposed(field)?,
+                answer: transposed(answer)?,
                 tokenizer: transposed(tokenizer)?,
                 bad_rows: transposed(bad_rows)?,
                 span: data.span,
@@ -196,6 +208,31 @@ impl<'a> Checker<'a> {
 
     pub(super) fn resolve_data(&mut self, ident: &Ident) -> Option<&'a str> {
         self.resolve(ident, Want::Data)
+    }
+
+    /// The same, of data that is read as one text: to calibrate on, to train on.
+    pub(super) fn resolve_text(&mut self, ident: &Ident) -> Option<&'a str> {
+        let name = self.resolve_data(ident)?;
+        if let Some(answer) = self.data.get(name).and_then(|known| known.answer) {
+            self.report(
+                Diagnostic::new("E0804", ident.span, format!("the rows of `{name}` are questions"))
+                    .label("text is wanted here")
+                    .also(answer, "their answers")
+                    .help("questions are for `evaluate`: name other data here, or declare the files a second time without `answer`"),
+            );
+        }
+        Some(name)
+    }
+
+    /// Who asks for `accuracy` needs questions.
+    pub(super) fn accuracy_of(&mut self, data: Option<&str>, measure: Span) {
+        let known = data.and_then(|name| Some((name, self.data.get(name)?)));
+        let Some((name, _)) = known.filter(|(_, known)| known.answer.is_none()) else { return };
+        self.report(
+            Diagnostic::new("E0908", measure, format!("`accuracy` counts answers, and `{name}` has none"))
+                .label("which answers?")
+                .help(format!("say which field of `{name}` holds them, `answer = \"answer\"`, or measure `top1`")),
+        );
     }
 
     /// A schedule must not want more tokens than the data can give.

@@ -34,7 +34,7 @@ impl<'a> Checker<'a> {
             ident.and_then(|ident| self.weighted_model(ident).map(|name| Some((name, ident.span))))
         };
         let data = self.required(&fields, "data", &self.some_data()).and_then(|e| self.named(e, "data"));
-        let data = data.and_then(|ident| self.resolve_data(ident).map(|name| (name, ident.span)));
+        let data = data.and_then(|ident| self.resolve_text(ident).map(|name| (name, ident.span)));
         let schedule = self.required(&fields, "schedule", "SCHEDULE").and_then(|e| self.named(e, "schedule"));
         let schedule = schedule.and_then(|i| self.resolve(i, Want::Schedule).map(|name| (name, i.span)));
         let total = schedule.and_then(|(name, _)| self.schedules.get(name)).and_then(Known::tokens);
@@ -109,7 +109,7 @@ impl<'a> Checker<'a> {
             return None;
         };
         let ident = self.named(expr, "heldout")?;
-        let name = self.resolve_data(ident)?;
+        let name = self.resolve_text(ident)?;
         if let Some((_, span)) = data.filter(|(trained, _)| *trained == name) {
             self.report(
                 Diagnostic::new("W0704", ident.span, format!("`{name}` is what the model is trained on"))

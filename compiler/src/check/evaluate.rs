@@ -14,7 +14,7 @@ impl<'a> Checker<'a> {
         if let (Some(model), Some((ident, Some(against)))) = (model, against) {
             self.same_vocabulary((model, evaluate.model.span), (against, ident.span));
         }
-        let measures = self.measures(evaluate);
+        let measures = self.measures(evaluate, on);
         let against = match against {
             Some((_, None)) => return,
             Some((_, Some(name))) => Some(name.to_string()),
@@ -26,7 +26,7 @@ impl<'a> Checker<'a> {
         }
     }
 
-    fn measures(&mut self, evaluate: &Evaluate) -> Option<Vec<Measure>> {
+    fn measures(&mut self, evaluate: &Evaluate, on: Option<&str>) -> Option<Vec<Measure>> {
         let names: Vec<&str> = Measure::ALL.iter().map(|m| m.name()).collect();
         let mut out: Vec<(Measure, &Ident)> = Vec::new();
         let mut sound = true;
@@ -50,6 +50,9 @@ impl<'a> Checker<'a> {
                         .label("against which model?")
                         .help("write `evaluate MODEL against MODEL on DATA`"),
                 );
+            }
+            if measure == Measure::Accuracy {
+                self.accuracy_of(on, ident.span);
             }
             out.push((measure, ident));
         }

@@ -42,7 +42,7 @@ impl<'a> Checker<'a> {
         let mut found: Option<(&'a Ident, Span)> = None;
         for item in &prune.items {
             let PruneItem::Calibrate { data, span } = item else { continue };
-            self.resolve_data(data);
+            self.resolve_text(data);
             if let Some((_, first)) = found {
                 self.report(twice("`calibrate on`", *span, first));
             } else {

@@ -137,7 +137,7 @@ impl<'a> Checker<'a> {
         let sequence = fields.get("sequence").map(|e| self.size(e, "a sequence", 2));
         let data = fields.get("data").map(|e| {
             let ident = self.named(e, "data")?;
-            self.resolve_data(ident).map(|name| (name, ident.span))
+            self.resolve_text(ident).map(|name| (name, ident.span))
         });
         let known = KnownPhase {
             batch: batch.zip(batch_expr.map(|e| e.span)),

@@ -10,7 +10,7 @@ use super::schedule::Known;
 use super::score::RANDOM;
 use super::space::Space;
 use super::value::count;
-use crate::hir::{self, Control, Quantity, Require, Rung, Tie};
+use crate::hir::{self, Control, Measure, Quantity, Require, Rung, Tie};
 use minic_grammar::ast::{self, Expr, Rank, SearchItem};
 use minic_grammar::{Diagnostic, Span};
 use std::sync::Arc;
@@ -159,6 +159,9 @@ impl<'a> Checker<'a> {
     /// `on` where something is measured on data, and only there.
     fn measured_on_data(&mut self, rank: &Rank, by: &Quantity) {
         let measured = matches!(by, Quantity::Measured(_));
+        if let (Quantity::Measured(Measure::Accuracy), Some(data)) = (by, &rank.on) {
+            self.accuracy_of(self.names.get(&data.node).map(|(name, _)| name), rank.by.span);
+        }
         if measured && rank.on.is_none() {
             self.report(
                 Diagnostic::new(

@@ -86,6 +86,7 @@ impl Display for Data {
         write!(f, ", seed {}, epochs {}", self.seed, self.epochs)?;
         let quoted = |s: &Option<String>| s.as_ref().map(|s| format!("{s:?}"));
         f.write_str(&clause("field", &quoted(&self.field)))?;
+        f.write_str(&clause("answer", &quoted(&self.answer)))?;
         f.write_str(&clause("tokenizer", &quoted(&self.tokenizer)))?;
         f.write_str(&clause("bad rows", &self.bad_rows))
     }

@@ -69,6 +69,7 @@ fn data(file: &str) -> hir::Data {
         seed: 0,
         epochs: 1.0,
         field: None,
+        answer: None,
         tokenizer: None,
         bad_rows: None,
         span: Span::default(),

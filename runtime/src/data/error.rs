@@ -33,6 +33,8 @@ pub enum DataError {
     SequenceTooLong { sequence: usize, tokens: usize, files: String },
     #[error("{wanted} samples are asked for, but {files} give {found} windows of {sequence} tokens")]
     TooFewSamples { wanted: usize, found: usize, sequence: usize, files: String },
+    #[error("{wanted} samples are asked for, but {files} hold {found} questions")]
+    TooFewQuestions { wanted: usize, found: usize, files: String },
     #[error(
         "{files}: more than {MOST_HELD} tokens, the most that is held in memory; name fewer files, ask for fewer `samples`, or make the tokens before, in a .npy, .u16 or .u32 file, which is read where it lies"
     )]

@@ -2,13 +2,13 @@
 
 use super::DataError;
 use super::packed::Unpacked;
-use super::rows::{Gatherer, LONGEST, Place, Row};
+use super::rows::{LONGEST, Place, Row, Rows};
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use std::fmt;
 
 /// Hands on the rows of a file. Blank lines are passed over.
-pub(super) fn read(file: &mut Unpacked, field: &str, rows: &mut Gatherer) -> Result<(), DataError> {
+pub(super) fn read(file: &mut Unpacked, field: &str, rows: &mut dyn Rows) -> Result<(), DataError> {
     let mut lines = Lines { piece: vec![0; 1 << 16], line: Vec::new(), over: false, number: 1 };
     loop {
         let n = file.read(&mut lines.piece)?;
@@ -34,7 +34,7 @@ struct Lines {
 
 impl Lines {
     /// The first `n` bytes of the piece.
-    fn take(&mut self, n: usize, field: &str, rows: &mut Gatherer) -> Result<(), DataError> {
+    fn take(&mut self, n: usize, field: &str, rows: &mut dyn Rows) -> Result<(), DataError> {
         let piece = std::mem::take(&mut self.piece);
         let mut rest = &piece[..n];
         while let Some(end) = rest.iter().position(|&b| b == b'\n') {
@@ -56,7 +56,7 @@ impl Lines {
         }
     }
 
-    fn end(&mut self, field: &str, rows: &mut Gatherer) -> Result<(), DataError> {
+    fn end(&mut self, field: &str, rows: &mut dyn Rows) -> Result<(), DataError> {
         let at = self.number;
         self.number += 1;
         if self.over {

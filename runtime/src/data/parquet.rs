@@ -2,7 +2,7 @@
 //! at a time; the others are never touched.
 
 use super::DataError;
-use super::rows::{Gatherer, LONGEST, Place, Row};
+use super::rows::{LONGEST, Place, Row, Rows};
 use crate::guard::guarded;
 use parquet::basic::{Compression, LogicalType, Repetition, Type};
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
@@ -26,7 +26,7 @@ pub(super) fn read<C: ChunkReader + 'static>(
     path: &Path,
     source: C,
     field: &str,
-    rows: &mut Gatherer,
+    rows: &mut dyn Rows,
 ) -> Result<(), DataError> {
     let size = source.len();
     // The crate checks most of what a file says, but not all of it.
@@ -44,7 +44,7 @@ fn read_groups<C: ChunkReader + 'static>(
     source: C,
     size: u64,
     field: &str,
-    rows: &mut Gatherer,
+    rows: &mut dyn Rows,
 ) -> Result<(), DataError> {
     let wrong = |e: ParquetError| fault(path, format!("is not a Parquet file that is read: {}", reason(&e)));
     let file = SerializedFileReader::new(source).map_err(wrong)?;
@@ -173,7 +173,7 @@ fn texts(
     mut column: ColumnReaderImpl<ByteArrayType>,
     descriptor: &ColumnDescriptor,
     at: &mut Progress,
-    rows: &mut Gatherer,
+    rows: &mut dyn Rows,
 ) -> Result<(), Fault> {
     let present = descriptor.max_def_level();
     let (mut levels, mut values) = (Vec::new(), Vec::new());
@@ -221,7 +221,7 @@ fn lists<T: DataType>(
     mut column: ColumnReaderImpl<T>,
     descriptor: &ColumnDescriptor,
     at: &mut Progress,
-    rows: &mut Gatherer,
+    rows: &mut dyn Rows,
     id: impl Fn(T::T) -> Option<u32>,
 ) -> Result<(), Fault>
 where

@@ -25,6 +25,15 @@ pub(super) enum Row {
     Ids(Vec<u32>),
 }
 
+/// Takes the rows of a file in order.
+pub(super) trait Rows {
+    /// The row that stands at `at`, or why it cannot be read.
+    fn push(&mut self, at: Place, row: Result<Row, String>) -> Result<(), DataError>;
+
+    /// Must be called after the last row.
+    fn flush(&mut self) -> Result<(), DataError>;
+}
+
 /// The rows of one file, and which of them were left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Leftovers {
@@ -73,7 +82,7 @@ impl fmt::Display for Leftovers {
 }
 
 impl Leftovers {
-    fn leave_out(&mut self, at: Place, reason: String) {
+    pub(super) fn leave_out(&mut self, at: Place, reason: String) {
         self.bad += 1;
         if self.first.len() < NAMED {
             self.first.push(BadRow { at, reason });
@@ -119,9 +128,10 @@ impl<'a> Gatherer<'a> {
         let (tokens, leftovers) = (Vec::new(), Leftovers::default());
         Gatherer { encoder, path, waiting: Vec::new(), bytes: 0, tokens, leftovers }
     }
+}
 
-    /// The row that stands at `at`, or why it cannot be read.
-    pub fn push(&mut self, at: Place, row: Result<Row, String>) -> Result<(), DataError> {
+impl Rows for Gatherer<'_> {
+    fn push(&mut self, at: Place, row: Result<Row, String>) -> Result<(), DataError> {
         const OVERHEAD: usize = 256;
         self.bytes += OVERHEAD
             + match &row {
@@ -134,8 +144,7 @@ impl<'a> Gatherer<'a> {
         if self.bytes < BATCH { Ok(()) } else { self.flush() }
     }
 
-    /// Must be called after the last row.
-    pub fn flush(&mut self) -> Result<(), DataError> {
+    fn flush(&mut self) -> Result<(), DataError> {
         self.bytes = 0;
         let waiting = std::mem::take(&mut self.waiting);
         let any_text = waiting.iter().any(|(_, row)| matches!(row, Ok(Row::Text(_))));

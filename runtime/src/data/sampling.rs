@@ -39,7 +39,7 @@ pub(super) fn sample(
         streams[source].read(window * sequence..(window + 1) * sequence, &mut tokens)?;
     }
     let digest = digest(sequence, &tokens);
-    Ok(Samples { sequence, tokens, files, digest })
+    Ok(Samples { sequence, tokens, answers: None, files, digest })
 }
 
 /// (source, window) in order. Every turn goes to the source whose count is furthest below its share, the
@@ -66,7 +66,8 @@ fn take_turns(
     Ok(turns)
 }
 
-fn digest(sequence: usize, tokens: &[u32]) -> String {
+/// Of the length of a window and all tokens in order.
+pub(super) fn digest(sequence: usize, tokens: &[u32]) -> String {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&(sequence as u64).to_le_bytes());
     let mut bytes = Vec::new();

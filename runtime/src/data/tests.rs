@@ -6,6 +6,7 @@ use crate::tokens::TOKENIZER_FILE;
 use std::fs;
 
 mod formats;
+mod questions;
 
 struct Folder(tempfile::TempDir);
 
@@ -55,6 +56,7 @@ fn data(files: &[&str], sequence: usize, samples: Option<usize>) -> hir::Data {
         seed: 3,
         epochs: 1.0,
         field: None,
+        answer: None,
         tokenizer: None,
         bad_rows: None,
         span: Default::default(),

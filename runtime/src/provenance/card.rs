@@ -91,15 +91,19 @@ fn step_table(card: &mut String, step: &Step) -> std::fmt::Result {
 }
 
 fn evaluation_table(card: &mut String, evaluations: &[EvaluationRecord]) -> std::fmt::Result {
+    let asked = evaluations.iter().any(|e| e.figures.accuracy.is_some());
+    let (head, rule) = if asked { (" accuracy |", "--:|") } else { ("", "") };
     writeln!(
         card,
-        "| model | data | tokens | loss | perplexity | top-1 | KL |\n|---|---|--:|--:|--:|--:|--:|"
+        "| model | data | tokens | loss | perplexity | top-1 | KL |{head}\n|---|---|--:|--:|--:|--:|--:|{rule}"
     )?;
     for EvaluationRecord { model, on, figures: f } in evaluations {
         let kl = f.kl.map_or(String::new(), |kl| format!("{kl:.4}"));
+        let accuracy = f.accuracy.map_or(String::new(), |share| format!("{:.1}%", 100.0 * share));
+        let accuracy = if asked { format!(" {accuracy} |") } else { String::new() };
         writeln!(
             card,
-            "| {model} | {on} | {} | {:.4} | {:.3} | {:.1}% | {kl} |",
+            "| {model} | {on} | {} | {:.4} | {:.3} | {:.1}% | {kl} |{accuracy}",
             thousands(f.tokens),
             f.loss,
             f.perplexity,

@@ -91,7 +91,15 @@ fn provenance() -> (Provenance, ModelDesc) {
         evaluations: vec![EvaluationRecord {
             model: "small".into(),
             on: "heldout".into(),
-            figures: Figures { loss: 1.5, perplexity: 4.4817, top1: 0.625, kl: Some(0.25), tokens: 12_345 },
+            figures: Figures {
+                loss: 1.5,
+                perplexity: 4.4817,
+                top1: 0.625,
+                kl: Some(0.25),
+                tokens: 12_345,
+                accuracy: None,
+                questions: None,
+            },
         }],
         files: BTreeMap::new(),
         tensors: BTreeMap::new(),

@@ -229,6 +229,7 @@ impl Executor<'_> {
             .input("files", &digest_of(&json!(digests)), paths.into())
             .field("tokenizer", json!(tokenizer))
             .field("field", json!(data.field))
+            .field("answer", json!(data.answer))
             .field("end_of_row", json!(context.eos))
             .field("vocab_size", context.vocab_size)
             .field("bad_rows", format!("{:?}", data.bad_rows))

@@ -175,8 +175,15 @@ impl Executor<'_> {
             };
             let comparisons: Vec<Comparison> = missing.iter().map(comparison).collect();
             let watch = self.watch(id);
-            let computed =
-                evaluate::evaluate(self.device, &sources, &comparisons, &windows, &watch, Some(saves))?;
+            let computed = evaluate::evaluate(
+                self.device,
+                &sources,
+                &comparisons,
+                &windows,
+                loaded.answers(),
+                &watch,
+                Some(saves),
+            )?;
             for (_, made) in &models {
                 made.source.base().unchanged()?;
             }
