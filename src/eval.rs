@@ -67,7 +67,8 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
     let mut models = vec![("model", &model)];
     models.extend(teacher.as_ref().map(|t| ("teacher", t)));
     let comparison = Comparison { model: "model", against: teacher.as_ref().map(|_| "teacher") };
-    let figures = evaluate(device.as_ref(), &models, &[comparison], &windows, samples.answers(), &watch, None)?;
+    let figures =
+        evaluate(device.as_ref(), &models, &[comparison], &windows, samples.answers(), &watch, None)?;
     progress.clear();
     let Some(figures) = figures.into_iter().next() else {
         return Err(RunError::NoSamples.into());

@@ -231,7 +231,9 @@ impl<'a> Checker<'a> {
         self.report(
             Diagnostic::new("E0908", measure, format!("`accuracy` counts answers, and `{name}` has none"))
                 .label("which answers?")
-                .help(format!("say which field of `{name}` holds them, `answer = \"answer\"`, or measure `top1`")),
+                .help(format!(
+                    "say which field of `{name}` holds them, `answer = \"answer\"`, or measure `top1`"
+                )),
         );
     }
 

@@ -44,7 +44,11 @@ pub(super) fn load(data: &hir::Data, answer: &str, context: &Context) -> Result<
     }
     let order = match data.samples {
         Some(n) if n > questions.len() => {
-            return Err(DataError::TooFewQuestions { wanted: n, found: questions.len(), files: patterns.join(", ") });
+            return Err(DataError::TooFewQuestions {
+                wanted: n,
+                found: questions.len(),
+                files: patterns.join(", "),
+            });
         }
         Some(n) => SplitMix64::stream(data.seed, 0).sample(questions.len(), n),
         None => (0..questions.len()).collect(),
@@ -164,7 +168,8 @@ fn encoded(asked: &str, answered: &str, tokenizer: &Tokenizer) -> Result<(Vec<u3
     let (alone, whole) = (encode(asked)?, encode(&format!("{asked}{answered}"))?);
     if !whole.starts_with(&alone) {
         return Err(
-            "the tokens of its question change when its answer follows; begin the answer with the blank".into()
+            "the tokens of its question change when its answer follows; begin the answer with the blank"
+                .into(),
         );
     }
     Ok((whole, alone.len()))

@@ -96,7 +96,8 @@ fn columns_of_a_parquet_file_are_questions_too() {
     let schema = "message rows { REQUIRED BYTE_ARRAY prompt (UTF8); REQUIRED BYTE_ARRAY answer (UTF8); }";
     let schema = Arc::new(parse_message_type(schema).unwrap());
     let mut bytes = Vec::new();
-    let mut writer = SerializedFileWriter::new(&mut bytes, schema, Arc::new(WriterProperties::new())).unwrap();
+    let mut writer =
+        SerializedFileWriter::new(&mut bytes, schema, Arc::new(WriterProperties::new())).unwrap();
     let mut group = writer.next_row_group().unwrap();
     for column in [["1+1=", "2+2="], ["2", "4"]] {
         let values = column.map(|text| ByteArray::from(text.as_bytes().to_vec()));
