@@ -24,6 +24,7 @@ pub use stage::{
 };
 pub use verify::VerifyError;
 
+use crate::hir::Weights;
 use minic_grammar::Span;
 use petgraph::graph::{DiGraph, NodeIndex};
 use petgraph::visit::EdgeRef;
@@ -167,6 +168,18 @@ impl Plan {
             std::iter::once(&node.name).chain(&node.aliases).any(of)
         };
         sources.iter().find(own).or_else(|| sources.iter().find(second)).copied()
+    }
+
+    /// Somebody reads the weights of the checkpoint that this stage opens: not those who draw their own, or take
+    /// its tokenizer.
+    pub fn reads_weights(&self, id: NodeIndex) -> bool {
+        self.outputs(id).into_iter().any(|(reader, value)| match (value, &self.graph[reader].stage) {
+            (Value::Tokenizer, _) => false,
+            (Value::Model, Stage::Train(training) | Stage::Distill(training)) => {
+                training.weights == Weights::Own
+            }
+            _ => true,
+        })
     }
 
     /// Stages in the order in which they are run: always the first one that is ready, those that take

@@ -2,7 +2,7 @@
 
 use crate::inspect::DIMS;
 use crate::output::Output;
-use crate::recipe::World;
+use crate::recipe::{self, World};
 use crate::table::{Table, bytes, grouped, operations};
 use minic_compiler::check::Environment;
 use minic_compiler::dim::Dim;
@@ -82,7 +82,7 @@ impl<'a> Report<'a> {
                 let first = plan.inputs(id).into_iter().find(|(from, _)| blocked.contains_key(from))?;
                 Some(format!("waits for `{}`", plan.node(first.0).name))
             };
-            let state = match (obstacle(&node.stage, world).or_else(waits), states.get(&id)) {
+            let state = match (obstacle(plan, id, world).or_else(waits), states.get(&id)) {
                 (Some(why), _) => {
                     blocked.insert(id, why.clone());
                     Standing::Blocked(why)
@@ -157,7 +157,7 @@ impl<'a> Report<'a> {
     fn legend(&self) -> String {
         let count = |state: &str| self.stages.iter().filter(|s| s.state.name() == state).count();
         format!(
-            "\n{} stages: {} run, {} cached, {} blocked. Passes are forward passes over each sample; memory is that of \
+            "\n{} stages: {} run, {} cached, {} blocked. Passes are forward passes over each sample, or updates of a training; memory is that of \
              the weights in f32 and of one lane's buffers.\n",
             self.stages.len(),
             count("run"),
@@ -241,6 +241,8 @@ impl StageReport<'_> {
             "inputs": inputs,
             "samples": e.samples,
             "passes": e.passes.map(|p| json!({ "whole": p.whole, "partial": p.partial })),
+            "updates": e.updates,
+            "tokens": e.tokens,
             "flops_per_sample": e.sample_flops.map(bounds_json),
             "flops": e.flops.map(bounds_json),
             "memory": e.memory,
@@ -254,6 +256,7 @@ impl StageReport<'_> {
             0 => p.whole.to_string(),
             partial => format!("{} + {partial} partial", p.whole),
         });
+        let passes = passes.or(e.updates.map(|n| recipe::count(n as usize, "update")));
         let work = match (e.flops, e.sample_flops) {
             (Some(flops), _) => ranged(flops, operations),
             (None, Some(one)) => format!("{} a sample", ranged(one, operations)),
@@ -290,9 +293,9 @@ fn after(plan: &Plan, states: &BTreeMap<StageId, State>, id: StageId) -> Option<
 }
 
 /// What stands in the way of a stage by itself.
-fn obstacle(stage: &Stage, world: &World) -> Option<String> {
-    match stage {
-        Stage::Load(Source::Checkpoint { path, .. }) => no_checkpoint(path, world),
+fn obstacle(plan: &Plan, id: StageId, world: &World) -> Option<String> {
+    match &plan.node(id).stage {
+        Stage::Load(Source::Checkpoint { path, .. }) => no_checkpoint(path, plan.reads_weights(id), world),
         Stage::Load(Source::Data(data)) => no_data(data, world),
         stage if !stage.is_supported() => {
             Some(format!("this version of minic cannot run `{}`", stage.name()))
@@ -301,7 +304,7 @@ fn obstacle(stage: &Stage, world: &World) -> Option<String> {
     }
 }
 
-fn no_checkpoint(path: &str, world: &World) -> Option<String> {
+fn no_checkpoint(path: &str, weights: bool, world: &World) -> Option<String> {
     let folder = match Remote::parse(path) {
         Some(Ok(remote)) if world.hub().cached_whole(&remote).is_none() => {
             return Some(format!("{path} is not fetched yet: `minic run` does"));
@@ -313,8 +316,8 @@ fn no_checkpoint(path: &str, world: &World) -> Option<String> {
     let has = |file: &str| folder.join(file).is_file();
     match (has(CONFIG_FILE), has(WEIGHTS_FILE) || has(INDEX_FILE)) {
         (false, _) => Some(format!("{} is not there", folder.join(CONFIG_FILE).display())),
-        (true, false) => Some(format!("{} holds no weights", folder.display())),
-        (true, true) => None,
+        (true, false) if weights => Some(format!("{} holds no weights", folder.display())),
+        (true, _) => None,
     }
 }
 

@@ -152,19 +152,20 @@ impl<'a> Checker<'a> {
         None
     }
 
-    /// The same, of a model whose weights are read.
+    /// The same, of a model whose weights are read. A recipe can be planned with its config.json alone.
     pub(super) fn weighted_model(&mut self, ident: &Ident) -> Option<&'a str> {
         let name = self.one_model(ident)?;
-        let Some(&checkpoint) = self.weightless.get(name) else { return Some(name) };
+        // Once is enough.
+        let Some(checkpoint) = self.weightless.remove(name) else { return Some(name) };
         self.report(
-            Diagnostic::new("E0418", ident.span, format!("the checkpoint of `{name}` holds no weights"))
+            Diagnostic::new("W0405", ident.span, format!("the checkpoint of `{name}` holds no weights"))
                 .label("its weights are wanted here")
                 .also(checkpoint, "config.json is there, and no safetensors file")
                 .help(format!(
-                    "train it first: `train NAME from {name} {{ weights = random(seed = 1); .. }}`, then write NAME here"
+                    "nothing can be run before they are there; or train it: `train NAME from {name} {{ weights = random(seed = 1); .. }}`"
                 )),
         );
-        None
+        Some(name)
     }
 
     pub(super) fn outline(&self, name: &str) -> Option<&Outline> {

@@ -17,6 +17,9 @@ pub struct Estimate {
     pub passes: Option<Passes>,
     /// Windows that are passed over; `None` where that depends on how the files are tokenised.
     pub samples: Option<u64>,
+    /// Of a training: optimizer updates, and the tokens that they see.
+    pub updates: Option<u64>,
+    pub tokens: Option<u64>,
     /// Of one sample.
     pub sample_flops: Option<Bounds<f64>>,
     /// Of the whole stage.
@@ -72,7 +75,11 @@ impl Plan {
     }
 
     fn data(&self, id: NodeIndex) -> Option<&hir::Data> {
-        match &self.node(self.source(id, Value::Samples)?).stage {
+        self.loaded(self.source(id, Value::Samples)?)
+    }
+
+    fn loaded(&self, id: NodeIndex) -> Option<&hir::Data> {
+        match &self.node(id).stage {
             Stage::Load(Source::Data(data)) => Some(data),
             _ => None,
         }
@@ -162,22 +169,26 @@ impl Plan {
     fn training(&self, shapes: &Shapes, id: NodeIndex, training: &Training) -> Estimate {
         let student = self.source(id, Value::Model).and_then(|from| self.shape(shapes, from));
         let teacher = self.source(id, Value::Teacher).map(|from| self.shape(shapes, from));
-        let (Some(student), Some(data)) = (student, self.data(id)) else { return Estimate::default() };
-        if matches!(teacher, Some(None)) {
-            return Estimate::default();
-        }
-        let mut flops = Bounds { min: 0.0, max: 0.0 };
+        let (mut updates, mut tokens, mut flops) = (0, 0, Some(Bounds { min: 0.0, max: 0.0 }));
         for phase in &training.schedule.phases {
+            let name = phase.data.as_deref().unwrap_or(&training.data);
+            let Some(data) = self.samples_of(id, name).and_then(|from| self.loaded(from)) else {
+                return Estimate::default();
+            };
             let (sequence, trained) = (phase.window(data.sequence), phase.trained(data.sequence));
+            updates += phase.updates(data.sequence);
+            tokens += trained;
+            let (Some(student), None | Some(Some(_))) = (student, teacher) else {
+                flops = None;
+                continue;
+            };
             let all = |shape: &Shape, times: f64| {
                 shape.flops_per_token(sequence).map(|f| f as f64 * times * trained as f64)
             };
-            flops = flops.plus(all(student, 3.0));
-            if let Some(teacher) = teacher.flatten() {
-                flops = flops.plus(all(teacher, 1.0));
-            }
+            let more = [Some(all(student, 3.0)), teacher.flatten().map(|teacher| all(teacher, 1.0))];
+            flops = more.into_iter().flatten().fold(flops, |sum, more| sum.map(|sum| sum.plus(more)));
         }
-        Estimate { flops: Some(flops), ..Estimate::default() }
+        Estimate { updates: Some(updates), tokens: Some(tokens), flops, ..Estimate::default() }
     }
 }
 
@@ -275,7 +286,14 @@ mod tests {
         fixture::export(&mut recipe, "student");
         // Three updates of one window: the rest of the 1000 tokens makes no fourth one.
         let flops = 768.0 * (3.0 * token("mamba2") + token("tiny"));
-        assert_eq!(estimate(&recipe, "student").flops.and_then(Bounds::exact), Some(flops));
+        let student = estimate(&recipe, "student");
+        assert_eq!((student.updates, student.tokens), (Some(3), Some(768)));
+        assert_eq!(student.flops.and_then(Bounds::exact), Some(flops));
+        // A phase on windows of its own.
+        let phase = &mut recipe.schedules["recover"].phases[0];
+        (phase.sequence, phase.batch) = (Some(100), 3);
+        let student = estimate(&recipe, "student");
+        assert_eq!((student.updates, student.tokens), (Some(3), Some(900)));
         // In the dtype of the config where none is named.
         let bytes = cost::disk(fixture::desc("mamba2").params(), DType::F32);
         assert_eq!(estimate(&recipe, "export student").disk.and_then(Bounds::exact), Some(bytes));

@@ -6,6 +6,23 @@ fn planned(recipe: &hir::Recipe) -> Plan {
     passes::run(&lower::lower(recipe)).expect("a plan")
 }
 
+#[test]
+fn a_model_that_is_trained_from_random_weights_needs_none() {
+    let mut recipe = fixture::base("tiny");
+    fixture::add_model(&mut recipe, "shape", "mamba2");
+    fixture::distill(&mut recipe, "student", "shape");
+    fixture::export(&mut recipe, "student");
+    let reads = |recipe: &hir::Recipe, name: &str| {
+        let plan = planned(recipe);
+        plan.reads_weights(plan.find(name).unwrap())
+    };
+    assert!(reads(&recipe, "shape") && reads(&recipe, "parent"));
+    recipe.distills["student"].weights = hir::Weights::Random { seed: 1 };
+    assert!(!reads(&recipe, "shape") && reads(&recipe, "parent"));
+    fixture::evaluate(&mut recipe, "shape", None, "heldout");
+    assert!(reads(&recipe, "shape"));
+}
+
 /// Two tokenizers read one text: the second stage of it has the name of its model, too.
 #[test]
 fn data_of_a_training_is_found_by_its_declared_name() {

@@ -13,7 +13,7 @@ use crate::store::{Key, Store, digest_of};
 use crate::tokens::{self, TOKENIZER_FILE};
 use minic_compiler::dim::Dim;
 use minic_compiler::hir;
-use minic_compiler::plan::{Source, Stage, Value};
+use minic_compiler::plan::{Source, Value};
 use petgraph::graph::NodeIndex;
 use serde_json::{Map, json};
 use std::path::{Path, PathBuf};
@@ -115,7 +115,7 @@ impl Executor<'_> {
             return Err(RunError::Remote { name, path: path.into() });
         }
         let folder = self.settings.base.join(path);
-        let checkpoint = match self.is_shape_alone(id) && Checkpoint::is_weightless(&folder) {
+        let checkpoint = match !self.plan.reads_weights(id) && Checkpoint::is_weightless(&folder) {
             true => Checkpoint::shape_of(&folder)?,
             false => Checkpoint::open(&folder)?,
         };
@@ -144,19 +144,6 @@ impl Executor<'_> {
             }),
             told,
         ))
-    }
-
-    /// Nobody reads the weights: who takes the model draws its own.
-    fn is_shape_alone(&self, id: NodeIndex) -> bool {
-        self.plan.outputs(id).into_iter().all(|(reader, value)| {
-            match (value, &self.plan.node(reader).stage) {
-                (Value::Tokenizer, _) => true,
-                (Value::Model, Stage::Train(training) | Stage::Distill(training)) => {
-                    training.weights != hir::Weights::Own
-                }
-                _ => false,
-            }
-        })
     }
 
     fn data(&mut self, id: NodeIndex, data: &hir::Data) -> Result<(Artifact, String), RunError> {

@@ -1,3 +1,5 @@
+//! Questions and their answers, one row a sample.
+
 use super::*;
 use ::parquet::data_type::{ByteArray, ByteArrayType};
 use ::parquet::file::properties::WriterProperties;
