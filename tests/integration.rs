@@ -36,6 +36,8 @@ mod permutations;
 mod plan;
 #[path = "integration/quickstart.rs"]
 mod quickstart;
+#[path = "integration/recall.rs"]
+mod recall;
 #[path = "integration/run.rs"]
 mod run;
 #[path = "integration/store.rs"]
