@@ -29,6 +29,8 @@ pub enum Leaf {
     Tokens,
     Input(String),
     Weight(String),
+    /// The one leaf that steps write: they add to it.
+    Gradient(String),
 }
 
 /// A row-major matrix at a home: element (r, c) is `offset + r * stride + c`.
@@ -72,16 +74,18 @@ pub struct Schedule {
     pub weights: BTreeMap<String, usize>,
     /// Run-time inputs with their number of elements.
     pub inputs: BTreeMap<String, usize>,
+    /// Gradients that are added to, with their number of elements.
+    pub gradients: BTreeMap<String, usize>,
     pub masks: Vec<crate::graph::MaskInput>,
     /// Positions of one sample.
     pub sequence: usize,
 }
 
 impl Schedule {
-    /// Bytes that one lane needs beside the weights: arena, results, inputs.
+    /// Bytes that one lane needs beside the weights: arena, results, inputs, gradients.
     pub fn lane_bytes(&self) -> u64 {
-        let inputs: usize = self.inputs.values().sum();
-        (self.arena * 4 + self.results.iter().sum::<usize>() * 8 + inputs * 4 + self.sequence * 4) as u64
+        let elements = self.inputs.values().sum::<usize>() + self.gradients.values().sum::<usize>();
+        (self.arena * 4 + self.results.iter().sum::<usize>() * 8 + elements * 4 + self.sequence * 4) as u64
     }
 
     /// Bytes of the weights in f32.
@@ -135,7 +139,7 @@ impl<'a> Planner<'a> {
 
     fn plan(mut self) -> Schedule {
         let mut steps = Vec::new();
-        let (mut weights, mut inputs) = (BTreeMap::new(), BTreeMap::new());
+        let (mut weights, mut inputs, mut gradients) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let mut sequence = 0;
         for id in self.graph.order() {
             let i = id.index();
@@ -147,6 +151,7 @@ impl<'a> Planner<'a> {
                 Op::Tokens => sequence = node.len(),
                 Op::Weight { name } => drop(weights.insert(name.clone(), node.len())),
                 Op::Input { name } => drop(inputs.insert(name.clone(), node.len())),
+                Op::Gradient { name } => drop(gradients.insert(name.clone(), node.len())),
                 _ => {}
             }
             if let Some(place) = self.without_step(id) {
@@ -175,6 +180,7 @@ impl<'a> Planner<'a> {
             outputs,
             weights,
             inputs,
+            gradients,
             masks: self.graph.masks.clone(),
             sequence,
         }
@@ -189,6 +195,7 @@ impl<'a> Planner<'a> {
             Op::Tokens => leaf(Leaf::Tokens),
             Op::Input { name } => leaf(Leaf::Input(name.clone())),
             Op::Weight { name } => leaf(Leaf::Weight(name.clone())),
+            Op::Gradient { name } => leaf(Leaf::Gradient(name.clone())),
             Op::Part { name } => {
                 let whole = *self.graph.operands(id).first()?;
                 let (offset, _) = self.graph.node(whole).shape.last()?.run(name)?;
@@ -204,6 +211,7 @@ impl<'a> Planner<'a> {
         let node = self.graph.node(id);
         let (rows, cols) = node.matrix();
         let home = match node.op.elem() {
+            _ if node.is_empty() => Home::Arena { at: 0, writer: id },
             Elem::F64 => {
                 self.results.push(node.len());
                 Home::Result(self.results.len() - 1)
@@ -253,6 +261,7 @@ fn written_by(writer: ValueId, place: &Place) -> Place {
 fn needed(graph: &Graph) -> Vec<bool> {
     let mut needed = vec![false; graph.dag.node_count()];
     let mut stack: Vec<ValueId> = graph.outputs.iter().map(|(_, id)| *id).collect();
+    stack.extend(&graph.effects);
     while let Some(id) = stack.pop() {
         if !std::mem::replace(&mut needed[id.index()], true) {
             stack.extend(graph.operands(id));
@@ -267,6 +276,7 @@ impl fmt::Display for Place {
             Home::Leaf(Leaf::Tokens) => write!(f, "tokens")?,
             Home::Leaf(Leaf::Input(name)) => write!(f, "input \"{name}\"")?,
             Home::Leaf(Leaf::Weight(name)) => write!(f, "weight \"{name}\"")?,
+            Home::Leaf(Leaf::Gradient(name)) => write!(f, "gradient \"{name}\"")?,
             Home::Arena { at, .. } => write!(f, "@{at}")?,
             Home::Result(i) => write!(f, "result {i}")?,
         }

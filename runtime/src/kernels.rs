@@ -2,6 +2,7 @@
 //!
 //! What every kernel keeps to:
 //! - Same bits for any number of threads: work is cut by shape alone, and every reduction has a fixed order.
+//! - Operations that accumulate ([`Op::accumulates`]) add to their gradient, and leave an empty `out` alone.
 //! - In-place operations ([`Op::in_place_operand`]) find that operand in `out` when they are called and update
 //!   it there; it is left out of `args`. All other kernels write every element of `out` and read none.
 //! - Beyond its operands, one worker thread holds at most [`Kernel::scratch`] bytes at a time.
@@ -10,6 +11,8 @@
 mod activation;
 mod add;
 mod attention;
+mod column_sum;
+mod concat;
 mod conv_silu;
 mod cosine_distance;
 mod divergence;
@@ -52,6 +55,10 @@ pub const KERNELS: &[Kernel] = &[
     divergence::KERNEL,
     cosine_distance::KERNEL,
     metric::KERNEL,
+    concat::KERNEL,
+    column_sum::KERNEL,
+    linear::GRAD,
+    linear::WEIGHT_GRAD,
 ];
 
 /// One operation's implementations, side by side with the tolerance of their test.
@@ -61,7 +68,8 @@ pub struct Kernel {
     /// Raised when the values change: what was computed before is then computed again.
     pub version: u32,
     pub cpu: fn(Call),
-    /// The same in f64, naive and plain: all operands in order -> the value, row-major.
+    /// The same in f64, naive and plain: all operands in order -> the value, row-major, and behind it the
+    /// gradient after the operation, where it accumulates.
     pub reference: fn(&Op, &[Exact]) -> Vec<f64>,
     /// Bytes that one worker thread needs beyond the operands, from the operands' (rows, columns), in order.
     pub scratch: fn(&Op, &[(usize, usize)]) -> usize,
@@ -82,11 +90,13 @@ pub enum Out<'a> {
     F64(&'a mut [f64]),
 }
 
-/// One invocation: the operation, its operands in order less the in-place one, and the place of its value.
+/// One invocation: the operation, its operands in order less the in-place one and the gradient, the place of its
+/// value, and the gradient that it adds to.
 pub struct Call<'a> {
     pub op: &'a Op,
     pub args: &'a [Arg<'a>],
     pub out: Out<'a>,
+    pub gradient: Option<ViewMut<'a>>,
 }
 
 impl<'a> Call<'a> {
@@ -102,6 +112,14 @@ impl<'a> Call<'a> {
         match self.args.get(i) {
             Some(Arg::U32(ids)) => ids,
             _ => panic!("bug: argument {i} of `{}` is not a list of tokens", self.op.name()),
+        }
+    }
+
+    /// The gradient of an operation that accumulates; a vector is one row.
+    fn gradient(&mut self) -> ViewMut<'a> {
+        match self.gradient.take() {
+            Some(gradient) => gradient,
+            None => panic!("bug: `{}` has no gradient to add to", self.op.name()),
         }
     }
 

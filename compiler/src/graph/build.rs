@@ -80,15 +80,32 @@ impl Builder {
         id
     }
 
-    fn add_op(&mut self, op: Op, operands: &[ValueId]) -> ValueId {
+    /// The graph as far as it is built.
+    pub fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    /// The sum of the gradient of a weight of this graph.
+    pub fn gradient(&mut self, weight: ValueId) -> ValueId {
+        let Node { op, shape } = self.graph.node(weight).clone();
+        let name = if let Op::Weight { name } = op { name } else { String::new() };
+        self.leaf(format!("gradient {name}"), Op::Gradient { name: name.clone() }, shape)
+    }
+
+    /// Any operation over values of this graph.
+    pub fn add_op(&mut self, op: Op, operands: &[ValueId]) -> ValueId {
         let nodes: Vec<&Node> = operands.iter().map(|&o| self.graph.node(o)).collect();
         let shape = op.infer(&nodes).unwrap_or_else(|error| {
             self.error.get_or_insert(error);
             nodes.first().map(|n| n.shape.clone()).unwrap_or_default()
         });
+        let accumulates = op.accumulates();
         let id = self.graph.dag.add_node(Node { op, shape });
         for (position, &operand) in operands.iter().enumerate() {
             self.graph.dag.add_edge(operand, id, position);
+        }
+        if accumulates {
+            self.graph.effects.push(id);
         }
         id
     }

@@ -4,8 +4,10 @@
 //! - the number of operands is the operation's;
 //! - operands come before the node (the graph is in topological order, so it has no cycle);
 //! - operand shapes fit each other and the operation's own constants;
+//! - a gradient is the last operand of an operation that adds to it, and nothing else;
 //! - the stored shape is the inferred one; outputs name nodes of the graph.
 
+use super::loss::reads_teacher;
 use super::{Graph, Node, Op};
 use crate::dim::{Dim, Extent, Part};
 
@@ -20,7 +22,7 @@ pub struct ShapeError {
 impl Op {
     fn arity(&self) -> usize {
         match self {
-            Op::Tokens | Op::Input { .. } | Op::Weight { .. } => 0,
+            Op::Tokens | Op::Input { .. } | Op::Weight { .. } | Op::Gradient { .. } => 0,
             Op::Part { .. } | Op::Activation(_) | Op::Metric { .. } => 1,
             Op::Embed | Op::RmsNorm { .. } | Op::Add | Op::Mask | Op::CosineDistance => 2,
             Op::Linear { bias, residual } => 2 + usize::from(*bias) + usize::from(*residual),
@@ -28,6 +30,19 @@ impl Op {
             Op::GatedNorm { .. } | Op::Attention { .. } | Op::TokenLoss => 3,
             Op::Divergence => 4,
             Op::Ssd { .. } => 7,
+            Op::ColumnSum | Op::LinearGrad | Op::ConvGrad { .. } | Op::ActivationGrad(_) => 2,
+            Op::StreamLoss { .. } => 2,
+            Op::LinearWeightGrad
+            | Op::RmsNormWeightGrad { .. }
+            | Op::ConvWeightGrad { .. }
+            | Op::EmbedGrad => 3,
+            Op::RmsNormGrad { onto, .. } => 3 + usize::from(*onto),
+            Op::SiluGrad { bias, .. } => 3 + usize::from(*bias),
+            Op::GatedNormGrad { .. } | Op::GatedNormWeightGrad { .. } => 4,
+            Op::AttentionGrad { .. } => 5,
+            Op::SsdGrad { .. } => 8,
+            Op::HeadLoss { terms } => 4 + 2 * usize::from(reads_teacher(terms)),
+            Op::Concat { extent } => extent.parts.len(),
         }
     }
 
@@ -45,7 +60,7 @@ impl Op {
             Err(ShapeError { op: self.name(), message: format!("{what} is {got}, expected {expected}") })
         };
         match self {
-            Op::Tokens | Op::Input { .. } | Op::Weight { .. } => {
+            Op::Tokens | Op::Input { .. } | Op::Weight { .. } | Op::Gradient { .. } => {
                 fail("a leaf has no operands to infer from".into())
             }
             Op::Embed => Ok(vec![operands[0].shape[0].clone(), operands[1].shape[1].clone()]),
@@ -149,8 +164,131 @@ impl Op {
                 };
                 Ok(vec![columns("slots", program.slots()), element.clone()])
             }
+            Op::HeadLoss { terms } => {
+                want("columns of the head", cols[1], cols[0])?;
+                want("tokens", operands[2].len(), rows[0])?;
+                let last = operands.len() - 1;
+                if reads_teacher(terms) {
+                    want("columns of the teacher's head", cols[4], cols[3])?;
+                    want("teacher's vocabulary", rows[4], rows[1])?;
+                    want("teacher's positions", rows[3], rows[0])?;
+                }
+                want("elements of the gradient", operands[last].len(), rows[1] * cols[1])?;
+                Ok(vec![operands[0].shape[0].clone(), with_losses(cols[0], terms.len())])
+            }
+            Op::StreamLoss { .. } => {
+                want("columns of the second operand", cols[1], cols[0])?;
+                want("rows of the second operand", rows[1], rows[0])?;
+                Ok(vec![operands[0].shape[0].clone(), with_losses(cols[0], 1)])
+            }
+            Op::Concat { extent } => {
+                for (i, part) in extent.parts.iter().enumerate() {
+                    want(&format!("width of part `{}`", part.name), cols[i], part.size())?;
+                    want(&format!("rows of part `{}`", part.name), rows[i], rows[0])?;
+                }
+                Ok(vec![operands[0].shape[0].clone(), extent.clone()])
+            }
+            Op::ColumnSum => {
+                want("elements of the gradient", operands[1].len(), cols[0])?;
+                Ok(nothing())
+            }
+            Op::LinearGrad => {
+                want("rows of the weight", rows[1], cols[0])?;
+                Ok(vec![operands[0].shape[0].clone(), operands[1].shape[1].clone()])
+            }
+            Op::LinearWeightGrad => {
+                want("positions of x", rows[1], rows[0])?;
+                want("rows of the gradient", rows[2], cols[0])?;
+                want("columns of the gradient", cols[2], cols[1])?;
+                Ok(nothing())
+            }
+            Op::RmsNormGrad { .. } => {
+                want("width of the weight", operands[1].len(), cols[0])?;
+                for (i, operand) in operands.iter().enumerate().skip(2) {
+                    want(&format!("elements of operand {i}"), operand.len(), operands[0].len())?;
+                }
+                Ok(operands[0].shape.clone())
+            }
+            Op::RmsNormWeightGrad { .. } => {
+                want("elements of dy", operands[1].len(), operands[0].len())?;
+                want("elements of the gradient", operands[2].len(), cols[0])?;
+                Ok(nothing())
+            }
+            Op::GatedNormGrad { groups, .. } | Op::GatedNormWeightGrad { groups, .. } => {
+                if *groups == 0 || cols[0] % groups != 0 {
+                    return fail(format!("{} columns do not divide into {groups} groups", cols[0]));
+                }
+                let whole = operands[0].len();
+                let (weight, dv) = if matches!(self, Op::GatedNormGrad { .. }) { (2, 3) } else { (3, 2) };
+                want("elements of z", operands[1].len(), whole)?;
+                want("elements of dv", operands[dv].len(), whole)?;
+                want("width of the weight", operands[weight].len(), cols[0])?;
+                if weight == 3 {
+                    return Ok(nothing());
+                }
+                Ok(vec![operands[0].shape[0].clone(), parts(&[("y", cols[0]), ("z", cols[0])])])
+            }
+            Op::SiluGrad { kernel, bias } => {
+                want("elements of the weight", operands[1].len(), cols[0] * kernel)?;
+                if *bias {
+                    want("width of the bias", operands[2].len(), cols[0])?;
+                }
+                want("elements of dy", operands[operands.len() - 1].len(), operands[0].len())?;
+                Ok(operands[0].shape.clone())
+            }
+            Op::ConvGrad { kernel } => {
+                want("elements of the weight", operands[1].len(), cols[0] * kernel)?;
+                Ok(operands[0].shape.clone())
+            }
+            Op::ConvWeightGrad { kernel } => {
+                want("elements of ds", operands[1].len(), operands[0].len())?;
+                want("elements of the gradient", operands[2].len(), cols[0] * kernel)?;
+                Ok(nothing())
+            }
+            Op::SsdGrad { heads, head_dim, groups, state, dt_lo, dt_hi } => {
+                let (dt_lo, dt_hi) = (*dt_lo, *dt_hi);
+                let (heads, head_dim, groups, state) = (*heads, *head_dim, *groups, *state);
+                let scan = Op::Ssd { heads, head_dim, groups, state, dt_lo, dt_hi };
+                scan.infer(&operands[..7])?;
+                want("elements of dy", operands[7].len(), operands[0].len())?;
+                let (inner, states) = (heads * head_dim, groups * state);
+                let widths = [inner, states, states, heads, heads, heads];
+                let names = ["x", "B", "C", "dt", "A_log", "D"];
+                let columns: Vec<_> = names.into_iter().zip(widths).collect();
+                Ok(vec![operands[0].shape[0].clone(), parts(&columns)])
+            }
+            Op::ActivationGrad(_) => {
+                want("elements of dy", operands[1].len(), operands[0].len())?;
+                Ok(operands[0].shape.clone())
+            }
+            Op::AttentionGrad { heads, kv_heads, head_dim } => {
+                let (heads, kv_heads, head_dim) = (*heads, *kv_heads, *head_dim);
+                Op::Attention { heads, kv_heads, head_dim }.infer(&operands[..3])?;
+                want("elements of y", operands[3].len(), operands[0].len())?;
+                want("elements of dy", operands[4].len(), operands[0].len())?;
+                let columns = parts(&[("q", cols[0]), ("k", cols[1]), ("v", cols[2])]);
+                Ok(vec![operands[0].shape[0].clone(), columns])
+            }
+            Op::EmbedGrad => {
+                want("positions of dx", rows[1], operands[0].len())?;
+                want("columns of the gradient", cols[2], cols[1])?;
+                Ok(nothing())
+            }
         }
     }
+}
+
+/// The shape of the value of an operation that only adds to a gradient.
+fn nothing() -> Vec<Extent> {
+    vec![columns("nothing", 0)]
+}
+
+fn parts(columns: &[(&str, usize)]) -> Extent {
+    Extent::concat(columns.iter().map(|(name, n)| Part::new(name, &[(Dim::One, *n)])).collect())
+}
+
+fn with_losses(width: usize, losses: usize) -> Extent {
+    parts(&[("hidden", width), ("losses", losses)])
 }
 
 fn columns(name: &str, n: usize) -> Extent {
@@ -174,9 +312,17 @@ impl Graph {
                 continue;
             }
             let nodes: Vec<&Node> = operands.iter().map(|&o| self.node(o)).collect();
+            let adds_to = nodes.last().is_some_and(|n| matches!(n.op, Op::Gradient { .. }));
+            if adds_to != node.op.accumulates() {
+                return fail("gradients are last operands of operations that add to them, and of no others");
+            }
             if node.op.infer(&nodes)? != node.shape {
                 return fail("the stored shape is not the inferred one");
             }
+        }
+        if let Some(id) = self.effects.iter().find(|id| !self.node(**id).op.accumulates()) {
+            let message = "is run for an effect that it does not have".into();
+            return Err(ShapeError { op: self.node(*id).op.name(), message });
         }
         match self.outputs.iter().find(|(_, id)| self.dag.node_weight(*id).is_none()) {
             Some((name, _)) => Err(ShapeError { op: "output", message: format!("`{name}` names no node") }),

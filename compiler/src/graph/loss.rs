@@ -1,5 +1,7 @@
 //! Losses of training as operations: what they compare, and how their terms are weighed.
 
+use std::fmt;
+
 /// One term over the student's logits.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct HeadTerm {
@@ -39,6 +41,21 @@ pub enum StreamLoss {
     Cosine,
 }
 
-pub(super) fn reads_teacher(terms: &[HeadTerm]) -> bool {
+impl fmt::Display for HeadTerm {
+    /// `0.9*forward_kl(T=2)/4096`, the positions of an update last.
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let HeadTerm { weight, scale, loss } = self;
+        match loss {
+            HeadLoss::ForwardKl { temperature } => write!(f, "{weight}*forward_kl(T={temperature})")?,
+            HeadLoss::ReverseKl { temperature } => write!(f, "{weight}*reverse_kl(T={temperature})")?,
+            HeadLoss::Js { beta, temperature } => write!(f, "{weight}*js(beta={beta}, T={temperature})")?,
+            HeadLoss::CrossEntropy => write!(f, "{weight}*cross_entropy")?,
+        }
+        write!(f, "/{}", 1.0 / scale)
+    }
+}
+
+/// Some term compares with a teacher.
+pub fn reads_teacher(terms: &[HeadTerm]) -> bool {
     terms.iter().any(|term| term.loss.needs_teacher())
 }

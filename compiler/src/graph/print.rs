@@ -22,6 +22,9 @@ impl fmt::Display for Graph {
         for (name, id) in &self.outputs {
             writeln!(f, "output {name} = %{}", id.index())?;
         }
+        for id in &self.effects {
+            writeln!(f, "effect %{}", id.index())?;
+        }
         Ok(())
     }
 }
@@ -34,14 +37,26 @@ fn attributes(op: &Op) -> String {
             format!("{}{}", if *bias { " bias" } else { "" }, if *residual { " residual" } else { "" })
         }
         Op::ConvSilu { kernel, .. } => format!(" kernel={kernel}"),
-        Op::Ssd { heads, head_dim, groups, state, dt_lo, dt_hi } => {
+        Op::Ssd { heads, head_dim, groups, state, dt_lo, dt_hi }
+        | Op::SsdGrad { heads, head_dim, groups, state, dt_lo, dt_hi } => {
             format!(" heads={heads} head_dim={head_dim} groups={groups} state={state} dt={dt_lo}..={dt_hi}")
         }
         Op::GatedNorm { groups, eps, active } => format!(" groups={groups} eps={eps} active={active}"),
-        Op::Attention { heads, kv_heads, head_dim } => {
+        Op::Attention { heads, kv_heads, head_dim } | Op::AttentionGrad { heads, kv_heads, head_dim } => {
             format!(" heads={heads} kv_heads={kv_heads} head_dim={head_dim}")
         }
         Op::Metric { program } => format!(" {program}"),
+        Op::Gradient { name } => format!(" \"{name}\""),
+        Op::HeadLoss { terms } => terms.iter().map(|term| format!(" {term}")).collect(),
+        Op::StreamLoss { loss, scale } => format!(" {loss:?} * {scale}").to_lowercase(),
+        Op::RmsNormGrad { eps, onto } => format!(" eps={eps}{}", if *onto { " onto" } else { "" }),
+        Op::RmsNormWeightGrad { eps } => format!(" eps={eps}"),
+        Op::GatedNormGrad { groups, eps } | Op::GatedNormWeightGrad { groups, eps } => {
+            format!(" groups={groups} eps={eps}")
+        }
+        Op::SiluGrad { kernel, .. } | Op::ConvGrad { kernel } | Op::ConvWeightGrad { kernel } => {
+            format!(" kernel={kernel}")
+        }
         _ => String::new(),
     }
 }

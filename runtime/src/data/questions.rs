@@ -95,6 +95,9 @@ impl Rows for Kept {
     }
 }
 
+/// The rows of one field, or why one cannot be read.
+type Column = Vec<(Place, Result<Row, String>)>;
+
 fn read(
     path: &Path,
     field: &str,
@@ -102,7 +105,7 @@ fn read(
     sequence: usize,
     encoder: &Encoder,
 ) -> Result<(Vec<Question>, Leftovers), DataError> {
-    let column = |name: &str| -> Result<Vec<(Place, Result<Row, String>)>, DataError> {
+    let column = |name: &str| -> Result<Column, DataError> {
         let mut rows = Kept::default();
         let form = Form::of(path)?;
         match form.format {

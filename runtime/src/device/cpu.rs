@@ -5,6 +5,7 @@ use crate::kernels::{self, Arg, Call, Kernel, Out, View, ViewMut};
 use crate::memory;
 use minic_compiler::graph::Op;
 use minic_compiler::schedule::{Home, Leaf, Place, Schedule, Step};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub struct Cpu;
@@ -49,6 +50,33 @@ impl Device for Cpu {
         let kernels =
             schedule.steps.iter().map(|s| kernels::find(&s.op).ok_or(DeviceError::NoKernel(s.op.name())));
         let kernels = kernels.collect::<Result<_, _>>()?;
+        Ok(Box::new(CpuSession { lane: Lane::new(schedule, kernels)?, weights }))
+    }
+}
+
+struct CpuSession {
+    lane: Lane,
+    weights: Weights,
+}
+
+impl Session for CpuSession {
+    fn run(&mut self, bindings: &Bindings) -> Result<Outputs, DeviceError> {
+        self.lane.run(&self.weights, bindings)
+    }
+}
+
+/// A schedule with its buffers.
+struct Lane {
+    schedule: Arc<Schedule>,
+    /// One a step.
+    kernels: Vec<&'static Kernel>,
+    arena: Vec<f32>,
+    results: Vec<Vec<f64>>,
+    gradients: BTreeMap<String, Vec<f32>>,
+}
+
+impl Lane {
+    fn new(schedule: Arc<Schedule>, kernels: Vec<&'static Kernel>) -> Result<Lane, DeviceError> {
         // Asked for first, because a vector that cannot be had ends the process.
         let bytes = schedule.lane_bytes();
         let had = Vec::<u8>::new().try_reserve_exact(usize::try_from(bytes).unwrap_or(usize::MAX)).is_ok();
@@ -57,21 +85,11 @@ impl Device for Cpu {
         }
         let arena = vec![0.0; schedule.arena];
         let results = schedule.results.iter().map(|&n| vec![0.0; n]).collect();
-        Ok(Box::new(CpuSession { schedule, weights, kernels, arena, results }))
+        let gradients = schedule.gradients.iter().map(|(name, &n)| (name.clone(), vec![0.0; n])).collect();
+        Ok(Lane { schedule, kernels, arena, results, gradients })
     }
-}
 
-struct CpuSession {
-    schedule: Arc<Schedule>,
-    weights: Weights,
-    /// One a step.
-    kernels: Vec<&'static Kernel>,
-    arena: Vec<f32>,
-    results: Vec<Vec<f64>>,
-}
-
-impl Session for CpuSession {
-    fn run(&mut self, bindings: &Bindings) -> Result<Outputs, DeviceError> {
+    fn run(&mut self, weights: &Weights, bindings: &Bindings) -> Result<Outputs, DeviceError> {
         let schedule = self.schedule.clone();
         length("tokens", "tokens", bindings.tokens.len(), schedule.sequence)?;
         for (name, &expected) in &schedule.inputs {
@@ -81,25 +99,29 @@ impl Session for CpuSession {
             length("input", name, input.len(), expected)?;
         }
         for (index, step) in schedule.steps.iter().enumerate() {
-            self.step(step, self.kernels[index], bindings);
+            self.step(step, self.kernels[index], weights, bindings);
         }
-        Ok(schedule
-            .outputs
-            .iter()
-            .map(|(name, place)| (name.clone(), self.output(place, bindings)))
-            .collect())
+        let output = |(name, place): &(String, Place)| (name.clone(), self.output(place, weights, bindings));
+        Ok(schedule.outputs.iter().map(output).collect())
     }
-}
 
-impl CpuSession {
-    fn step(&mut self, step: &Step, kernel: &Kernel, bindings: &Bindings) {
+    fn step(&mut self, step: &Step, kernel: &Kernel, weights: &Weights, bindings: &Bindings) {
         let in_place = step.op.in_place_operand();
         if let (Some(position), None) = (in_place, step.in_place) {
-            self.copy(&step.operands[position], &step.out, bindings);
+            self.copy(&step.operands[position], &step.out, weights, bindings);
         }
         let arena = Base(self.arena.as_mut_ptr());
-        let given = step.operands.iter().enumerate().filter(|(i, _)| Some(*i) != in_place);
-        let args: Vec<Arg> = given.map(|(_, place)| arg(place, &arena, &self.weights, bindings)).collect();
+        let (operands, gradient) = match step.operands.split_last() {
+            Some((last, before)) if step.op.accumulates() => (before, Some(last)),
+            _ => (&step.operands[..], None),
+        };
+        let given = operands.iter().enumerate().filter(|(i, _)| Some(*i) != in_place);
+        let args: Vec<Arg> = given.map(|(_, place)| arg(place, &arena, weights, bindings)).collect();
+        let gradient = gradient.and_then(|place| {
+            let Home::Leaf(Leaf::Gradient(name)) = &place.home else { return None };
+            let data = self.gradients.get_mut(name)?;
+            Some(ViewMut::new(data, place.rows, place.cols, place.stride))
+        });
         let out = match step.out.home {
             Home::Result(i) => Out::F64(&mut self.results[i]),
             _ => {
@@ -109,13 +131,13 @@ impl CpuSession {
                 Out::F32(ViewMut::new(data, step.out.rows, step.out.cols, step.out.stride))
             }
         };
-        (kernel.cpu)(Call { op: &step.op, args: &args, out });
+        (kernel.cpu)(Call { op: &step.op, args: &args, out, gradient });
     }
 
     /// Puts an operand where the kernel will update it.
-    fn copy(&mut self, from: &Place, to: &Place, bindings: &Bindings) {
+    fn copy(&mut self, from: &Place, to: &Place, weights: &Weights, bindings: &Bindings) {
         let arena = Base(self.arena.as_mut_ptr());
-        let Arg::F32(source) = arg(from, &arena, &self.weights, bindings) else { return };
+        let Arg::F32(source) = arg(from, &arena, weights, bindings) else { return };
         // SAFETY: as in `step`: the two places do not overlap.
         let target = unsafe { arena.slice_mut(to) };
         for (r, row) in target.chunks_mut(to.stride.max(1)).enumerate().take(to.rows) {
@@ -123,13 +145,13 @@ impl CpuSession {
         }
     }
 
-    fn output(&self, place: &Place, bindings: &Bindings) -> Output {
+    fn output(&self, place: &Place, weights: &Weights, bindings: &Bindings) -> Output {
         if let Home::Result(i) = place.home {
             return Output::F64(self.results[i].clone());
         }
         let data = match &place.home {
             Home::Arena { at, .. } => &self.arena[*at..],
-            Home::Leaf(leaf) => leaf_data(leaf, &self.weights, bindings),
+            Home::Leaf(leaf) => leaf_data(leaf, weights, bindings),
             Home::Result(_) => &[],
         };
         let rows = (0..place.rows).map(|r| place.offset + r * place.stride);
@@ -174,7 +196,8 @@ fn leaf_data<'a>(leaf: &Leaf, weights: &'a Weights, bindings: &'a Bindings) -> &
     match leaf {
         Leaf::Weight(name) => weights.get(name).unwrap_or(&[]),
         Leaf::Input(name) => bindings.inputs.get(name.as_str()).copied().unwrap_or(&[]),
-        Leaf::Tokens => &[],
+        // Gradients are written, and read by nobody while a schedule runs.
+        Leaf::Tokens | Leaf::Gradient(_) => &[],
     }
 }
 

@@ -1,10 +1,29 @@
-//! y = x weight^T (+ bias), or y += x weight^T (+ bias) onto a residual that is in y already.
+//! y = x weight^T (+ bias), or y += x weight^T (+ bias) onto a residual that is in y already; and in reverse,
+//! dx = dy weight and dweight += dy^T x.
 
 use super::product::{Factor, products, products_scratch};
 use super::{Call, Exact, Kernel};
 use minic_compiler::graph::Op;
 
 pub const KERNEL: Kernel = Kernel { name: "linear", version: 1, cpu, reference, scratch, tolerance: 2e-5 };
+
+pub const GRAD: Kernel = Kernel {
+    name: "linear_grad",
+    version: 1,
+    cpu: grad,
+    reference: grad_reference,
+    scratch: grad_scratch,
+    tolerance: 2e-5,
+};
+
+pub const WEIGHT_GRAD: Kernel = Kernel {
+    name: "linear_weight_grad",
+    version: 1,
+    cpu: weight_grad,
+    reference: weight_grad_reference,
+    scratch: weight_grad_scratch,
+    tolerance: 2e-5,
+};
 
 fn constants(op: &Op) -> (bool, bool) {
     match op {
@@ -44,4 +63,34 @@ fn reference(op: &Op, operands: &[Exact]) -> Vec<f64> {
         }
     }
     out
+}
+
+fn grad_scratch(_: &Op, operands: &[(usize, usize)]) -> usize {
+    operands.get(1).map_or(0, |&(depth, cols)| products_scratch(depth, cols))
+}
+
+fn grad(call: Call) {
+    let (dy, weight) = (call.f32(0), call.f32(1));
+    products(Factor::of(dy), Factor::of(weight), call.out_f32(), false, |_, _, _| {});
+}
+
+fn grad_reference(_: &Op, operands: &[Exact]) -> Vec<f64> {
+    let (dy, weight) = (&operands[0], &operands[1]);
+    let dx = |r: usize, i: usize| (0..weight.rows()).map(|o| dy.row(r)[o] * weight.row(o)[i]).sum();
+    (0..dy.rows()).flat_map(|r| (0..weight.cols()).map(move |i| dx(r, i))).collect()
+}
+
+fn weight_grad_scratch(_: &Op, operands: &[(usize, usize)]) -> usize {
+    operands.get(1).map_or(0, |&(depth, cols)| products_scratch(depth, cols))
+}
+
+fn weight_grad(mut call: Call) {
+    let (dy, x) = (call.f32(0), call.f32(1));
+    products(Factor::transposed(dy), Factor::of(x), call.gradient(), true, |_, _, _| {});
+}
+
+fn weight_grad_reference(_: &Op, operands: &[Exact]) -> Vec<f64> {
+    let (dy, x, gradient) = (&operands[0], &operands[1], &operands[2]);
+    let sum = |o: usize, i: usize| (0..x.rows()).map(|t| dy.row(t)[o] * x.row(t)[i]).sum::<f64>();
+    (0..dy.cols()).flat_map(|o| (0..x.cols()).map(move |i| gradient.row(o)[i] + sum(o, i))).collect()
 }

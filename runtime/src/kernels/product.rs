@@ -31,10 +31,6 @@ impl<'a> Factor<'a> {
         Factor { view, transposed: true }
     }
 
-    pub fn rows(&self) -> usize {
-        if self.transposed { self.view.cols() } else { self.view.rows() }
-    }
-
     pub fn cols(&self) -> usize {
         if self.transposed { self.view.rows() } else { self.view.cols() }
     }

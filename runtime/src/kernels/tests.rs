@@ -1,7 +1,7 @@
 //! Every kernel, every case, against its f64 reference, and the same bits in pools of several sizes.
 
 use super::*;
-use minic_compiler::dim::{Dim, Extent};
+use minic_compiler::dim::{Dim, Extent, Part};
 use minic_compiler::graph::{Activation, Node};
 use minic_compiler::metrics::{Binary, Expr, Leaf, Program, REDUCERS, Reduction, Unary};
 use std::sync::Arc;
@@ -97,6 +97,24 @@ fn cases(kernel: &str) -> Vec<Case> {
             };
             SHAPES.iter().flat_map(of_shape).collect()
         }
+        "concat" => [(1, [1, 1, 1]), (37, [5, 16, 1]), (600, [352, 320, 16])]
+            .into_iter()
+            .map(|(l, widths)| {
+                let part = |n| Part::new(&format!("part {n}"), &[(Dim::One, n)]);
+                let extent = Extent::concat(widths.map(part).to_vec());
+                (Op::Concat { extent }, widths.map(|n| matrix(l, n)).to_vec())
+            })
+            .collect(),
+        "column_sum" => {
+            SHAPES.iter().map(|&(r, c)| (Op::ColumnSum, vec![matrix(r, c), matrix(1, c)])).collect()
+        }
+        "linear_grad" => {
+            LINEAR_SIZES.iter().map(|&(l, i, o)| (Op::LinearGrad, vec![matrix(l, o), matrix(o, i)])).collect()
+        }
+        "linear_weight_grad" => LINEAR_SIZES
+            .iter()
+            .map(|&(l, i, o)| (Op::LinearWeightGrad, vec![matrix(l, o), matrix(l, i), matrix(o, i)]))
+            .collect(),
         other => panic!("`{other}` has no cases"),
     }
 }
@@ -119,22 +137,17 @@ fn metric_programs() -> Vec<Arc<Program>> {
     ]
 }
 
+/// Positions, inputs, outputs.
+const LINEAR_SIZES: &[(usize, usize, usize)] =
+    &[(1, 1, 1), (1, 160, 260), (13, 7, 31), (257, 193, 129), (600, 160, 752), (97, 400, 33), (12, 192, 64)];
+
 fn linear_cases() -> Vec<Case> {
-    let sizes = [
-        (1, 1, 1),
-        (1, 160, 260),
-        (13, 7, 31),
-        (257, 193, 129),
-        (600, 160, 752),
-        (97, 400, 33),
-        (12, 192, 64),
-    ];
     let variants = [(false, false), (true, false), (false, true), (true, true)];
     let case = |((l, i, o), (bias, residual)): ((usize, usize, usize), (bool, bool))| {
         let extra = [bias.then(|| matrix(1, o)), residual.then(|| matrix(l, o))].into_iter().flatten();
         (Op::Linear { bias, residual }, [matrix(l, i), matrix(o, i)].into_iter().chain(extra).collect())
     };
-    sizes.into_iter().flat_map(|size| variants.map(|variant| (size, variant))).map(case).collect()
+    LINEAR_SIZES.iter().flat_map(|&size| variants.map(|variant| (size, variant))).map(case).collect()
 }
 
 fn ssd_cases() -> Vec<Case> {
@@ -176,6 +189,7 @@ impl Draw {
 }
 
 /// An operand's f32 or u32 elements. Rows lie `GAP` elements apart, as those of a part do, unless it is a vector.
+#[derive(Clone)]
 enum Stored {
     F32 { data: Vec<f32>, rows: usize, cols: usize },
     U32(Vec<u32>),
@@ -200,6 +214,13 @@ impl Stored {
         match self {
             Stored::F32 { data, rows, cols } => Arg::F32(View::new(data, *rows, *cols, cols + GAP)),
             Stored::U32(ids) => Arg::U32(ids),
+        }
+    }
+
+    fn view_mut(&mut self) -> ViewMut<'_> {
+        match self {
+            Stored::F32 { data, rows, cols } => ViewMut::new(data, *rows, *cols, *cols + GAP),
+            Stored::U32(_) => panic!("tokens are no gradient"),
         }
     }
 
@@ -230,11 +251,14 @@ fn compute(kernel: &Kernel, op: &Op, operands: &[Stored]) -> Vec<f64> {
     let shape = op.infer(&nodes.iter().collect::<Vec<_>>()).unwrap();
     let (rows, cols) = Node { op: op.clone(), shape }.matrix();
     let in_place = op.in_place_operand();
-    let args: Vec<Arg> =
-        operands.iter().enumerate().filter(|(i, _)| Some(*i) != in_place).map(|(_, s)| s.arg()).collect();
+    let adds_to = op.accumulates().then(|| operands.len() - 1);
+    let given = operands.iter().enumerate().filter(|(i, _)| Some(*i) != in_place && Some(*i) != adds_to);
+    let args: Vec<Arg> = given.map(|(_, s)| s.arg()).collect();
+    let mut sum = adds_to.map(|i| operands[i].clone());
+    let gradient = sum.as_mut().map(Stored::view_mut);
     if op.elem() == minic_compiler::graph::Elem::F64 {
         let mut out = vec![f64::NAN; rows * cols];
-        (kernel.cpu)(Call { op, args: &args, out: Out::F64(&mut out) });
+        (kernel.cpu)(Call { op, args: &args, out: Out::F64(&mut out), gradient });
         return out;
     }
     let stride = cols + 3;
@@ -242,12 +266,18 @@ fn compute(kernel: &Kernel, op: &Op, operands: &[Stored]) -> Vec<f64> {
     if let Some(Arg::F32(operand)) = in_place.map(|i| operands[i].arg()) {
         (0..rows).for_each(|r| out[r * stride..r * stride + cols].copy_from_slice(operand.row(r)));
     }
-    (kernel.cpu)(Call { op, args: &args, out: Out::F32(ViewMut::new(&mut out, rows, cols, stride)) });
+    let place = Out::F32(ViewMut::new(&mut out, rows, cols, stride));
+    (kernel.cpu)(Call { op, args: &args, out: place, gradient });
     assert!(
         out.chunks(stride).all(|row| row[cols..].iter().all(|x| x.is_nan())),
         "{op:?} wrote between rows"
     );
-    out.chunks(stride).flat_map(|row| row[..cols].iter().map(|x| f64::from(*x))).collect()
+    let mut values: Vec<f64> =
+        out.chunks(stride).flat_map(|row| row[..cols].iter().map(|x| f64::from(*x))).collect();
+    if let Some(sum) = sum {
+        values.extend(sum.exact().data());
+    }
+    values
 }
 
 #[test]
@@ -295,12 +325,22 @@ fn tokens_outside_the_table_give_nan() {
     let (ids, table) = ([0u32, 9], [1.0f32, 2.0]);
     let mut out = [0.0f32; 2];
     let args = [Arg::U32(&ids), Arg::F32(View::new(&table, 2, 1, 1))];
-    (embed::KERNEL.cpu)(Call { op: &Op::Embed, args: &args, out: Out::F32(ViewMut::new(&mut out, 2, 1, 1)) });
+    (embed::KERNEL.cpu)(Call {
+        op: &Op::Embed,
+        args: &args,
+        out: Out::F32(ViewMut::new(&mut out, 2, 1, 1)),
+        gradient: None,
+    });
     assert!(out[0] == 1.0 && out[1].is_nan());
     let hidden = [1.0f32, 1.0];
     let mut loss = [0.0f64; 2];
     let args = [Arg::F32(View::new(&hidden, 2, 1, 1)), Arg::F32(View::new(&table, 2, 1, 1)), Arg::U32(&ids)];
-    (token_loss::KERNEL.cpu)(Call { op: &Op::TokenLoss, args: &args, out: Out::F64(&mut loss) });
+    (token_loss::KERNEL.cpu)(Call {
+        op: &Op::TokenLoss,
+        args: &args,
+        out: Out::F64(&mut loss),
+        gradient: None,
+    });
     assert!(loss[0].is_nan() && loss[1] == 0.0);
 }
 
@@ -310,6 +350,11 @@ fn equal_maxima_are_decided_for_the_lowest_token() {
     let head = [0.0f32, 5.0, 5.0];
     let mut loss = [0.0f64; 4];
     let args = [Arg::F32(View::new(&hidden, 3, 1, 1)), Arg::F32(View::new(&head, 3, 1, 1)), Arg::U32(&ids)];
-    (token_loss::KERNEL.cpu)(Call { op: &Op::TokenLoss, args: &args, out: Out::F64(&mut loss) });
+    (token_loss::KERNEL.cpu)(Call {
+        op: &Op::TokenLoss,
+        args: &args,
+        out: Out::F64(&mut loss),
+        gradient: None,
+    });
     assert_eq!((loss[1], loss[3]), (1.0, 0.0));
 }
