@@ -1,5 +1,9 @@
 //! The graphs that minic runs, put together from a family's embedding, blocks and head.
 
+mod training;
+
+pub use training::{Objective, Reading, TEACHER, Training, training};
+
 use crate::dim::{Dim, Extent};
 use crate::graph::{Builder, Graph, Masks, ShapeError, ValueId};
 use crate::hir::LayerMetric;
@@ -26,6 +30,8 @@ pub mod output {
 
     /// [L-1, 2]: nll in nats, hit.
     pub const LOSS: &str = "loss";
+    /// Losses of training.
+    pub const LOSSES: &str = "losses";
     pub const LOGITS: &str = "logits";
     /// The stream after a block.
     pub const STREAM: &str = "stream";
@@ -67,19 +73,27 @@ fn run(b: &mut Builder, desc: &ModelDesc, stream: ValueId, layers: &[usize]) -> 
     streams
 }
 
-/// tokens -> (last hidden state, head): what logits are made of.
-fn hidden(b: &mut Builder, desc: &ModelDesc, tokens: ValueId) -> (ValueId, ValueId) {
+/// A whole model on tokens: its streams, and what logits are made of.
+struct Ends {
+    /// Before the first block, and after each.
+    streams: Vec<ValueId>,
+    hidden: ValueId,
+    head: ValueId,
+}
+
+fn ends(b: &mut Builder, desc: &ModelDesc, tokens: ValueId) -> Ends {
     let stream = desc.family().embed(b, desc, tokens);
     let layers: Vec<usize> = (0..desc.layers.len()).collect();
-    let end = run(b, desc, stream, &layers)[layers.len()];
-    (desc.family().last_norm(b, desc, end), desc.family().head(b, desc))
+    let streams = run(b, desc, stream, &layers);
+    let hidden = desc.family().last_norm(b, desc, streams[layers.len()]);
+    Ends { streams, hidden, head: desc.family().head(b, desc) }
 }
 
 /// Logits [L, V] of a sample, whole: for `minic logits` and the gate.
 pub fn logits(desc: &ModelDesc, sequence: usize, masks: Masks) -> Result<Graph, ShapeError> {
     let mut b = Builder::masked(masks);
     let tokens = b.tokens(sequence);
-    let (hidden, head) = hidden(&mut b, desc, tokens);
+    let Ends { hidden, head, .. } = ends(&mut b, desc, tokens);
     b.layer = None;
     let logits = b.linear(hidden, head, None);
     b.output(output::LOGITS, logits);
@@ -137,15 +151,15 @@ pub fn evaluation(
 ) -> Result<Graph, ShapeError> {
     let mut b = Builder::new();
     let tokens = b.tokens(sequence);
-    let mut ends = Vec::new();
+    let mut all = Vec::new();
     for &(name, desc) in models {
         b.scope = format!("{name}/");
-        let end = hidden(&mut b, desc, tokens);
-        let loss = b.token_loss(end.0, end.1, tokens);
+        let Ends { hidden, head, .. } = ends(&mut b, desc, tokens);
+        let loss = b.token_loss(hidden, head, tokens);
         b.output(output::loss(name), loss);
-        ends.push((name, end));
+        all.push((name, (hidden, head)));
     }
-    let end = |name: &str| ends.iter().find(|(n, _)| *n == name).map(|(_, end)| *end);
+    let end = |name: &str| all.iter().find(|(n, _)| *n == name).map(|(_, end)| *end);
     for Comparison { model, against } in comparisons {
         if let (Some(student), Some(teacher)) = (end(model), against.and_then(end)) {
             let divergence = b.divergence(teacher, student);
