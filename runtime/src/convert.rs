@@ -2,6 +2,7 @@
 
 use half::{bf16, f16};
 use minic_compiler::model::DType;
+use std::borrow::Cow;
 
 /// Appends the values of little-endian `bytes` to `out`. Exact. A trailing part of an element is ignored.
 pub fn decode(dtype: DType, bytes: &[u8], out: &mut Vec<f32>) {
@@ -37,6 +38,18 @@ pub fn encode(dtype: DType, values: &[f32], out: &mut Vec<u8>) {
         DType::BF16 => out.extend(values.iter().flat_map(|&v| bf16::from_f32(v).to_le_bytes())),
         DType::F16 => out.extend(values.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes())),
     }
+}
+
+/// `values` as little-endian bytes: where the machine is, they are not copied.
+pub fn f32_bytes(values: &[f32]) -> Cow<'_, [u8]> {
+    if cfg!(target_endian = "little") {
+        // SAFETY: every f32 is four bytes, and any byte is a u8; the slice lives as long as `values`.
+        let bytes = unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) };
+        return Cow::Borrowed(bytes);
+    }
+    let mut bytes = Vec::new();
+    encode(DType::F32, values, &mut bytes);
+    Cow::Owned(bytes)
 }
 
 /// The index and the value of the first NaN or infinity.

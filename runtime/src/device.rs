@@ -7,9 +7,10 @@ mod weights;
 pub use weights::Weights;
 
 use crate::error::Kind;
+use crate::train::optimizer::Update;
 use minic_compiler::graph::Op;
 use minic_compiler::schedule::Schedule;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 #[derive(Debug, thiserror::Error)]
@@ -104,6 +105,49 @@ pub trait Device: Send + Sync {
 
     /// Binds weights to a schedule; each session is one lane.
     fn prepare(&self, schedule: Arc<Schedule>, weights: Weights) -> Result<Box<dyn Session>, DeviceError>;
+
+    /// Binds a model in training, and weights that stay as they are, to a schedule that adds up gradients.
+    /// `lanes` sum the gradients of their own samples first: their number decides bits, and is the schedule's.
+    fn train(
+        &self,
+        schedule: Arc<Schedule>,
+        frozen: Weights,
+        state: TrainingState,
+        lanes: usize,
+    ) -> Result<Box<dyn Training>, DeviceError>;
+}
+
+/// A model in training, as a host keeps it.
+#[derive(Clone, Default)]
+pub struct TrainingState {
+    pub weights: Weights,
+    /// AdamW's running averages of the gradients and of their squares, by weight.
+    pub mean: BTreeMap<String, Vec<f32>>,
+    pub square: BTreeMap<String, Vec<f32>>,
+}
+
+/// A model in training on a device.
+pub trait Training: Send {
+    /// Forward and backward of the samples of one update; results in the samples' order. Gradients of earlier
+    /// updates are forgotten. They are summed in an order that lanes and samples alone decide.
+    fn gradients(&mut self, samples: &[&[u32]]) -> Result<Vec<Outputs>, DeviceError>;
+
+    /// The norm of all gradients together.
+    fn norm(&mut self) -> f64;
+
+    /// One step of AdamW; weights that `decay` are named.
+    fn update(&mut self, update: &Update, weight_decay: f64, decay: &BTreeSet<String>);
+
+    /// Runs the samples again, step by step: the first value that is not finite, by what computes it.
+    fn first_non_finite(&mut self, samples: &[&[u32]]) -> Result<Option<String>, DeviceError>;
+
+    /// The gradient of a weight, as [`Training::gradients`] left it.
+    fn gradient(&self, weight: &str) -> Option<&[f32]>;
+
+    /// The model as it stands; it shares memory with this as far as it can.
+    fn state(&self) -> &TrainingState;
+
+    fn into_state(self: Box<Self>) -> TrainingState;
 }
 
 /// One lane: a schedule with its buffers.

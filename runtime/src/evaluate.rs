@@ -3,14 +3,15 @@
 //! Each sample's sums are f64 and are added in a fixed binary tree over the sample index, so that figures are
 //! the same bits for any number of threads.
 
-use crate::device::{Device, Output};
+use crate::device::{Device, Output, Weights};
 use crate::events::Watch;
 use crate::run::RunError;
 use crate::samples::{Runner, Saves};
 use crate::source::{self, WeightSource};
 use crate::tree::Tree;
 use minic_compiler::forward::{self, output};
-use minic_compiler::schedule;
+use minic_compiler::model::ModelDesc;
+use minic_compiler::schedule::{self, Schedule};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
@@ -128,11 +129,28 @@ pub fn evaluate(
     watch: &Watch,
     saves: Option<Saves>,
 ) -> Result<Vec<Figures>, RunError> {
-    let sequence = samples.first().map_or(0, |s| s.len());
     let descs: Vec<_> = models.iter().map(|(name, source)| (*name, source.desc())).collect();
-    let graph = forward::evaluation(&descs, comparisons, sequence)?;
+    measure(device, &descs, comparisons, samples, answers, watch, saves, |schedule| {
+        Ok(source::bind_scoped(schedule, models)?)
+    })
+}
+
+/// The same of models whose weights `bind` gives, those of model `half` as `half/NAME`.
+#[expect(clippy::too_many_arguments, reason = "each says something else of the same pass")]
+pub fn measure(
+    device: &dyn Device,
+    models: &[(&str, &ModelDesc)],
+    comparisons: &[Comparison],
+    samples: &[&[u32]],
+    answers: Option<&[Range<usize>]>,
+    watch: &Watch,
+    saves: Option<Saves>,
+    bind: impl FnOnce(&Schedule) -> Result<Weights, RunError>,
+) -> Result<Vec<Figures>, RunError> {
+    let sequence = samples.first().map_or(0, |s| s.len());
+    let graph = forward::evaluation(models, comparisons, sequence)?;
     let schedule = schedule::schedule(&graph)?;
-    let weights = source::bind_scoped(&schedule, models)?;
+    let weights = bind(&schedule)?;
     let names: Vec<(String, Option<String>)> = comparisons
         .iter()
         .map(|c| (output::loss(c.model), c.against.map(|a| output::divergence(c.model, a))))

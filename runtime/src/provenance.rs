@@ -49,6 +49,9 @@ pub struct Provenance {
     pub data: Vec<DataRecord>,
     /// From the parent to the exported model.
     pub steps: Vec<Step>,
+    /// Trainings and distillations on the way, which change weights and no shape.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trainings: Vec<TrainingRecord>,
     pub result: ModelRecord,
     /// Parameters by the family's formula, and as counted in the files.
     pub planned_params: u64,
@@ -125,6 +128,28 @@ pub struct DataRecord {
 
 fn is_zero(n: &u64) -> bool {
     *n == 0
+}
+
+/// One training or distillation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainingRecord {
+    /// The name of the model that it makes, and of the one that it begins with.
+    pub name: String,
+    pub from: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub teacher: Option<String>,
+    /// Cuts before it.
+    pub after: usize,
+    /// Digest of the trained weights in f32.
+    pub weights: String,
+    pub updates: u64,
+    pub tokens: u64,
+    /// The weighted loss of the last update.
+    pub loss: f64,
+    /// The last loss on held-out data, in nats per token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heldout: Option<f64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

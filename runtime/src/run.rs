@@ -9,17 +9,17 @@ mod identity;
 mod load;
 mod passes;
 mod summary;
+mod train;
 
 pub use error::RunError;
 pub use summary::{EvaluationSummary, ExportSummary, StageSummary, Summary};
 
 use crate::calibrate::Gathered;
-use crate::checkpoint::Digests;
 use crate::device::Device;
 use crate::events::{Event, Observer, Stop, Watch};
 use crate::importance::DepthRule;
 use crate::memory;
-use crate::provenance::{DataRecord, Step};
+use crate::provenance::{DataRecord, Parent, Step, TrainingRecord};
 use crate::score::{By, Ranked, Scorer};
 use crate::source::WeightSource;
 use crate::store::{Difference, Key, Store};
@@ -27,6 +27,7 @@ use identity::{Identity, Keys};
 use load::SampleSet;
 use minic_compiler::axes::Scope;
 use minic_compiler::forward::Gather;
+use minic_compiler::model::DType;
 use minic_compiler::plan::{self, Plan, Source, Stage, Value};
 use petgraph::graph::NodeIndex;
 use serde::de::DeserializeOwned;
@@ -101,12 +102,15 @@ struct Made {
     name: String,
     source: WeightSource,
     identity: Identity,
-    /// Of the checkpoint at its bottom.
-    digests: Arc<Digests>,
-    /// The declared checkpoint at its bottom.
-    root: String,
+    /// The checkpoints that went in; the first is the one that it was cut from.
+    parents: Vec<Parent>,
+    /// What its weights were stored in there.
+    dtype: Option<DType>,
+    /// The layers of the first parent that are left.
+    layers: Vec<usize>,
     /// Its cuts, the first one first.
     steps: Vec<Step>,
+    trainings: Vec<TrainingRecord>,
 }
 
 struct Executor<'a> {
@@ -342,9 +346,10 @@ impl<'a> Executor<'a> {
             | Stage::Report
             | Stage::Rotate
             | Stage::Repair(_)
-            | Stage::Search(_)
-            | Stage::Train(_)
-            | Stage::Distill(_) => Vec::new(),
+            | Stage::Search(_) => Vec::new(),
+            Stage::Train(training) | Stage::Distill(training) => {
+                vec![self.training_key(training, &self.training_inputs(id, training)?)?]
+            }
         })
     }
 
@@ -372,7 +377,8 @@ impl<'a> Executor<'a> {
             Stage::Export(export) => self.export(id, export),
             // The summary is the caller's to write: it is complete only after the last stage.
             Stage::Report => Ok((Artifact::Told, String::new())),
-            Stage::Rotate | Stage::Repair(_) | Stage::Search(_) | Stage::Train(_) | Stage::Distill(_) => {
+            Stage::Train(training) | Stage::Distill(training) => self.train(id, training),
+            Stage::Rotate | Stage::Repair(_) | Stage::Search(_) => {
                 Err(RunError::Unsupported { stage: node.name.clone(), kind: node.stage.name() })
             }
         }

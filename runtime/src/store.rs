@@ -3,7 +3,7 @@
 //! An object is one file, `objects/ab/abcd..`: a line of JSON (the key, what it was made from, the digest of
 //! the payload), then the payload. It is written under `tmp/`, synced, and renamed, so that an object is there
 //! whole or not at all; what is read is checked against its digest. `partial/` holds passes that are not
-//! finished, `files/` the digests of files that did not change since they were read.
+//! finished, `files/` the digests of files that did not change since they were read, `models/` checkpoints of trained models.
 //!
 //! Runs that share a store hold a shared lock on it; [`Store::collect`] needs it alone.
 
@@ -72,6 +72,7 @@ pub struct Store {
 const LOCK: &str = "lock";
 const OBJECTS: &str = "objects";
 const PARTIAL: &str = "partial";
+const MODELS: &str = "models";
 const TMP: &str = "tmp";
 
 impl Store {
@@ -122,7 +123,7 @@ impl Store {
     }
 
     pub fn put_bytes(&self, key: &Key, payload: &[u8]) -> Result<(), StoreError> {
-        self.write(&self.object(key), key, payload)
+        self.write(&self.object(key), key, &[payload])
     }
 
     /// An object that [`Store::put`] wrote. One that does not read as a `T` is as good as none.
@@ -136,17 +137,36 @@ impl Store {
 
     /// How far a pass had come.
     pub fn partial<T: DeserializeOwned>(&self, key: &Key) -> Result<Option<T>, StoreError> {
-        let payload = read(&self.unfinished(key))?;
-        Ok(payload.and_then(|bytes| rmp_serde::from_slice(&bytes).ok()))
+        Ok(self.partial_bytes(key)?.and_then(|bytes| rmp_serde::from_slice(&bytes).ok()))
     }
 
     pub fn put_partial<T: Serialize>(&self, key: &Key, value: &T) -> Result<(), StoreError> {
-        self.write(&self.unfinished(key), key, &pack(value))
+        self.put_partial_pieces(key, &[&pack(value)])
+    }
+
+    /// The same as bytes.
+    pub fn partial_bytes(&self, key: &Key) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(read(&self.unfinished(key))?)
+    }
+
+    /// Bytes that lie in several places, one after the other.
+    pub fn put_partial_pieces(&self, key: &Key, pieces: &[&[u8]]) -> Result<(), StoreError> {
+        self.write(&self.unfinished(key), key, pieces)
     }
 
     pub fn drop_partial(&self, key: &Key) {
         // What cannot be removed is overwritten by the next pass, or collected.
         let _ = fs::remove_file(self.unfinished(key));
+    }
+
+    /// Where the folder of this key's model stands, if it does. It is published as any other folder.
+    pub fn folder(&self, key: &Key) -> PathBuf {
+        self.root.join(MODELS).join(key.digest())
+    }
+
+    /// Marks the folder of a model as used now.
+    pub fn touch_folder(&self, key: &Key) {
+        memo::touch(&self.folder(key).join(crate::checkpoint::CONFIG_FILE));
     }
 
     fn object(&self, key: &Key) -> PathBuf {
@@ -158,22 +178,28 @@ impl Store {
         self.root.join(PARTIAL).join(key.digest())
     }
 
-    fn write(&self, path: &Path, key: &Key, payload: &[u8]) -> Result<(), StoreError> {
+    fn write(&self, path: &Path, key: &Key, payload: &[&[u8]]) -> Result<(), StoreError> {
+        let mut digest = blake3::Hasher::new();
+        for piece in payload {
+            digest.update(piece);
+        }
         let header = Header {
             minic: env!("CARGO_PKG_VERSION").into(),
             subject: key.subject.clone(),
             place: key.place.clone(),
             key: key.fields.clone(),
             origins: key.origins.clone(),
-            bytes: payload.len() as u64,
-            digest: blake3::hash(payload).to_hex().to_string(),
+            bytes: payload.iter().map(|piece| piece.len() as u64).sum(),
+            digest: digest.finalize().to_hex().to_string(),
         };
         let line = serde_json::to_string(&header).unwrap_or_default() + "\n";
         let tmp = Temporary::new(&self.root.join(TMP));
         let at = |action| IoError::at(&tmp.0, action);
         let mut file = File::create_new(&tmp.0).map_err(at("create"))?;
         file.write_all(line.as_bytes()).map_err(at("write"))?;
-        file.write_all(payload).map_err(at("write"))?;
+        for piece in payload {
+            file.write_all(piece).map_err(at("write"))?;
+        }
         file.sync_all().map_err(at("sync"))?;
         let folder = path.parent().unwrap_or(&self.root);
         fs::create_dir_all(folder).map_err(IoError::at(folder, "create"))?;

@@ -5,6 +5,7 @@
 mod draw;
 
 use crate::checkpoint::CONFIG_FILE;
+use crate::device::Weights;
 use crate::error::Kind;
 use crate::events::Watch;
 use crate::publish::{self, Piece, PublishError, StagedFolder};
@@ -60,6 +61,27 @@ impl SynthError {
             SynthError::Publish(e) => e.kind(),
         }
     }
+}
+
+/// All weights of an untrained model, in f32: those that [`Synth::write`] writes of the same seed.
+pub fn weights(desc: &ModelDesc, seed: u64) -> Result<Weights, ConfigError> {
+    let of = |weight: Weight| {
+        let draw = Draw::new(desc.family().init(desc, &weight)?, seed, &weight.name);
+        let mut values = Vec::with_capacity(weight.len());
+        let Ok(()) = draw.each(0..weight.len(), |part| {
+            values.extend_from_slice(part);
+            Ok::<(), Infallible>(())
+        });
+        Ok((weight.name, values))
+    };
+    let drawn: Vec<Result<(String, Vec<f32>), ConfigError>> =
+        desc.weights().into_par_iter().map(of).collect();
+    let mut weights = Weights::default();
+    for drawn in drawn {
+        let (name, values) = drawn?;
+        weights.insert(name, values);
+    }
+    Ok(weights)
 }
 
 impl Synth<'_> {

@@ -1,4 +1,385 @@
-//! Training: the rate of every update, and the update itself.
+//! Training: a student's weights changed update by update, beside a teacher or alone.
+//!
+//! One update takes `batch` windows. Each is one run of the training graph, which adds the gradient of the mean
+//! over the whole batch; a fixed number of lanes, decided by shapes, sum the gradients of their windows first.
+//! So neither threads, nor memory, nor where a training was interrupted changes a bit. A save holds weights and
+//! averages and the number of updates; all else follows from that number.
 
+mod error;
+pub mod feed;
 pub mod optimizer;
 pub mod rate;
+mod save;
+
+pub use error::TrainError;
+pub use feed::Feed;
+
+use crate::device::{Device, Memory, Outputs, Training, TrainingState, Weights};
+use crate::evaluate;
+use crate::events::Watch;
+use crate::memory;
+use crate::record::{self, Record};
+use crate::run::RunError;
+use crate::samples::Saves;
+use crate::store::StoreError;
+use minic_compiler::autodiff::Recompute;
+use minic_compiler::forward::{self, Comparison, Objective, Reading, TEACHER};
+use minic_compiler::hir::{self, LossTerm};
+use minic_compiler::model::ModelDesc;
+use minic_compiler::schedule::{self, Schedule};
+use optimizer::Update;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Raised when the same training gives other weights.
+pub const VERSION: u32 = 1;
+
+/// What is trained, on what, and how.
+pub struct Job<'a> {
+    pub device: &'a dyn Device,
+    pub student: &'a ModelDesc,
+    pub teacher: Option<(&'a ModelDesc, Weights)>,
+    /// The teacher's layers from which the student's were cut.
+    pub origins: Vec<usize>,
+    pub phases: Vec<Phase<'a>>,
+    pub heldout: Option<Heldout<'a>>,
+}
+
+/// A phase, and the windows that it takes: the feed's from `first` on.
+pub struct Phase<'a> {
+    pub phase: &'a hir::Phase,
+    pub feed: usize,
+    pub first: u64,
+    /// Tokens of a window.
+    pub sequence: usize,
+    pub updates: u64,
+}
+
+/// Evaluations on data that is not trained on.
+pub struct Heldout<'a> {
+    pub windows: Vec<&'a [u32]>,
+    pub answers: Option<&'a [Range<usize>]>,
+    /// Tokens of training from one to the next.
+    pub every: u64,
+}
+
+/// How a training went, beside its weights.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Trained {
+    pub updates: u64,
+    /// Tokens of all updates.
+    pub tokens: u64,
+    /// The weighted loss of the last update, before it.
+    pub loss: f64,
+    pub heldout: Vec<record::Heldout>,
+}
+
+impl Job<'_> {
+    fn updates(&self) -> u64 {
+        self.phases.iter().map(|phase| phase.updates).sum()
+    }
+
+    /// Trains `begin`, or goes on from the last save. `feeds` are those that the phases name.
+    pub fn train(
+        &self,
+        feeds: &mut [Feed],
+        begin: impl FnOnce() -> Result<Weights, RunError>,
+        watch: &Watch,
+        saves: Option<Saves>,
+        record: impl FnOnce(u64) -> Result<Option<Record>, RunError>,
+    ) -> Result<(Weights, Trained), RunError> {
+        let saved = saves.map_or(Ok(None), |saves| save::load(&saves))?;
+        let (state, trained) = match saved {
+            Some((state, trained)) => {
+                let done = trained.updates;
+                watch.note(&format!("goes on after {done} of {} updates", self.updates()));
+                (state, trained)
+            }
+            None => (TrainingState { weights: begin()?, ..TrainingState::default() }, Trained::default()),
+        };
+        let decay = self.student.weights().into_iter().filter(optimizer::decays).map(|w| w.name).collect();
+        let record = record(trained.updates)?;
+        let mut run = Run { job: self, watch, saves, record, decay, trained, saver: Saver::new() };
+        let state = run.phases(feeds, state)?;
+        if let Some(record) = run.record.take() {
+            record.finish()?;
+        }
+        Ok((state.weights, run.trained))
+    }
+}
+
+/// A training that goes on.
+struct Run<'a> {
+    job: &'a Job<'a>,
+    watch: &'a Watch<'a>,
+    saves: Option<Saves<'a>>,
+    record: Option<Record>,
+    /// Weights that decay.
+    decay: BTreeSet<String>,
+    trained: Trained,
+    saver: Saver,
+}
+
+/// When to save: after the time that was asked for, but never so often that saving takes more than a
+/// twentieth of the time.
+struct Saver {
+    last: Instant,
+    took: Duration,
+}
+
+impl Saver {
+    fn new() -> Saver {
+        Saver { last: Instant::now(), took: Duration::ZERO }
+    }
+
+    fn is_due(&self, every: Duration) -> bool {
+        self.last.elapsed() >= every.max(20 * self.took)
+    }
+}
+
+impl Run<'_> {
+    /// Every phase that is not done.
+    fn phases(&mut self, feeds: &mut [Feed], mut state: TrainingState) -> Result<TrainingState, RunError> {
+        let mut before = 0;
+        for phase in &self.job.phases {
+            let end = before + phase.updates;
+            if self.trained.updates < end {
+                let setup = Setup::new(self.job, phase)?;
+                self.watch.planned(setup.memory(self.job));
+                let mut training = setup.start(self.job, state)?;
+                while self.trained.updates < end {
+                    self.evaluate(training.as_ref())?;
+                    let feed = &mut feeds[phase.feed];
+                    self.update(&setup, training.as_mut(), phase, self.trained.updates - before, feed)?;
+                    self.pause(training.as_ref())?;
+                }
+                state = training.into_state();
+            }
+            before = end;
+        }
+        self.evaluate_state(&state)?;
+        Ok(state)
+    }
+
+    /// One update, the `index`-th of its phase.
+    fn update(
+        &mut self,
+        setup: &Setup,
+        training: &mut dyn Training,
+        phase: &Phase,
+        index: u64,
+        feed: &mut Feed,
+    ) -> Result<(), RunError> {
+        let began = Instant::now();
+        let hir::Phase { optimizer, rate, batch, name, .. } = phase.phase;
+        let first = phase.first + index * *batch as u64;
+        let windows: Vec<Vec<u32>> = (0..*batch as u64).map(|i| feed.window(first + i).to_vec()).collect();
+        let samples: Vec<&[u32]> = windows.iter().map(Vec::as_slice).collect();
+        let outputs = training.gradients(&samples)?;
+        let losses = setup.losses(&outputs);
+        let loss =
+            losses.iter().zip(setup.objective.weights()).map(|(loss, weight)| weight * loss).sum::<f64>();
+        let norm = training.norm();
+        if !loss.is_finite() || !norm.is_finite() {
+            return Err(self.diverged(training, &samples));
+        }
+        let clipped = optimizer.clip.filter(|clip| norm > *clip).map_or(1.0, |clip| clip / norm);
+        let update = Update {
+            beta1: optimizer.beta1,
+            beta2: optimizer.beta2,
+            eps: optimizer.eps,
+            rate: rate::rate(rate, index, phase.updates),
+            step: self.trained.updates + 1,
+            scale: clipped,
+        };
+        training.update(&update, optimizer.weight_decay, &self.decay);
+        let tokens = (*batch * phase.sequence) as u64;
+        self.trained.updates += 1;
+        self.trained.tokens += tokens;
+        self.trained.loss = loss;
+        if let Some(record) = &mut self.record {
+            record.update(record::Update {
+                phase: name.clone(),
+                update: self.trained.updates,
+                tokens: self.trained.tokens,
+                loss,
+                losses: setup.names.iter().cloned().zip(losses).collect(),
+                rate: update.rate,
+                grad_norm: norm,
+                tokens_per_second: tokens as f64 / began.elapsed().as_secs_f64().max(1e-9),
+            })?;
+        }
+        self.watch.progress(self.trained.updates as usize, self.job.updates() as usize);
+        Ok(())
+    }
+
+    /// The model as it was before this update is kept; what went wrong first is named.
+    fn diverged(&mut self, training: &mut dyn Training, samples: &[&[u32]]) -> RunError {
+        let found = match training.first_non_finite(samples) {
+            Ok(found) => found.unwrap_or_else(|| "the norm of all gradients together".into()),
+            Err(error) => return error.into(),
+        };
+        if let Err(error) = self.save(training.state()) {
+            return error;
+        }
+        let (update, what) = (self.trained.updates + 1, found);
+        TrainError::Diverged { stage: self.watch.stage.into(), update, what }.into()
+    }
+
+    /// Saves when it is time, and stops when that was asked for.
+    fn pause(&mut self, training: &dyn Training) -> Result<(), RunError> {
+        let (stop, done) = (self.watch.stop.is_set(), self.trained.updates == self.job.updates());
+        let due = self.saves.is_some_and(|saves| self.saver.is_due(saves.every));
+        if !done && (stop || due) {
+            self.save(training.state())?;
+        }
+        if stop && !done { Err(RunError::Stopped) } else { Ok(()) }
+    }
+
+    fn save(&mut self, state: &TrainingState) -> Result<(), RunError> {
+        let Some(saves) = self.saves else { return Ok(()) };
+        let began = Instant::now();
+        if let Some(record) = &mut self.record {
+            record.sync()?;
+        }
+        save::store(&saves, state, &self.trained)?;
+        self.watch.saved(self.trained.updates as usize);
+        self.saver = Saver { last: Instant::now(), took: began.elapsed() };
+        Ok(())
+    }
+
+    /// Evaluates before the first update, and whenever so many tokens more were seen.
+    fn evaluate(&mut self, training: &dyn Training) -> Result<(), RunError> {
+        let Some(heldout) = &self.job.heldout else { return Ok(()) };
+        let due = match self.trained.heldout.last() {
+            Some(last) => last.tokens / heldout.every < self.trained.tokens / heldout.every,
+            None => true,
+        };
+        if due { self.evaluate_with(heldout, training.state()) } else { Ok(()) }
+    }
+
+    /// Evaluates after the last update.
+    fn evaluate_state(&mut self, state: &TrainingState) -> Result<(), RunError> {
+        let Some(heldout) = &self.job.heldout else { return Ok(()) };
+        let done = self.trained.heldout.last().is_some_and(|last| last.update == self.trained.updates);
+        if done { Ok(()) } else { self.evaluate_with(heldout, state) }
+    }
+
+    fn evaluate_with(&mut self, heldout: &Heldout, state: &TrainingState) -> Result<(), RunError> {
+        const STUDENT: &str = "student";
+        let teacher = self.job.teacher.as_ref();
+        let mut models = vec![(STUDENT, self.job.student)];
+        let mut weights = state.weights.scoped(STUDENT);
+        if let Some((desc, own)) = teacher {
+            models.push((TEACHER, desc));
+            weights = weights.with(&own.scoped(TEACHER));
+        }
+        let comparison = Comparison { model: STUDENT, against: teacher.map(|_| TEACHER) };
+        // Whoever stops meanwhile is heard after the next update.
+        let quiet = Watch::new(self.watch.stage, &());
+        let Heldout { windows, answers, .. } = heldout;
+        let device = self.job.device;
+        let figures =
+            evaluate::measure(device, &models, &[comparison], windows, *answers, &quiet, None, |_| {
+                Ok(weights)
+            })?;
+        for figures in figures {
+            let row = record::Heldout {
+                update: self.trained.updates,
+                tokens: self.trained.tokens,
+                heldout_loss: figures.loss,
+                heldout_top1: Some(figures.top1),
+                heldout_kl: figures.kl,
+            };
+            if let Some(record) = &mut self.record {
+                record.heldout(row.clone())?;
+            }
+            self.trained.heldout.push(row);
+        }
+        Ok(())
+    }
+}
+
+/// What the updates of one phase have in common.
+struct Setup {
+    objective: Objective,
+    /// Of the terms.
+    names: Vec<String>,
+    readings: Vec<Reading>,
+    schedule: Arc<Schedule>,
+    lanes: usize,
+}
+
+impl Setup {
+    /// Keeps of the forward pass what memory allows; that changes no bit.
+    fn new(job: &Job, phase: &Phase) -> Result<Setup, RunError> {
+        let (setup, blocks) = (Setup::with(job, phase, Recompute::Cheap)?, Recompute::Blocks);
+        let fits = setup.memory(job).total() <= memory::available();
+        if fits { Ok(setup) } else { Setup::with(job, phase, blocks) }
+    }
+
+    fn with(job: &Job, phase: &Phase, recompute: Recompute) -> Result<Setup, RunError> {
+        let hir::Phase { loss, batch, .. } = phase.phase;
+        let objective = Objective::new(loss, &job.origins);
+        let teacher = job.teacher.as_ref().map(|(desc, _)| *desc);
+        let forward::Training { graph, readings } =
+            forward::training(job.student, teacher, &objective, phase.sequence, *batch, recompute)?;
+        let schedule = Arc::new(schedule::schedule(&graph)?);
+        let lanes = lanes(job.student.params(), *batch);
+        Ok(Setup { objective, names: names(loss), readings, schedule, lanes })
+    }
+
+    fn memory(&self, job: &Job) -> Memory {
+        let planned = job.device.memory(&self.schedule, self.lanes);
+        // The two averages of AdamW.
+        let averages = 2 * self.schedule.gradients.values().sum::<usize>() as u64 * 4;
+        Memory { weights: planned.weights + averages, ..planned }
+    }
+
+    fn start(&self, job: &Job, state: TrainingState) -> Result<Box<dyn Training>, RunError> {
+        let frozen = job.teacher.as_ref().map(|(_, weights)| weights.scoped(TEACHER)).unwrap_or_default();
+        Ok(job.device.train(self.schedule.clone(), frozen, state, self.lanes)?)
+    }
+
+    /// The terms of the loss, each a mean over the update.
+    fn losses(&self, outputs: &[Outputs]) -> Vec<f64> {
+        let mut losses = vec![0.0; self.names.len()];
+        for outputs in outputs {
+            for Reading { term, output, column, scale } in &self.readings {
+                let Some(values) = outputs.get(output).map(|output| output.f32()) else { continue };
+                let width = (values.len() / self.schedule.sequence.max(1)).max(1);
+                let sum: f64 = values.iter().skip(*column).step_by(width).map(|x| f64::from(*x)).sum();
+                losses[*term] += sum * scale;
+            }
+        }
+        losses.iter().map(|loss| loss / outputs.len().max(1) as f64).collect()
+    }
+}
+
+/// Parts of an update whose gradients are summed side by side. Part of what is computed, so it follows from
+/// shapes alone: where gradients are large, fewer sums of them are held.
+fn lanes(params: u64, batch: usize) -> usize {
+    let most = match params {
+        0..=16_777_216 => 4,
+        16_777_217..=1_073_741_824 => 2,
+        _ => 1,
+    };
+    most.min(batch)
+}
+
+/// The terms' names, told apart where two have the same.
+fn names(terms: &[LossTerm]) -> Vec<String> {
+    let mut count: BTreeMap<&str, usize> = BTreeMap::new();
+    let name = |term: &LossTerm| {
+        let count = count.entry(term.loss).or_default();
+        *count += 1;
+        if *count == 1 { term.loss.to_string() } else { format!("{} {count}", term.loss) }
+    };
+    terms.iter().map(name).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -262,12 +262,12 @@ impl Stage {
             | Stage::Calibrate(_)
             | Stage::Score(_)
             | Stage::Cut(_)
+            | Stage::Train(_)
+            | Stage::Distill(_)
             | Stage::Evaluate(_)
             | Stage::Export(_)
             | Stage::Report => true,
-            Stage::Rotate | Stage::Repair(_) | Stage::Search(_) | Stage::Train(_) | Stage::Distill(_) => {
-                false
-            }
+            Stage::Rotate | Stage::Repair(_) | Stage::Search(_) => false,
         }
     }
 

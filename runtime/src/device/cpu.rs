@@ -1,6 +1,10 @@
 //! The CPU device: the reference, and the default where there is no GPU. Arithmetic is f32, accumulators f64.
 
-use super::{Bindings, Device, DeviceError, Memory, Output, Outputs, Session, Weights};
+mod training;
+
+use super::{
+    Bindings, Device, DeviceError, Memory, Output, Outputs, Session, Training, TrainingState, Weights,
+};
 use crate::kernels::{self, Arg, Call, Kernel, Out, View, ViewMut};
 use crate::memory;
 use minic_compiler::graph::Op;
@@ -41,17 +45,32 @@ impl Device for Cpu {
     }
 
     fn prepare(&self, schedule: Arc<Schedule>, weights: Weights) -> Result<Box<dyn Session>, DeviceError> {
-        for (name, &expected) in &schedule.weights {
-            let Some(tensor) = weights.get(name) else {
-                return Err(DeviceError::Unbound { what: "weight", name: name.clone() });
-            };
-            length("weight", name, tensor.len(), expected)?;
-        }
-        let kernels =
-            schedule.steps.iter().map(|s| kernels::find(&s.op).ok_or(DeviceError::NoKernel(s.op.name())));
-        let kernels = kernels.collect::<Result<_, _>>()?;
-        Ok(Box::new(CpuSession { lane: Lane::new(schedule, kernels)?, weights }))
+        bound(&schedule, &weights)?;
+        Ok(Box::new(CpuSession { lane: Lane::new(schedule)?, weights }))
     }
+
+    fn train(
+        &self,
+        schedule: Arc<Schedule>,
+        frozen: Weights,
+        state: TrainingState,
+        lanes: usize,
+    ) -> Result<Box<dyn Training>, DeviceError> {
+        bound(&schedule, &frozen.clone().with(&state.weights))?;
+        let lanes = (0..lanes.max(1)).map(|_| Lane::new(schedule.clone())).collect::<Result<_, _>>()?;
+        Ok(Box::new(training::CpuTraining::new(lanes, frozen, state)))
+    }
+}
+
+/// All weights that a schedule reads are there, of the right lengths.
+fn bound(schedule: &Schedule, weights: &Weights) -> Result<(), DeviceError> {
+    for (name, &expected) in &schedule.weights {
+        let Some(tensor) = weights.get(name) else {
+            return Err(DeviceError::Unbound { what: "weight", name: name.clone() });
+        };
+        length("weight", name, tensor.len(), expected)?;
+    }
+    Ok(())
 }
 
 struct CpuSession {
@@ -61,7 +80,20 @@ struct CpuSession {
 
 impl Session for CpuSession {
     fn run(&mut self, bindings: &Bindings) -> Result<Outputs, DeviceError> {
-        self.lane.run(&self.weights, bindings)
+        self.lane.run(Bound { frozen: &self.weights, own: &self.weights }, bindings)
+    }
+}
+
+/// Where weights are found: those of a model in training, then those that stay as they are.
+#[derive(Clone, Copy)]
+struct Bound<'a> {
+    own: &'a Weights,
+    frozen: &'a Weights,
+}
+
+impl<'a> Bound<'a> {
+    fn get(&self, name: &str) -> &'a [f32] {
+        self.own.get(name).or_else(|| self.frozen.get(name)).unwrap_or(&[])
     }
 }
 
@@ -76,7 +108,10 @@ struct Lane {
 }
 
 impl Lane {
-    fn new(schedule: Arc<Schedule>, kernels: Vec<&'static Kernel>) -> Result<Lane, DeviceError> {
+    fn new(schedule: Arc<Schedule>) -> Result<Lane, DeviceError> {
+        let kernels =
+            schedule.steps.iter().map(|s| kernels::find(&s.op).ok_or(DeviceError::NoKernel(s.op.name())));
+        let kernels = kernels.collect::<Result<_, _>>()?;
         // Asked for first, because a vector that cannot be had ends the process.
         let bytes = schedule.lane_bytes();
         let had = Vec::<u8>::new().try_reserve_exact(usize::try_from(bytes).unwrap_or(usize::MAX)).is_ok();
@@ -89,7 +124,17 @@ impl Lane {
         Ok(Lane { schedule, kernels, arena, results, gradients })
     }
 
-    fn run(&mut self, weights: &Weights, bindings: &Bindings) -> Result<Outputs, DeviceError> {
+    fn run(&mut self, weights: Bound, bindings: &Bindings) -> Result<Outputs, DeviceError> {
+        self.run_each(weights, bindings, |_, _| true)
+    }
+
+    /// `each` sees every step once it is done, and may end the run.
+    fn run_each(
+        &mut self,
+        weights: Bound,
+        bindings: &Bindings,
+        mut each: impl FnMut(&Lane, &Step) -> bool,
+    ) -> Result<Outputs, DeviceError> {
         let schedule = self.schedule.clone();
         length("tokens", "tokens", bindings.tokens.len(), schedule.sequence)?;
         for (name, &expected) in &schedule.inputs {
@@ -100,12 +145,15 @@ impl Lane {
         }
         for (index, step) in schedule.steps.iter().enumerate() {
             self.step(step, self.kernels[index], weights, bindings);
+            if !each(self, step) {
+                break;
+            }
         }
         let output = |(name, place): &(String, Place)| (name.clone(), self.output(place, weights, bindings));
         Ok(schedule.outputs.iter().map(output).collect())
     }
 
-    fn step(&mut self, step: &Step, kernel: &Kernel, weights: &Weights, bindings: &Bindings) {
+    fn step(&mut self, step: &Step, kernel: &Kernel, weights: Bound, bindings: &Bindings) {
         let in_place = step.op.in_place_operand();
         if let (Some(position), None) = (in_place, step.in_place) {
             self.copy(&step.operands[position], &step.out, weights, bindings);
@@ -135,7 +183,7 @@ impl Lane {
     }
 
     /// Puts an operand where the kernel will update it.
-    fn copy(&mut self, from: &Place, to: &Place, weights: &Weights, bindings: &Bindings) {
+    fn copy(&mut self, from: &Place, to: &Place, weights: Bound, bindings: &Bindings) {
         let arena = Base(self.arena.as_mut_ptr());
         let Arg::F32(source) = arg(from, &arena, weights, bindings) else { return };
         // SAFETY: as in `step`: the two places do not overlap.
@@ -145,7 +193,7 @@ impl Lane {
         }
     }
 
-    fn output(&self, place: &Place, weights: &Weights, bindings: &Bindings) -> Output {
+    fn output(&self, place: &Place, weights: Bound, bindings: &Bindings) -> Output {
         if let Home::Result(i) = place.home {
             return Output::F64(self.results[i].clone());
         }
@@ -182,7 +230,7 @@ impl Base {
     }
 }
 
-fn arg<'a>(place: &Place, arena: &Base, weights: &'a Weights, bindings: &'a Bindings) -> Arg<'a> {
+fn arg<'a>(place: &Place, arena: &Base, weights: Bound<'a>, bindings: &'a Bindings) -> Arg<'a> {
     let data = match &place.home {
         Home::Leaf(Leaf::Tokens) => return Arg::U32(bindings.tokens),
         Home::Leaf(leaf) => &leaf_data(leaf, weights, bindings)[place.offset..],
@@ -192,9 +240,9 @@ fn arg<'a>(place: &Place, arena: &Base, weights: &'a Weights, bindings: &'a Bind
     Arg::F32(View::new(data, place.rows, place.cols, place.stride))
 }
 
-fn leaf_data<'a>(leaf: &Leaf, weights: &'a Weights, bindings: &'a Bindings) -> &'a [f32] {
+fn leaf_data<'a>(leaf: &Leaf, weights: Bound<'a>, bindings: &'a Bindings) -> &'a [f32] {
     match leaf {
-        Leaf::Weight(name) => weights.get(name).unwrap_or(&[]),
+        Leaf::Weight(name) => weights.get(name),
         Leaf::Input(name) => bindings.inputs.get(name.as_str()).copied().unwrap_or(&[]),
         // Gradients are written, and read by nobody while a schedule runs.
         Leaf::Tokens | Leaf::Gradient(_) => &[],

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Tensors by the name that a schedule reads them under.
+/// Tensors by the name that a schedule reads them under. A clone shares the tensors.
 #[derive(Clone, Default)]
 pub struct Weights {
-    tensors: Arc<BTreeMap<String, Vec<f32>>>,
+    tensors: BTreeMap<String, Arc<Vec<f32>>>,
 }
 
 impl Weights {
@@ -18,12 +18,37 @@ impl Weights {
         let mut tensors = BTreeMap::new();
         for name in names {
             let tensor = read(&name)?;
-            tensors.insert(name, tensor);
+            tensors.insert(name, Arc::new(tensor));
         }
-        Ok(Weights { tensors: Arc::new(tensors) })
+        Ok(Weights { tensors })
     }
 
     pub fn get(&self, name: &str) -> Option<&[f32]> {
-        self.tensors.get(name).map(Vec::as_slice)
+        self.tensors.get(name).map(|tensor| tensor.as_slice())
+    }
+
+    /// A tensor to be written; what others share stays as it is.
+    pub fn get_mut(&mut self, name: &str) -> Option<&mut [f32]> {
+        self.tensors.get_mut(name).map(|tensor| Arc::make_mut(tensor).as_mut_slice())
+    }
+
+    pub fn insert(&mut self, name: String, tensor: Vec<f32>) {
+        self.tensors.insert(name, Arc::new(tensor));
+    }
+
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// Those of both; `other`'s where a name is in both.
+    pub fn with(mut self, other: &Weights) -> Weights {
+        self.tensors.extend(other.tensors.iter().map(|(name, tensor)| (name.clone(), tensor.clone())));
+        self
+    }
+
+    /// The same tensors as those of model `scope`: `scope/NAME`.
+    pub fn scoped(&self, scope: &str) -> Weights {
+        let tensors = self.tensors.iter().map(|(name, tensor)| (format!("{scope}/{name}"), tensor.clone()));
+        Weights { tensors: tensors.collect() }
     }
 }

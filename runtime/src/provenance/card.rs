@@ -1,6 +1,6 @@
 //! README.md: the model card.
 
-use super::{AxisRecord, EvaluationRecord, ModelRecord, Parent, Provenance, Step};
+use super::{AxisRecord, EvaluationRecord, ModelRecord, Parent, Provenance, Step, TrainingRecord};
 use minic_compiler::dim::Dim;
 use std::fmt::Write;
 
@@ -19,7 +19,14 @@ fn front_matter(provenance: &Provenance) -> String {
         text.push_str("base_model:\n");
         bases.iter().for_each(|base| text.push_str(&format!("- {base}\n")));
     }
-    text.push_str(&format!("tags:\n- {}\n- minic\n- pruned\n---\n\n", provenance.result.family));
+    text.push_str(&format!("tags:\n- {}\n- minic\n", provenance.result.family));
+    if !provenance.steps.is_empty() {
+        text.push_str("- pruned\n");
+    }
+    if provenance.trainings.iter().any(|training| training.teacher.is_some()) {
+        text.push_str("- distilled\n");
+    }
+    text.push_str("---\n\n");
     text
 }
 
@@ -47,6 +54,10 @@ fn body(card: &mut String, p: &Provenance) -> std::fmt::Result {
         writeln!(card, "\n## What was cut")?;
         p.steps.iter().try_for_each(|step| step_table(card, step))?;
         writeln!(card, "\nWhich members were kept of every layer is in `{}`.", super::PROVENANCE_FILE)?;
+    }
+    if !p.trainings.is_empty() {
+        writeln!(card, "\n## Training\n")?;
+        p.trainings.iter().try_for_each(|training| training_line(card, training))?;
     }
     if !p.evaluations.is_empty() {
         writeln!(card, "\n## Evaluation\n")?;
@@ -88,6 +99,15 @@ fn step_table(card: &mut String, step: &Step) -> std::fmt::Result {
         "\nProved: {} of the cut and of the masked parent differ by {share:.1e} of the largest at most ({} positions).",
         proof.compared, proof.positions
     )
+}
+
+fn training_line(card: &mut String, t: &TrainingRecord) -> std::fmt::Result {
+    let how = match &t.teacher {
+        Some(teacher) => format!("distilled from `{teacher}`"),
+        None => "trained".to_string(),
+    };
+    let (updates, tokens) = (thousands(t.updates), thousands(t.tokens));
+    writeln!(card, "- `{}` from `{}`: {how} on {tokens} tokens in {updates} updates.", t.name, t.from)
 }
 
 fn evaluation_table(card: &mut String, evaluations: &[EvaluationRecord]) -> std::fmt::Result {

@@ -35,7 +35,7 @@ impl Executor<'_> {
             None => self.proved_cut(id, &key, stage, &made.source)?,
         };
         let identity = Identity::cut(&made.identity, &kept, &key);
-        let Made { source: whole, root, mut steps, digests, .. } = made;
+        let Made { source: whole, name: from, .. } = &made;
         let cut = whole.cut(kept.clone())?;
         let told = format!(
             "{} -> {} parameters; masked and cut {} differ by {:.1e} of the largest, {:.0e} is allowed; the proof took {seconds:.1} s",
@@ -47,7 +47,6 @@ impl Executor<'_> {
         );
         let node = self.plan.node(id);
         let name = node.makes.first().unwrap_or(&node.name).clone();
-        let from = steps.last().map_or(&root, |step| &step.name);
         let mut step = Step::new(&name, from, whole.desc(), cut.desc(), &kept, proof);
         for record in &mut step.axes {
             self.enter_scores(id, stage, record)?;
@@ -57,8 +56,10 @@ impl Executor<'_> {
         }
         self.summary.proof_seconds.insert(node.name.clone(), seconds);
         self.summary.cuts.insert(node.name.clone(), step.clone());
-        steps.push(step);
-        Ok((Artifact::Model(Made { name, source: cut, identity, digests, root, steps }), told))
+        let layers = kept.layers.iter().filter_map(|layer| made.layers.get(*layer).copied()).collect();
+        let mut made = Made { name, source: cut, identity, layers, ..made };
+        made.steps.push(step);
+        Ok((Artifact::Model(made), told))
     }
 
     fn proved_cut(

@@ -12,6 +12,7 @@ use crate::publish::PublishError;
 use crate::safetensors::SafetensorsError;
 use crate::source::SourceError;
 use crate::store::StoreError;
+use crate::train::TrainError;
 use minic_compiler::graph::ShapeError;
 use minic_compiler::schedule::ScheduleError;
 use std::path::PathBuf;
@@ -70,6 +71,8 @@ pub enum RunError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Folder(#[from] FolderError),
+    #[error(transparent)]
+    Train(#[from] TrainError),
     /// The samples that a record tells of are not those that were read.
     #[error("the files of `{name}` changed while the run went on; the same command starts over with them")]
     Changed { name: String },
@@ -94,6 +97,7 @@ impl RunError {
             RunError::Store(e) => e.kind(),
             RunError::Device(e) => e.kind(),
             RunError::Folder(e) => e.kind(),
+            RunError::Train(e) => e.kind(),
             RunError::Stopped => Kind::Stopped,
             RunError::NotStored => Kind::Proof,
             RunError::Changed { .. } => Kind::World,

@@ -4,14 +4,13 @@ use super::folder::RECIPE_FILE;
 use super::{Artifact, Executor, ExportSummary, Made, RunError};
 use crate::events::Stop;
 use crate::gate;
-use crate::hub;
-use crate::provenance::{self, EvaluationRecord, ModelRecord, Parent, Provenance, RecipeRecord};
+use crate::provenance::{self, EvaluationRecord, ModelRecord, Provenance, RecipeRecord};
 use crate::publish::{self, StagedFolder};
 use crate::safetensors::Entry;
 use crate::source::{SourceError, WeightSource};
 use minic_compiler::config;
 use minic_compiler::model::DType;
-use minic_compiler::plan::{self, Source, Stage, Value};
+use minic_compiler::plan::{self, Stage, Value};
 use petgraph::graph::NodeIndex;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -52,8 +51,8 @@ impl Executor<'_> {
     ) -> Result<(Artifact, String), RunError> {
         let made = self.model(id, Value::Model)?;
         let target = self.settings.out.join(&export.to);
-        let dtype = export.dtype.or(made.source.base().main_dtype());
-        let mut provenance = self.provenance(export, &made)?;
+        let dtype = export.dtype.or(made.dtype);
+        let mut provenance = self.provenance(export, &made);
         let there = Provenance::read(&target).ok().filter(|there| same_origin(there, &provenance));
         if self.preview {
             let held = there.map(|_| (Artifact::Told, "holds exactly this already".to_string()));
@@ -116,44 +115,28 @@ impl Executor<'_> {
     }
 
     /// Everything but what only the written folder can tell.
-    fn provenance(&self, export: &plan::Export, made: &Made) -> Result<Provenance, RunError> {
-        let digests = made.digests.as_ref().clone();
-        let origin = hub::origin(made.source.base().folder());
-        let parent = Parent {
-            name: made.root.clone(),
-            checkpoint: origin.as_ref().map_or_else(|| self.checkpoint_path(&made.root), |o| o.repo.clone()),
-            revision: origin.map(|o| o.commit),
-            digest: digests.all,
-            files: digests.files,
-            model: ModelRecord::of(made.source.base().desc()),
-        };
+    fn provenance(&self, export: &plan::Export, made: &Made) -> Provenance {
         let evaluations = self.summary.evaluations.values().filter(|e| e.model == export.model);
         let evaluations = evaluations.map(|e| EvaluationRecord {
             model: e.model.clone(),
             on: e.data.clone(),
             figures: e.figures.clone(),
         });
-        Ok(Provenance {
+        Provenance {
             format: provenance::FORMAT,
             minic: env!("CARGO_PKG_VERSION").into(),
             recipe: self.recipe_record(),
             model: export.model.clone(),
-            parents: vec![parent],
+            parents: made.parents.clone(),
             data: self.data.clone(),
             steps: made.steps.clone(),
+            trainings: made.trainings.clone(),
             result: ModelRecord::of(made.source.desc()),
             planned_params: made.source.desc().params(),
             proved_params: 0,
             evaluations: evaluations.collect(),
             files: BTreeMap::new(),
             tensors: BTreeMap::new(),
-        })
-    }
-
-    fn checkpoint_path(&self, model: &str) -> String {
-        match self.plan.find(model).map(|id| &self.plan.node(id).stage) {
-            Some(Stage::Load(Source::Checkpoint { path, .. })) => path.clone(),
-            _ => String::new(),
         }
     }
 }
@@ -195,6 +178,7 @@ fn same_origin(there: &Provenance, now: &Provenance) -> bool {
         && there.model == now.model
         && there.parents == now.parents
         && there.steps == now.steps
+        && there.trainings == now.trainings
         && there.result == now.result
 }
 

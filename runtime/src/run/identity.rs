@@ -11,6 +11,8 @@ use crate::gate;
 use crate::importance::DepthRule;
 use crate::score::Ranked;
 use crate::store::{Key, digest_of};
+use crate::train;
+use minic_compiler::autodiff::Recompute;
 use minic_compiler::cut::CutPlan;
 use minic_compiler::forward::{self, Comparison, Gather};
 use minic_compiler::graph::{Graph, Masks};
@@ -170,9 +172,52 @@ impl Keys<'_> {
         Ok(self.computed(key, &graph))
     }
 
-    /// What decides the bits of a graph's results beside its inputs.
-    fn computed(&self, key: Key, graph: &Graph) -> Key {
+    /// A training or a distillation. Names of phases and of terms, and what memory makes of the graph, are no
+    /// part of it.
+    #[expect(clippy::too_many_arguments, reason = "each is something else that decides the weights")]
+    pub fn training(
+        &self,
+        stage: &plan::Training,
+        student: &Made,
+        teacher: Option<&Made>,
+        origins: &[usize],
+        phases: &[(&hir::Phase, (usize, usize))],
+        sets: &[&SampleSet],
+        heldout: Option<(&SampleSet, u64)>,
+    ) -> Result<Key, RunError> {
+        let mut key = Key::new("trained", stage.name.clone())
+            .input("student", &student.identity.digest, student.identity.origin.clone())
+            .field("weights", format!("{:?}", stage.weights));
+        if let Some(teacher) = teacher {
+            key = key.input("teacher", &teacher.identity.digest, teacher.identity.origin.clone());
+        }
+        for (i, set) in sets.iter().enumerate() {
+            let name = if i == 0 { "data".to_string() } else { format!("data {}", i + 1) };
+            key = key.input(&name, &set.identity.digest, set.identity.origin.clone());
+            key = key.field(&format!("{name} order"), json!([set.seed(), set.epochs()]));
+        }
+        if let Some((set, every)) = heldout {
+            key = key.input("heldout", &set.identity.digest, set.identity.origin.clone());
+            key = key.field("every", every);
+        }
         let mut versions = BTreeMap::new();
+        for (i, (phase, (set, sequence))) in phases.iter().enumerate() {
+            let objective = forward::Objective::new(&phase.loss, origins);
+            let beside = teacher.map(|teacher| teacher.source.desc());
+            let (desc, recompute) = (student.source.desc(), Recompute::Cheap);
+            let graph = forward::training(desc, beside, &objective, *sequence, phase.batch, recompute)?.graph;
+            self.versions(&graph, &mut versions);
+            let text = blake3::hash(graph.to_string().as_bytes()).to_hex().to_string();
+            let name = if i == 0 { "phase".to_string() } else { format!("phase {}", i + 1) };
+            let how = format!("{:?} {:?}", phase.optimizer, phase.rate);
+            let whole = json!([set, sequence, phase.batch, phase.updates(*sequence), how, text]);
+            key = key.field(&name, whole);
+        }
+        let key = key.field("device", self.device.kind()).field("operations", json!(versions));
+        Ok(key.field("version", train::VERSION))
+    }
+
+    fn versions(&self, graph: &Graph, versions: &mut BTreeMap<String, u32>) {
         for id in graph.order() {
             let op = &graph.node(id).op;
             let version = self.device.version(op);
@@ -180,6 +225,12 @@ impl Keys<'_> {
                 versions.insert(op.name().to_string(), version);
             }
         }
+    }
+
+    /// What decides the bits of a graph's results beside its inputs.
+    fn computed(&self, key: Key, graph: &Graph) -> Key {
+        let mut versions = BTreeMap::new();
+        self.versions(graph, &mut versions);
         let text = blake3::hash(graph.to_string().as_bytes()).to_hex().to_string();
         key.field("device", self.device.kind()).field("operations", json!(versions)).field("graph", text)
     }

@@ -7,7 +7,7 @@ use crate::data::{self, Context, FileTokens, Samples, TokenCache, TokenKey};
 use crate::error::IoError;
 use crate::events::Event;
 use crate::hub;
-use crate::provenance::{DataRecord, ModelRecord};
+use crate::provenance::{DataRecord, ModelRecord, Parent};
 use crate::source::WeightSource;
 use crate::store::{Key, Store, digest_of};
 use crate::tokens::{self, TOKENIZER_FILE};
@@ -94,6 +94,23 @@ impl SampleSet {
         }
         Ok(self.loaded.get_or_init(|| samples).clone())
     }
+
+    pub fn seed(&self) -> u64 {
+        self.data.seed
+    }
+
+    pub fn epochs(&self) -> f64 {
+        self.data.epochs
+    }
+
+    /// The samples of the same declaration in windows of another length.
+    pub fn load_windows(&self, store: &Store, sequence: usize) -> Result<Arc<Samples>, RunError> {
+        if sequence == self.sequence() {
+            return self.load(store);
+        }
+        let data = hir::Data { sequence, ..self.data.clone() };
+        Ok(Arc::new(data::load(&data, &self.context.as_context(store))?))
+    }
 }
 
 impl Executor<'_> {
@@ -132,18 +149,19 @@ impl Executor<'_> {
         }
         let told = format!("{} of {} parameters", source.desc().family, source.desc().params());
         self.summary.models.insert(name.clone(), ModelRecord::of(source.desc()));
-        let digests = Arc::new(digests);
-        Ok((
-            Artifact::Model(Made {
-                name: name.clone(),
-                source,
-                identity,
-                digests,
-                root: name,
-                steps: Vec::new(),
-            }),
-            told,
-        ))
+        let origin = hub::origin(source.base().folder());
+        let parent = Parent {
+            name: name.clone(),
+            checkpoint: origin.as_ref().map_or_else(|| path.to_string(), |origin| origin.repo.clone()),
+            revision: origin.map(|origin| origin.commit),
+            digest: digests.all,
+            files: digests.files,
+            model: ModelRecord::of(source.base().desc()),
+        };
+        let (dtype, layers) = (source.base().main_dtype(), (0..source.desc().layers.len()).collect());
+        let (steps, trainings, parents) = (Vec::new(), Vec::new(), vec![parent]);
+        let made = Made { name, source, identity, parents, dtype, layers, steps, trainings };
+        Ok((Artifact::Model(made), told))
     }
 
     fn data(&mut self, id: NodeIndex, data: &hir::Data) -> Result<(Artifact, String), RunError> {

@@ -3,6 +3,7 @@
 use crate::evaluate::Figures;
 use crate::gate::FolderProof;
 use crate::provenance::{ModelRecord, Step};
+use crate::train::Trained;
 use minic_compiler::plan::Evaluation;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -14,6 +15,9 @@ pub struct Summary {
     pub models: BTreeMap<String, ModelRecord>,
     /// By stage: what was kept, in the numbering of the model before the cut, and the proof.
     pub cuts: BTreeMap<String, Step>,
+    /// By stage.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub trainings: BTreeMap<String, Trained>,
     /// By stage.
     pub evaluations: BTreeMap<String, EvaluationSummary>,
     /// By stage.

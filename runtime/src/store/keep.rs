@@ -1,6 +1,8 @@
 //! What a store holds, why something is not in it, and throwing away.
 
-use super::{Header, Key, LOCK, OBJECTS, PARTIAL, Store, StoreError, TMP, clear, header, key::Difference};
+use super::{
+    Header, Key, LOCK, MODELS, OBJECTS, PARTIAL, Store, StoreError, TMP, clear, header, key::Difference,
+};
 use crate::error::IoError;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
@@ -83,11 +85,33 @@ impl Store {
             collected.objects += 1;
             collected.bytes += metadata.len();
         }
+        for folder in files(&root.join(MODELS))? {
+            let (bytes, used) = folder_use(&folder)?;
+            if used.elapsed().unwrap_or_default() < unused {
+                collected.kept += 1;
+                continue;
+            }
+            if !pretend {
+                fs::remove_dir_all(&folder).map_err(IoError::at(&folder, "remove"))?;
+            }
+            collected.objects += 1;
+            collected.bytes += bytes;
+        }
         if !pretend {
             clear(&root.join(TMP));
         }
         Ok(collected)
     }
+}
+
+/// Bytes of a folder's files, and when one of them was last written.
+fn folder_use(folder: &Path) -> Result<(u64, SystemTime), IoError> {
+    let (mut bytes, mut used) = (0, SystemTime::UNIX_EPOCH);
+    for metadata in files(folder)?.iter().filter_map(|path| path.metadata().ok()) {
+        bytes += metadata.len();
+        used = used.max(metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH));
+    }
+    Ok((bytes, used))
 }
 
 fn object_files(root: &Path) -> Result<Vec<PathBuf>, IoError> {

@@ -1,0 +1,283 @@
+//! Distillations and trainings: from a model to the same shape with other weights.
+//!
+//! A trained model is a folder of the store, an ordinary checkpoint in f32 under the digest of its key; beside
+//! it an object tells how the training went, and the digest of the weights that belong to it.
+
+use super::identity::Identity;
+use super::load::SampleSet;
+use super::{Artifact, Executor, Made, RunError};
+use crate::checkpoint::{CONFIG_FILE, Checkpoint, WEIGHTS_FILE};
+use crate::device::Weights;
+use crate::events::Watch;
+use crate::provenance::{ModelRecord, TrainingRecord};
+use crate::publish::{self, StagedFolder};
+use crate::record::Record;
+use crate::safetensors::Entry;
+use crate::samples::Saves;
+use crate::source::{SourceError, WeightSource};
+use crate::store::Key;
+use crate::synth;
+use crate::train::{Feed, Heldout, Job, Phase, TrainError, Trained};
+use minic_compiler::config;
+use minic_compiler::hir;
+use minic_compiler::model::{DType, ModelDesc};
+use minic_compiler::plan::{Training, Value};
+use petgraph::graph::NodeIndex;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// What the store keeps of a training beside the folder of its model.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    trained: Trained,
+    /// BLAKE3 of the file of weights.
+    weights: String,
+}
+
+/// What a training works on.
+pub(super) struct Inputs {
+    student: Made,
+    teacher: Option<Made>,
+    /// The data of the phases, each once for a length of windows.
+    sets: Vec<Arc<SampleSet>>,
+    /// Of each phase, its data among `sets`, and the length of its windows.
+    phases: Vec<(usize, usize)>,
+    heldout: Option<(Arc<SampleSet>, u64)>,
+}
+
+impl Executor<'_> {
+    pub(super) fn train(
+        &mut self,
+        id: NodeIndex,
+        training: &Training,
+    ) -> Result<(Artifact, String), RunError> {
+        let inputs = self.training_inputs(id, training)?;
+        let key = self.training_key(training, &inputs)?;
+        let kept = match self.recall_model(id, &key)? {
+            Some(kept) => kept,
+            None if self.preview => return Err(RunError::NotStored),
+            None => self.trained(id, training, &inputs, &key)?,
+        };
+        let Inputs { student, teacher, .. } = inputs;
+        let checkpoint = Arc::new(Checkpoint::open(&self.store.folder(&key))?);
+        let source = WeightSource::new(checkpoint).with_desc(student.source.desc().clone());
+        let Kept { trained, weights } = kept;
+        let told = told(&trained);
+        let node = self.plan.node(id);
+        let name = node.makes.first().unwrap_or(&node.name).clone();
+        for name in &node.makes {
+            self.summary.models.insert(name.clone(), ModelRecord::of(source.desc()));
+        }
+        let record = TrainingRecord {
+            name: name.clone(),
+            from: student.name.clone(),
+            teacher: teacher.as_ref().map(|teacher| teacher.name.clone()),
+            after: student.steps.len(),
+            weights: weights.clone(),
+            updates: trained.updates,
+            tokens: trained.tokens,
+            loss: trained.loss,
+            heldout: trained.heldout.last().map(|last| last.heldout_loss),
+        };
+        self.summary.trainings.insert(node.name.clone(), trained);
+        let mut made =
+            Made { name, source, identity: Identity { digest: weights, origin: key.origin() }, ..student };
+        made.trainings.push(record);
+        for parent in teacher.into_iter().flat_map(|teacher| teacher.parents) {
+            if !made.parents.contains(&parent) {
+                made.parents.push(parent);
+            }
+        }
+        Ok((Artifact::Model(made), told))
+    }
+
+    pub(super) fn training_inputs(&self, id: NodeIndex, training: &Training) -> Result<Inputs, RunError> {
+        let student = self.model(id, Value::Model)?;
+        let teacher = self.plan.source(id, Value::Teacher).map(|_| self.model(id, Value::Teacher));
+        let (mut sets, mut phases): (Vec<Arc<SampleSet>>, Vec<_>) = (Vec::new(), Vec::new());
+        for phase in &training.schedule.phases {
+            let data = self.samples_named(id, phase.data.as_ref().unwrap_or(&training.data))?;
+            let sequence = phase.window(data.sequence());
+            let same = |set: &Arc<SampleSet>| set.name() == data.name();
+            let set = sets.iter().position(same).unwrap_or_else(|| {
+                sets.push(data);
+                sets.len() - 1
+            });
+            phases.push((set, sequence));
+        }
+        let heldout = training.heldout.as_ref();
+        let heldout = heldout.map(|h| Ok::<_, RunError>((self.samples_named(id, &h.data)?, h.every)));
+        let (teacher, heldout) = (teacher.transpose()?, heldout.transpose()?);
+        Ok(Inputs { student, teacher, sets, phases, heldout })
+    }
+
+    fn samples_named(&self, id: NodeIndex, data: &str) -> Result<Arc<SampleSet>, RunError> {
+        match self.plan.samples_of(id, data).and_then(|from| self.done.get(&from)) {
+            Some(Artifact::Samples(samples)) => Ok(samples.clone()),
+            _ => Err(RunError::Unplanned { what: format!("the samples `{data}`") }),
+        }
+    }
+
+    pub(super) fn training_key(&self, training: &Training, inputs: &Inputs) -> Result<Key, RunError> {
+        let Inputs { student, teacher, sets, phases, heldout } = inputs;
+        let origins = origins(student, teacher.as_ref());
+        let phases: Vec<_> = training.schedule.phases.iter().zip(phases.iter().copied()).collect();
+        let heldout = heldout.as_ref().map(|(set, every)| (set.as_ref(), *every));
+        let sets: Vec<&SampleSet> = sets.iter().map(Arc::as_ref).collect();
+        self.keys().training(training, student, teacher.as_ref(), &origins, &phases, &sets, heldout)
+    }
+
+    /// What is kept of a training whose folder is as it was written.
+    fn recall_model(&self, id: NodeIndex, key: &Key) -> Result<Option<Kept>, RunError> {
+        let Some(kept) = self.recall::<Kept>(id, key)? else { return Ok(None) };
+        let weights = self.store.folder(key).join(WEIGHTS_FILE);
+        let whole = weights.is_file() && self.store.digest_file(&weights)? == kept.weights;
+        if whole {
+            self.store.touch_folder(key);
+        }
+        Ok(whole.then_some(kept))
+    }
+
+    fn trained(
+        &self,
+        id: NodeIndex,
+        training: &Training,
+        inputs: &Inputs,
+        key: &Key,
+    ) -> Result<Kept, RunError> {
+        let Inputs { student, teacher, .. } = inputs;
+        let stage = &self.plan.node(id).name;
+        let mut feeds = Vec::new();
+        let phases = self.phases(training, inputs, &mut feeds, stage)?;
+        let held =
+            inputs.heldout.as_ref().map(|(set, every)| Ok::<_, RunError>((set.load(self.store)?, *every)));
+        let held = held.transpose()?;
+        let heldout = held.as_ref().map(|(samples, every)| Heldout {
+            windows: samples.windows().collect(),
+            answers: samples.answers(),
+            every: *every,
+        });
+        let beside = teacher.as_ref().map(|t| Ok::<_, RunError>((t.source.desc(), weights(&t.source)?)));
+        let job = Job {
+            device: self.device,
+            student: student.source.desc(),
+            teacher: beside.transpose()?,
+            origins: origins(student, teacher.as_ref()),
+            phases,
+            heldout,
+        };
+        let begin = || match training.weights {
+            hir::Weights::Own => weights(&student.source),
+            hir::Weights::Random { seed } => Ok(synth::weights(student.source.desc(), seed)
+                .map_err(|e| TrainError::Init { stage: stage.clone(), what: e.to_string() })?),
+        };
+        let record = |updates: u64| {
+            let folder = self.settings.records.as_ref();
+            Ok(folder.map(|folder| Record::open(folder, stage, updates)).transpose()?)
+        };
+        let watch = self.watch(id);
+        let unfinished = Key::new("training", stage.as_str()).field("result", key.digest());
+        if self.redo.contains(&id) {
+            self.store.drop_partial(&unfinished);
+        }
+        let saves = Saves { store: self.store, key: &unfinished, every: self.settings.save_every };
+        let (weights, trained) = job.train(&mut feeds, begin, &watch, Some(saves), record)?;
+        for made in [Some(student), teacher.as_ref()].into_iter().flatten() {
+            made.source.base().unchanged()?;
+        }
+        let digest = self.keep_model(key, student, &weights, &watch)?;
+        let kept = Kept { trained, weights: digest };
+        self.store.put(key, &kept)?;
+        self.store.drop_partial(&unfinished);
+        Ok(kept)
+    }
+
+    /// The phases with their windows. Phases on the same data go on in it where the one before ended.
+    fn phases<'p>(
+        &self,
+        training: &'p Training,
+        inputs: &Inputs,
+        feeds: &mut Vec<Feed>,
+        stage: &str,
+    ) -> Result<Vec<Phase<'p>>, RunError> {
+        let mut places: Vec<(usize, usize)> = Vec::new();
+        let mut used = vec![0u64; inputs.sets.len()];
+        let mut phases = Vec::new();
+        for (phase, &(set, sequence)) in training.schedule.phases.iter().zip(&inputs.phases) {
+            let data = &inputs.sets[set];
+            let feed = match places.iter().position(|place| *place == (set, sequence)) {
+                Some(feed) => feed,
+                None => {
+                    feeds.push(Feed::new(data.load_windows(self.store, sequence)?, data.seed()));
+                    places.push((set, sequence));
+                    feeds.len() - 1
+                }
+            };
+            let updates = phase.updates(sequence);
+            let first = used[set].div_ceil(sequence as u64);
+            let wanted = first + updates * phase.batch as u64;
+            let (found, epochs) = (feeds[feed].windows_in(data.epochs()), data.epochs());
+            if wanted > found {
+                let (stage, data) = (stage.to_string(), data.name().to_string());
+                Err(TrainError::TooFewWindows { stage, data, wanted, found, sequence, epochs })?;
+            }
+            used[set] = wanted * sequence as u64;
+            phases.push(Phase { phase, feed, first, sequence, updates });
+        }
+        match phases.iter().all(|phase| phase.updates == 0) {
+            true => Err(TrainError::NoUpdates { stage: stage.to_string() })?,
+            false => Ok(phases),
+        }
+    }
+
+    /// Writes the trained model as a checkpoint in the store; the digest of its weights.
+    fn keep_model(
+        &self,
+        key: &Key,
+        student: &Made,
+        weights: &Weights,
+        watch: &Watch,
+    ) -> Result<String, RunError> {
+        let staged = StagedFolder::new(&self.store.folder(key), true)?;
+        let desc = ModelDesc { dtype: Some(DType::F32), ..student.source.desc().clone() };
+        let text = config::to_text(&desc.family().write_config(&desc));
+        staged.write(CONFIG_FILE, text.as_bytes())?;
+        publish::copy_companions(student.source.base().folder(), &staged)?;
+        let entry =
+            |w: minic_compiler::model::Weight| Entry { shape: w.sizes(), dtype: DType::F32, name: w.name };
+        let entries: Vec<Entry> = desc.weights().into_iter().map(entry).collect();
+        let written = publish::write_weights(staged.path(), &entries, None, |entry, rows, piece| {
+            let values = weights.get(&entry.name).ok_or_else(|| SourceError::Unknown(entry.name.clone()))?;
+            let row = entry.shape.iter().skip(1).product::<usize>();
+            Ok::<(), RunError>(piece.write_f32(&values[rows.start * row..rows.end * row])?)
+        })?;
+        staged.publish()?;
+        watch.note("the trained model is in the store");
+        written.files.into_iter().next().map(|file| file.digest).ok_or(RunError::NoSamples)
+    }
+}
+
+/// All weights of a model, in f32.
+fn weights(source: &WeightSource) -> Result<Weights, RunError> {
+    let names = source.desc().weights().into_iter().map(|w| w.name);
+    Ok(Weights::load(names, |name| source.read_f32(name))?)
+}
+
+/// The teacher's layers that the student's were cut from; the same numbers where they have no common origin.
+fn origins(student: &Made, teacher: Option<&Made>) -> Vec<usize> {
+    let related = teacher.filter(|teacher| teacher.parents.first() == student.parents.first());
+    let origin = |(i, layer): (usize, &usize)| {
+        let beside = related.and_then(|teacher| teacher.layers.iter().position(|l| l == layer));
+        beside.unwrap_or(i)
+    };
+    student.layers.iter().enumerate().map(origin).collect()
+}
+
+fn told(trained: &Trained) -> String {
+    let Trained { updates, tokens, loss, heldout } = trained;
+    let mut told = format!("{updates} updates on {tokens} tokens, last loss {loss:.4}");
+    if let [first, .., last] = heldout.as_slice() {
+        told += &format!("; held out {:.4} -> {:.4}", first.heldout_loss, last.heldout_loss);
+    }
+    told
+}
