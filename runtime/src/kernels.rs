@@ -28,6 +28,7 @@ mod parallel;
 mod product;
 mod rms_norm;
 mod ssd;
+mod sums;
 #[cfg(test)]
 mod tests;
 mod token_loss;
@@ -59,6 +60,8 @@ pub const KERNELS: &[Kernel] = &[
     column_sum::KERNEL,
     linear::GRAD,
     linear::WEIGHT_GRAD,
+    rms_norm::GRAD,
+    rms_norm::WEIGHT_GRAD,
 ];
 
 /// One operation's implementations, side by side with the tolerance of their test.
@@ -139,6 +142,7 @@ impl<'a> Call<'a> {
 }
 
 /// An operand of a reference implementation: a contiguous row-major matrix, or tokens.
+#[derive(Clone)]
 pub enum Exact {
     F64 { data: Vec<f64>, rows: usize, cols: usize },
     U32(Vec<u32>),

@@ -1,5 +1,7 @@
 //! Every kernel, every case, against its f64 reference, and the same bits in pools of several sizes.
 
+pub mod differences;
+
 use super::*;
 use minic_compiler::dim::{Dim, Extent, Part};
 use minic_compiler::graph::{Activation, Node};
@@ -114,6 +116,23 @@ fn cases(kernel: &str) -> Vec<Case> {
         "linear_weight_grad" => LINEAR_SIZES
             .iter()
             .map(|&(l, i, o)| (Op::LinearWeightGrad, vec![matrix(l, o), matrix(l, i), matrix(o, i)]))
+            .collect(),
+        "rms_norm_grad" => {
+            let of_shape = |&(r, c): &(usize, usize)| {
+                let operands = vec![matrix(r, c), matrix(1, c), matrix(r, c), matrix(r, c)];
+                [false, true].map(|onto| {
+                    let op = Op::RmsNormGrad { eps: 1e-2, onto };
+                    (op, operands[..3 + usize::from(onto)].to_vec())
+                })
+            };
+            SHAPES.iter().flat_map(of_shape).collect()
+        }
+        "rms_norm_weight_grad" => SHAPES
+            .iter()
+            .map(|&(r, c)| {
+                let op = Op::RmsNormWeightGrad { eps: 1e-2 };
+                (op, vec![matrix(r, c), matrix(r, c), matrix(1, c)])
+            })
             .collect(),
         other => panic!("`{other}` has no cases"),
     }
