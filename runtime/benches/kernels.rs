@@ -186,6 +186,18 @@ fn rows(m: &Model, l: usize) -> Vec<Row> {
             vec![matrix(l, m.hidden), matrix(l, m.hidden), matrix(1, m.hidden)],
             0.0,
         ),
+        row(
+            "gated_norm_grad",
+            Op::GatedNormGrad { groups: m.groups, eps: 1e-5 },
+            vec![matrix(l, inner), matrix(l, inner), matrix(1, inner), matrix(l, inner)],
+            0.0,
+        ),
+        row(
+            "gated_norm_weight_grad",
+            Op::GatedNormWeightGrad { groups: m.groups, eps: 1e-5 },
+            vec![matrix(l, inner), matrix(l, inner), matrix(l, inner), matrix(1, inner)],
+            0.0,
+        ),
     ]
 }
 

@@ -62,6 +62,8 @@ pub const KERNELS: &[Kernel] = &[
     linear::WEIGHT_GRAD,
     rms_norm::GRAD,
     rms_norm::WEIGHT_GRAD,
+    gated_norm::GRAD,
+    gated_norm::WEIGHT_GRAD,
 ];
 
 /// One operation's implementations, side by side with the tolerance of their test.

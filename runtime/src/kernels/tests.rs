@@ -47,9 +47,9 @@ fn cases(kernel: &str) -> Vec<Case> {
                 (Op::RmsNorm { eps: 1e-5, active: c.div_ceil(2) }, vec![matrix(r, c), matrix(1, c)])
             })
             .collect(),
-        "gated_norm" => [(1, 1, 1), (7, 4, 20), (600, 8, 37), (13, 1, 320)]
-            .into_iter()
-            .map(|(l, groups, width)| {
+        "gated_norm" => GATED_SIZES
+            .iter()
+            .map(|&(l, groups, width)| {
                 let x = between(l, groups * width, -3.0, 3.0);
                 let op = Op::GatedNorm { groups, eps: 1e-5, active: width };
                 (op, vec![x, x, matrix(1, groups * width)])
@@ -134,6 +134,22 @@ fn cases(kernel: &str) -> Vec<Case> {
                 (op, vec![matrix(r, c), matrix(r, c), matrix(1, c)])
             })
             .collect(),
+        "gated_norm_grad" => GATED_SIZES
+            .iter()
+            .map(|&(l, groups, width)| {
+                let (x, dn) = (between(l, groups * width, -3.0, 3.0), matrix(l, groups * width));
+                let op = Op::GatedNormGrad { groups, eps: 1e-2 };
+                (op, vec![x, x, matrix(1, groups * width), dn])
+            })
+            .collect(),
+        "gated_norm_weight_grad" => GATED_SIZES
+            .iter()
+            .map(|&(l, groups, width)| {
+                let (x, dn) = (between(l, groups * width, -3.0, 3.0), matrix(l, groups * width));
+                let op = Op::GatedNormWeightGrad { groups, eps: 1e-2 };
+                (op, vec![x, x, dn, matrix(1, groups * width)])
+            })
+            .collect(),
         other => panic!("`{other}` has no cases"),
     }
 }
@@ -155,6 +171,9 @@ fn metric_programs() -> Vec<Arc<Program>> {
         program(Vec::new(), Vec::new(), all_of(&Expr::unary(Unary::Square, x()))),
     ]
 }
+
+/// Positions, groups, channels of a group.
+const GATED_SIZES: &[(usize, usize, usize)] = &[(1, 1, 1), (7, 4, 20), (600, 8, 37), (13, 1, 320)];
 
 /// Positions, inputs, outputs.
 const LINEAR_SIZES: &[(usize, usize, usize)] =
