@@ -198,6 +198,19 @@ fn rows(m: &Model, l: usize) -> Vec<Row> {
             vec![matrix(l, inner), matrix(l, inner), matrix(l, inner), matrix(1, inner)],
             0.0,
         ),
+        row(
+            "silu_grad",
+            Op::SiluGrad { kernel: 4, bias: true },
+            vec![matrix(l, conv), matrix(conv, 4), matrix(1, conv), matrix(l, conv)],
+            0.0,
+        ),
+        row("conv_grad", Op::ConvGrad { kernel: 4 }, vec![matrix(l, conv), matrix(conv, 4)], 0.0),
+        row(
+            "conv_weight_grad",
+            Op::ConvWeightGrad { kernel: 4 },
+            vec![matrix(l, conv), matrix(l, conv), matrix(conv, 4)],
+            0.0,
+        ),
     ]
 }
 

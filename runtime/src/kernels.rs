@@ -64,6 +64,9 @@ pub const KERNELS: &[Kernel] = &[
     rms_norm::WEIGHT_GRAD,
     gated_norm::GRAD,
     gated_norm::WEIGHT_GRAD,
+    conv_silu::SILU_GRAD,
+    conv_silu::CONV_GRAD,
+    conv_silu::WEIGHT_GRAD,
 ];
 
 /// One operation's implementations, side by side with the tolerance of their test.

@@ -56,17 +56,10 @@ fn cases(kernel: &str) -> Vec<Case> {
             })
             .collect(),
         "linear" => linear_cases(),
-        "conv_silu" => {
-            [(1, 1, 4, true), (2, 5, 4, false), (600, 352, 4, true), (97, 33, 3, true), (9, 1030, 1, false)]
-                .into_iter()
-                .map(|(l, c, kernel, bias)| {
-                    let bias_vector = bias.then(|| matrix(1, c));
-                    let operands =
-                        [between(l, c, -3.0, 3.0), matrix(c, kernel)].into_iter().chain(bias_vector);
-                    (Op::ConvSilu { kernel, bias }, operands.collect())
-                })
-                .collect()
-        }
+        "conv_silu" => conv_cases(|l, c, kernel, bias| {
+            let operands = [Some(between(l, c, -3.0, 3.0)), Some(matrix(c, kernel)), bias];
+            (Op::ConvSilu { kernel, bias: bias.is_some() }, operands.into_iter().flatten().collect())
+        }),
         "ssd" => ssd_cases(),
         "relu2" => elementwise(Op::Activation(Activation::Relu2), |_, _| None),
         "silu" => elementwise(Op::Activation(Activation::Silu), |_, _| None),
@@ -150,6 +143,17 @@ fn cases(kernel: &str) -> Vec<Case> {
                 (op, vec![x, x, dn, matrix(1, groups * width)])
             })
             .collect(),
+        "silu_grad" => conv_cases(|l, c, kernel, bias| {
+            let x = between(l, c, -3.0, 3.0);
+            let operands = [Some(x), Some(matrix(c, kernel)), bias, Some(matrix(l, c))];
+            (Op::SiluGrad { kernel, bias: bias.is_some() }, operands.into_iter().flatten().collect())
+        }),
+        "conv_grad" => conv_cases(|l, c, kernel, _| {
+            (Op::ConvGrad { kernel }, vec![between(l, c, -3.0, 3.0), matrix(c, kernel)])
+        }),
+        "conv_weight_grad" => conv_cases(|l, c, kernel, _| {
+            (Op::ConvWeightGrad { kernel }, vec![matrix(l, c), matrix(l, c), matrix(c, kernel)])
+        }),
         other => panic!("`{other}` has no cases"),
     }
 }
@@ -186,6 +190,13 @@ fn linear_cases() -> Vec<Case> {
         (Op::Linear { bias, residual }, [matrix(l, i), matrix(o, i)].into_iter().chain(extra).collect())
     };
     LINEAR_SIZES.iter().flat_map(|&size| variants.map(|variant| (size, variant))).map(case).collect()
+}
+
+/// Cases from positions, channels, taps, and the bias.
+fn conv_cases(case: fn(usize, usize, usize, Option<Given>) -> Case) -> Vec<Case> {
+    [(1, 1, 4, true), (2, 5, 4, false), (600, 352, 4, true), (97, 33, 3, true), (9, 1030, 1, false)]
+        .map(|(l, c, kernel, bias)| case(l, c, kernel, bias.then(|| matrix(1, c))))
+        .into()
 }
 
 fn ssd_cases() -> Vec<Case> {
