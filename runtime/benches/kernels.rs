@@ -211,6 +211,12 @@ fn rows(m: &Model, l: usize) -> Vec<Row> {
             vec![matrix(l, conv), matrix(l, conv), matrix(conv, 4)],
             0.0,
         ),
+        row(
+            "relu2_grad",
+            Op::ActivationGrad(Activation::Relu2),
+            vec![matrix(l, m.ffn), matrix(l, m.ffn)],
+            0.0,
+        ),
     ]
 }
 

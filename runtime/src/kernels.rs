@@ -67,6 +67,8 @@ pub const KERNELS: &[Kernel] = &[
     conv_silu::SILU_GRAD,
     conv_silu::CONV_GRAD,
     conv_silu::WEIGHT_GRAD,
+    activation::RELU2_GRAD,
+    activation::SILU_GRAD,
 ];
 
 /// One operation's implementations, side by side with the tolerance of their test.

@@ -154,6 +154,10 @@ fn cases(kernel: &str) -> Vec<Case> {
         "conv_weight_grad" => conv_cases(|l, c, kernel, _| {
             (Op::ConvWeightGrad { kernel }, vec![matrix(l, c), matrix(l, c), matrix(c, kernel)])
         }),
+        "relu2_grad" => elementwise(Op::ActivationGrad(Activation::Relu2), |r, c| Some(matrix(r, c))),
+        "silu_activation_grad" => {
+            elementwise(Op::ActivationGrad(Activation::Silu), |r, c| Some(matrix(r, c)))
+        }
         other => panic!("`{other}` has no cases"),
     }
 }
