@@ -217,6 +217,12 @@ fn rows(m: &Model, l: usize) -> Vec<Row> {
             vec![matrix(l, m.ffn), matrix(l, m.ffn)],
             0.0,
         ),
+        row(
+            "embed_grad",
+            Op::EmbedGrad,
+            vec![tokens(l, m.vocab), matrix(l, m.hidden), matrix(m.vocab, m.hidden)],
+            0.0,
+        ),
     ]
 }
 

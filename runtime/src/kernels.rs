@@ -69,6 +69,7 @@ pub const KERNELS: &[Kernel] = &[
     conv_silu::WEIGHT_GRAD,
     activation::RELU2_GRAD,
     activation::SILU_GRAD,
+    embed::GRAD,
 ];
 
 /// One operation's implementations, side by side with the tolerance of their test.

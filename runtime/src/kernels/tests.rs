@@ -158,6 +158,12 @@ fn cases(kernel: &str) -> Vec<Case> {
         "silu_activation_grad" => {
             elementwise(Op::ActivationGrad(Activation::Silu), |r, c| Some(matrix(r, c)))
         }
+        "embed_grad" => [(1, 5, 3), (257, 260, 160), (31, 2, 1), (600, 3, 65)]
+            .into_iter()
+            .map(|(l, v, e)| {
+                (Op::EmbedGrad, vec![Tokens { count: l, below: v as u32 }, matrix(l, e), matrix(v, e)])
+            })
+            .collect(),
         other => panic!("`{other}` has no cases"),
     }
 }
