@@ -5,7 +5,7 @@
 #![allow(clippy::print_stdout, reason = "a program whose purpose is to print a table")]
 
 use minic_compiler::dim::{Dim, Extent};
-use minic_compiler::graph::{Activation, Elem, Node, Op};
+use minic_compiler::graph::{Activation, Elem, Node, Op, StreamLoss};
 use minic_runtime::kernels::{Arg, Call, Out, View, ViewMut, find};
 use std::time::{Duration, Instant};
 
@@ -221,6 +221,12 @@ fn rows(m: &Model, l: usize) -> Vec<Row> {
             "embed_grad",
             Op::EmbedGrad,
             vec![tokens(l, m.vocab), matrix(l, m.hidden), matrix(m.vocab, m.hidden)],
+            0.0,
+        ),
+        row(
+            "stream_loss",
+            Op::StreamLoss { loss: StreamLoss::Cosine, scale: 1e-3 },
+            vec![matrix(l, m.hidden), matrix(l, m.hidden)],
             0.0,
         ),
     ]

@@ -28,6 +28,7 @@ mod parallel;
 mod product;
 mod rms_norm;
 mod ssd;
+mod stream_loss;
 mod sums;
 #[cfg(test)]
 mod tests;
@@ -70,6 +71,7 @@ pub const KERNELS: &[Kernel] = &[
     activation::RELU2_GRAD,
     activation::SILU_GRAD,
     embed::GRAD,
+    stream_loss::KERNEL,
 ];
 
 /// One operation's implementations, side by side with the tolerance of their test.

@@ -4,7 +4,7 @@ pub mod differences;
 
 use super::*;
 use minic_compiler::dim::{Dim, Extent, Part};
-use minic_compiler::graph::{Activation, Node};
+use minic_compiler::graph::{Activation, Node, StreamLoss};
 use minic_compiler::metrics::{Binary, Expr, Leaf, Program, REDUCERS, Reduction, Unary};
 use std::sync::Arc;
 
@@ -164,6 +164,18 @@ fn cases(kernel: &str) -> Vec<Case> {
                 (Op::EmbedGrad, vec![Tokens { count: l, below: v as u32 }, matrix(l, e), matrix(v, e)])
             })
             .collect(),
+        "stream_loss" => {
+            let of_shape = |&(r, c): &(usize, usize)| {
+                // The gradient is of the size of the loss at such a scale.
+                let scale = 0.5 * c as f64;
+                let mse = Op::StreamLoss { loss: StreamLoss::Mse, scale };
+                let cosine = Op::StreamLoss { loss: StreamLoss::Cosine, scale };
+                let (x, zeros) = (matrix(r, c), between(r, c, 0.0, 0.0));
+                [(mse, [x, x]), (cosine.clone(), [x, x]), (cosine.clone(), [x, zeros]), (cosine, [zeros, x])]
+            };
+            let cases = SHAPES.iter().flat_map(of_shape);
+            cases.map(|(op, operands)| (op, operands.to_vec())).collect()
+        }
         other => panic!("`{other}` has no cases"),
     }
 }
