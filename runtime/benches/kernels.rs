@@ -5,7 +5,7 @@
 #![allow(clippy::print_stdout, reason = "a program whose purpose is to print a table")]
 
 use minic_compiler::dim::{Dim, Extent};
-use minic_compiler::graph::{Activation, Elem, Node, Op};
+use minic_compiler::graph::{Activation, Elem, Node, Op, StreamLoss};
 use minic_runtime::kernels::{Arg, Call, Out, View, ViewMut, find};
 use std::time::{Duration, Instant};
 
@@ -174,6 +174,61 @@ fn rows(m: &Model, l: usize) -> Vec<Row> {
             ],
             4.0 * (l * m.hidden * m.vocab) as f64,
         ),
+        row(
+            "rms_norm_grad",
+            Op::RmsNormGrad { eps: 1e-5, onto: true },
+            vec![matrix(l, m.hidden), matrix(1, m.hidden), matrix(l, m.hidden), matrix(l, m.hidden)],
+            0.0,
+        ),
+        row(
+            "rms_norm_weight_grad",
+            Op::RmsNormWeightGrad { eps: 1e-5 },
+            vec![matrix(l, m.hidden), matrix(l, m.hidden), matrix(1, m.hidden)],
+            0.0,
+        ),
+        row(
+            "gated_norm_grad",
+            Op::GatedNormGrad { groups: m.groups, eps: 1e-5 },
+            vec![matrix(l, inner), matrix(l, inner), matrix(1, inner), matrix(l, inner)],
+            0.0,
+        ),
+        row(
+            "gated_norm_weight_grad",
+            Op::GatedNormWeightGrad { groups: m.groups, eps: 1e-5 },
+            vec![matrix(l, inner), matrix(l, inner), matrix(l, inner), matrix(1, inner)],
+            0.0,
+        ),
+        row(
+            "silu_grad",
+            Op::SiluGrad { kernel: 4, bias: true },
+            vec![matrix(l, conv), matrix(conv, 4), matrix(1, conv), matrix(l, conv)],
+            0.0,
+        ),
+        row("conv_grad", Op::ConvGrad { kernel: 4 }, vec![matrix(l, conv), matrix(conv, 4)], 0.0),
+        row(
+            "conv_weight_grad",
+            Op::ConvWeightGrad { kernel: 4 },
+            vec![matrix(l, conv), matrix(l, conv), matrix(conv, 4)],
+            0.0,
+        ),
+        row(
+            "relu2_grad",
+            Op::ActivationGrad(Activation::Relu2),
+            vec![matrix(l, m.ffn), matrix(l, m.ffn)],
+            0.0,
+        ),
+        row(
+            "embed_grad",
+            Op::EmbedGrad,
+            vec![tokens(l, m.vocab), matrix(l, m.hidden), matrix(m.vocab, m.hidden)],
+            0.0,
+        ),
+        row(
+            "stream_loss",
+            Op::StreamLoss { loss: StreamLoss::Cosine, scale: 1e-3 },
+            vec![matrix(l, m.hidden), matrix(l, m.hidden)],
+            0.0,
+        ),
     ]
 }
 
@@ -194,10 +249,11 @@ fn time(row: &Row) -> (Duration, usize) {
     let value = Node { op: row.op.clone(), shape };
     let (rows, cols) = value.matrix();
     let in_place = row.op.in_place_operand();
+    let adds_to = row.op.accumulates().then(|| operands.len() - 1);
     let args: Vec<Arg> = operands
         .iter()
         .enumerate()
-        .filter(|(i, _)| Some(*i) != in_place)
+        .filter(|(i, _)| Some(*i) != in_place && Some(*i) != adds_to)
         .map(|(_, operand)| match operand {
             Operand::F32(data, rows, cols) => Arg::F32(View::new(data, *rows, *cols, *cols)),
             Operand::U32(ids) => Arg::U32(ids),
@@ -205,6 +261,8 @@ fn time(row: &Row) -> (Duration, usize) {
         .collect();
     let kernel = find(&row.op).expect("the operation has a kernel");
     let (mut f32s, mut f64s) = (vec![0.5f32; rows * cols], vec![0.0f64; rows * cols]);
+    let (sum_rows, sum_cols) = adds_to.map_or((0, 0), |i| nodes[i].matrix());
+    let mut sum = vec![0.0f32; sum_rows * sum_cols];
     let mut best = Duration::MAX;
     let begin = Instant::now();
     let mut runs = 0;
@@ -214,7 +272,8 @@ fn time(row: &Row) -> (Duration, usize) {
             Elem::F64 => Out::F64(&mut f64s),
             _ => Out::F32(ViewMut::new(&mut f32s, rows, cols, cols)),
         };
-        (kernel.cpu)(Call { op: &row.op, args: &args, out, gradient: None });
+        let gradient = adds_to.map(|_| ViewMut::new(&mut sum, sum_rows, sum_cols, sum_cols));
+        (kernel.cpu)(Call { op: &row.op, args: &args, out, gradient });
         best = best.min(start.elapsed());
         runs += 1;
     }

@@ -29,6 +29,8 @@ mod parallel;
 mod product;
 mod rms_norm;
 mod ssd;
+mod stream_loss;
+mod sums;
 #[cfg(test)]
 mod tests;
 mod token_loss;
@@ -60,6 +62,17 @@ pub const KERNELS: &[Kernel] = &[
     column_sum::KERNEL,
     linear::GRAD,
     linear::WEIGHT_GRAD,
+    rms_norm::GRAD,
+    rms_norm::WEIGHT_GRAD,
+    gated_norm::GRAD,
+    gated_norm::WEIGHT_GRAD,
+    conv_silu::SILU_GRAD,
+    conv_silu::CONV_GRAD,
+    conv_silu::WEIGHT_GRAD,
+    activation::RELU2_GRAD,
+    activation::SILU_GRAD,
+    embed::GRAD,
+    stream_loss::KERNEL,
 ];
 
 /// One operation's implementations, side by side with the tolerance of their test.
@@ -140,6 +153,7 @@ impl<'a> Call<'a> {
 }
 
 /// An operand of a reference implementation: a contiguous row-major matrix, or tokens.
+#[derive(Clone)]
 pub enum Exact {
     F64 { data: Vec<f64>, rows: usize, cols: usize },
     U32(Vec<u32>),

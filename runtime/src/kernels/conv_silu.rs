@@ -1,17 +1,50 @@
-//! silu of the causal depthwise convolution, zero left pad:
-//! y[t, c] = silu(b[c] + sum_k w[c, 0, k] x[t - (K-1) + k, c]).
+//! silu of the causal depthwise convolution, zero left pad: y = silu(s),
+//! s[t, c] = b[c] + sum_k w[c, 0, k] x[t - (K-1) + k, c]; and in reverse,
+//! ds = dy silu'(s), dx[t, c] = sum_k w[c, 0, k] ds[t + (K-1) - k, c], and
+//! dw[c, 0, k] += sum_t ds[t, c] x[t - (K-1) + k, c] in f64. The bias has the column sums of ds.
 
-use super::math::{silu, wide};
+use super::math::{silu, silu_and_slope, wide};
 use super::parallel::{by_rows, row_block, scratch_size, with_scratch};
+use super::sums::{position_sums, position_sums_scratch};
 use super::{Call, Exact, Kernel, View, ViewMut};
 use minic_compiler::graph::Op;
+use std::ops::Range;
 
 pub const KERNEL: Kernel = Kernel { name: "conv_silu", version: 1, cpu, reference, scratch, tolerance: 2e-6 };
 
+pub const SILU_GRAD: Kernel = Kernel {
+    name: "silu_grad",
+    version: 1,
+    cpu: silu_grad,
+    reference: silu_grad_reference,
+    scratch,
+    tolerance: 2e-6,
+};
+
+pub const CONV_GRAD: Kernel = Kernel {
+    name: "conv_grad",
+    version: 1,
+    cpu: conv_grad,
+    reference: conv_grad_reference,
+    scratch,
+    tolerance: 1e-6,
+};
+
+pub const WEIGHT_GRAD: Kernel = Kernel {
+    name: "conv_weight_grad",
+    version: 1,
+    cpu: weight_grad,
+    reference: weight_grad_reference,
+    scratch: weight_grad_scratch,
+    tolerance: 1e-6,
+};
+
+/// Taps of the kernel, and whether there is a bias.
 fn constants(op: &Op) -> (usize, bool) {
     match op {
-        Op::ConvSilu { kernel, bias } => (*kernel, *bias),
-        _ => panic!("bug: `{}` is no conv_silu", op.name()),
+        Op::ConvSilu { kernel, bias } | Op::SiluGrad { kernel, bias } => (*kernel, *bias),
+        Op::ConvGrad { kernel } | Op::ConvWeightGrad { kernel } => (*kernel, false),
+        _ => panic!("bug: `{}` is no convolution", op.name()),
     }
 }
 
@@ -23,23 +56,43 @@ fn cpu(call: Call) {
     let (kernel, has_bias) = constants(call.op);
     let (x, weight) = (call.f32(0), call.f32(1));
     let bias = has_bias.then(|| call.f32(2).row(0));
-    let out = call.out_f32();
-    // A block lays the weights out anew, tap by tap, so that the channels of a tap are next to each other.
-    let block = row_block(out.cols()).max(4 * kernel);
+    by_tap(call.out_f32(), weight, kernel, |first, taps, out| {
+        let finish = #[inline(always)]
+        |_, s: &mut [f32]| {
+            for s in s {
+                *s = silu(*s);
+            }
+        };
+        convolve(x, first, taps, bias, out, finish);
+    });
+}
+
+/// Calls `work(first row, taps [K, C], rows)` for blocks of rows. A block lays the weights out anew, tap by tap,
+/// so that the channels of a tap are next to each other.
+fn by_tap(out: ViewMut, weight: View, kernel: usize, work: impl Fn(usize, &[f32], ViewMut) + Sync) {
+    let channels = out.cols();
+    let block = row_block(channels).max(4 * kernel);
     by_rows(out, block, |first, out| {
-        with_scratch(kernel * x.cols(), |taps| {
-            for c in 0..x.cols() {
+        with_scratch(kernel * channels, |taps| {
+            for c in 0..channels {
                 for k in 0..kernel {
-                    taps[k * x.cols() + c] = weight.row(c)[k];
+                    taps[k * channels + c] = weight.row(c)[k];
                 }
             }
-            convolve(x, first, taps, bias, out);
+            work(first, taps, out);
         });
     });
 }
 
-/// Rows `first..` of the convolution; taps [K, C].
-fn convolve(x: View, first: usize, taps: &[f32], bias: Option<&[f32]>, mut out: ViewMut) {
+/// Rows `first..` of s, each passed through finish(position, row); taps [K, C].
+fn convolve(
+    x: View,
+    first: usize,
+    taps: &[f32],
+    bias: Option<&[f32]>,
+    mut out: ViewMut,
+    finish: impl Fn(usize, &mut [f32]),
+) {
     let kernel = taps.len() / x.cols().max(1);
     wide(
         #[inline(always)]
@@ -56,15 +109,103 @@ fn convolve(x: View, first: usize, taps: &[f32], bias: Option<&[f32]>, mut out: 
                         *y += x * w;
                     }
                 }
-                for y in out {
-                    *y = silu(*y);
+                finish(t, out);
+            }
+        },
+    )
+}
+
+fn silu_grad(call: Call) {
+    let (kernel, has_bias) = constants(call.op);
+    let (x, weight) = (call.f32(0), call.f32(1));
+    let bias = has_bias.then(|| call.f32(2).row(0));
+    let dy = call.f32(2 + usize::from(has_bias));
+    by_tap(call.out_f32(), weight, kernel, |first, taps, out| {
+        let finish = #[inline(always)]
+        |t, s: &mut [f32]| {
+            for (s, dy) in s.iter_mut().zip(dy.row(t)) {
+                *s = dy * silu_and_slope(*s).1;
+            }
+        };
+        convolve(x, first, taps, bias, out, finish);
+    });
+}
+
+fn conv_grad(call: Call) {
+    let (kernel, _) = constants(call.op);
+    let (ds, weight) = (call.f32(0), call.f32(1));
+    by_tap(call.out_f32(), weight, kernel, |first, taps, out| spread(ds, first, taps, out));
+}
+
+/// Rows `first..` of dx; taps [K, C].
+fn spread(ds: View, first: usize, taps: &[f32], mut out: ViewMut) {
+    let (channels, kernel) = (ds.cols(), taps.len() / ds.cols().max(1));
+    wide(
+        #[inline(always)]
+        || {
+            for i in 0..out.rows() {
+                let (t, out) = (first + i, out.row(i));
+                out.fill(0.0);
+                // Position t + ahead read x[t] by its tap K-1 - ahead.
+                for ahead in 0..kernel.min(ds.rows() - t) {
+                    let taps = &taps[(kernel - 1 - ahead) * channels..(kernel - ahead) * channels];
+                    for ((dx, ds), w) in out.iter_mut().zip(ds.row(t + ahead)).zip(taps) {
+                        *dx += ds * w;
+                    }
                 }
             }
         },
     )
 }
 
-fn reference(op: &Op, operands: &[Exact]) -> Vec<f64> {
+fn weight_grad_scratch(op: &Op, operands: &[(usize, usize)]) -> usize {
+    let sums = |&(positions, channels): &(usize, usize)| {
+        position_sums_scratch(positions, constants(op).0 * channels)
+    };
+    operands.first().map_or(0, sums)
+}
+
+fn weight_grad(mut call: Call) {
+    let (kernel, _) = constants(call.op);
+    let (x, ds) = (call.f32(0), call.f32(1));
+    let sums = position_sums(x.rows(), kernel * x.cols(), |positions, sums| {
+        add_products(x, ds, positions, sums);
+    });
+    let mut gradient = call.gradient();
+    for c in 0..x.cols() {
+        for (k, gradient) in gradient.row(c).iter_mut().enumerate() {
+            *gradient += sums[k * x.cols() + c] as f32;
+        }
+    }
+}
+
+/// sums[k, c] += ds[t, c] x[t - (K-1) + k, c] over the positions t.
+fn add_products(x: View, ds: View, positions: Range<usize>, sums: &mut [f64]) {
+    /// Channels whose sums stay in the first-level cache while the positions pass.
+    const STRIP: usize = 512;
+    let (channels, kernel) = (x.cols(), sums.len() / x.cols().max(1));
+    wide(
+        #[inline(always)]
+        || {
+            for c in (0..channels).step_by(STRIP) {
+                let strip = c..channels.min(c + STRIP);
+                for t in positions.clone() {
+                    let ds = &ds.row(t)[strip.clone()];
+                    for k in (kernel - 1).saturating_sub(t)..kernel {
+                        let x = &x.row(t + k + 1 - kernel)[strip.clone()];
+                        let sums = &mut sums[k * channels..(k + 1) * channels][strip.clone()];
+                        for ((sum, ds), x) in sums.iter_mut().zip(ds).zip(x) {
+                            *sum += f64::from(ds * x);
+                        }
+                    }
+                }
+            }
+        },
+    )
+}
+
+/// s, from the operands that begin with x, weight and the bias.
+fn reference_sums(op: &Op, operands: &[Exact]) -> Vec<f64> {
     let (kernel, has_bias) = constants(op);
     let (x, weight) = (&operands[0], operands[1].data());
     let mut out = Vec::new();
@@ -72,9 +213,69 @@ fn reference(op: &Op, operands: &[Exact]) -> Vec<f64> {
         for c in 0..x.cols() {
             let taps = (0..kernel).filter(|k| t + k + 1 >= kernel);
             let sum: f64 = taps.map(|k| weight[c * kernel + k] * x.row(t + k + 1 - kernel)[c]).sum();
-            let y = sum + if has_bias { operands[2].data()[c] } else { 0.0 };
-            out.push(y / (1.0 + (-y).exp()));
+            out.push(sum + if has_bias { operands[2].data()[c] } else { 0.0 });
         }
     }
     out
+}
+
+fn reference(op: &Op, operands: &[Exact]) -> Vec<f64> {
+    reference_sums(op, operands).into_iter().map(|s| s / (1.0 + (-s).exp())).collect()
+}
+
+fn silu_grad_reference(op: &Op, operands: &[Exact]) -> Vec<f64> {
+    let dy = operands[operands.len() - 1].data();
+    let sigmoid = |s: f64| 1.0 / (1.0 + (-s).exp());
+    let slope = |s: f64| sigmoid(s) * (1.0 + s * (1.0 - sigmoid(s)));
+    reference_sums(op, operands).into_iter().zip(dy).map(|(s, dy)| dy * slope(s)).collect()
+}
+
+fn conv_grad_reference(op: &Op, operands: &[Exact]) -> Vec<f64> {
+    let (kernel, _) = constants(op);
+    let (ds, weight) = (&operands[0], operands[1].data());
+    let mut out = Vec::new();
+    for t in 0..ds.rows() {
+        for c in 0..ds.cols() {
+            let taps = (0..kernel).filter(|k| t + (kernel - 1) - k < ds.rows());
+            out.push(taps.map(|k| weight[c * kernel + k] * ds.row(t + (kernel - 1) - k)[c]).sum());
+        }
+    }
+    out
+}
+
+fn weight_grad_reference(op: &Op, operands: &[Exact]) -> Vec<f64> {
+    let (kernel, _) = constants(op);
+    let (x, ds) = (&operands[0], &operands[1]);
+    let mut gradient = operands[2].data().to_vec();
+    for (i, gradient) in gradient.iter_mut().enumerate() {
+        let (c, k) = (i / kernel, i % kernel);
+        let positions = (0..x.rows()).filter(|t| t + k + 1 >= kernel);
+        *gradient += positions.map(|t| ds.row(t)[c] * x.row(t + k + 1 - kernel)[c]).sum::<f64>();
+    }
+    gradient
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::differences::{assert_near, differences, drawn, zeros};
+    use super::*;
+
+    #[test]
+    fn gradients_are_slopes() {
+        let (l, channels, kernel) = (6, 3, 4);
+        let (x, weight, bias) = (drawn(1, l, channels), drawn(2, channels, kernel), drawn(3, 1, channels));
+        let dy = drawn(4, l, channels);
+        let operands = [x.clone(), weight.clone(), bias.clone()];
+        let of =
+            |operand| differences(&KERNEL, &Op::ConvSilu { kernel, bias: true }, &operands, operand, &dy);
+
+        let operands = [x.clone(), weight.clone(), bias.clone(), dy.clone()];
+        let data = silu_grad_reference(&Op::SiluGrad { kernel, bias: true }, &operands);
+        let sum = |c: usize| data.iter().skip(c).step_by(channels).sum::<f64>();
+        assert_near(&(0..channels).map(sum).collect::<Vec<_>>(), &of(2));
+        let ds = Exact::F64 { data, rows: l, cols: channels };
+        assert_near(&conv_grad_reference(&Op::ConvGrad { kernel }, &[ds.clone(), weight.clone()]), &of(0));
+        let operands = [x.clone(), ds, zeros(channels, kernel)];
+        assert_near(&weight_grad_reference(&Op::ConvWeightGrad { kernel }, &operands), &of(1));
+    }
 }

@@ -116,6 +116,16 @@ pub fn silu(x: f32) -> f32 {
     x / (1.0 + exp(-x))
 }
 
+/// silu(x) and its derivative, sigmoid(x) + silu(x) (1 - sigmoid(x)).
+#[inline(always)]
+pub fn silu_and_slope(x: f32) -> (f32, f32) {
+    let e = exp(-x);
+    let sigmoid = 1.0 / (1.0 + e);
+    let silu = x * sigmoid;
+    // 1 - sigmoid without its cancellation.
+    (silu, sigmoid + silu * (e * sigmoid))
+}
+
 const LANES: usize = 16;
 
 /// sum of f(x[i], y[i]) in f64: sixteen running sums, folded pairwise at the end.
@@ -139,6 +149,24 @@ pub fn sum(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f64) -> f64 {
 #[inline(always)]
 pub fn dot(x: &[f32], y: &[f32]) -> f64 {
     sum(x, y, |x, y| f64::from(x) * f64::from(y))
+}
+
+/// sum of x[i] y[i] z[i] in f64; x[i] y[i] is rounded to f32.
+#[inline(always)]
+pub fn dot3(x: &[f32], y: &[f32], z: &[f32]) -> f64 {
+    let mut lanes = [0.0f64; LANES];
+    let (xs, x_rest) = x.as_chunks::<LANES>();
+    let (ys, y_rest) = y.as_chunks::<LANES>();
+    let (zs, z_rest) = z.as_chunks::<LANES>();
+    for ((x, y), z) in xs.iter().zip(ys).zip(zs) {
+        for i in 0..LANES {
+            lanes[i] += f64::from(x[i] * y[i]) * f64::from(z[i]);
+        }
+    }
+    for (i, ((x, y), z)) in x_rest.iter().zip(y_rest).zip(z_rest).enumerate() {
+        lanes[i] += f64::from(x * y) * f64::from(*z);
+    }
+    fold(lanes)
 }
 
 /// The largest element, minus infinity for none; those that are not numbers are passed over.
@@ -214,6 +242,20 @@ mod tests {
             assert!((f64::from(silu(x)) - exact).abs() <= 3e-7 * exact.abs(), "silu({x})");
         }
         assert!(silu(-1e4).abs() < 1e-30 && silu(1e4) == 1e4);
+    }
+
+    #[test]
+    fn the_slope_of_silu_is_exact() {
+        for i in 0..200_000 {
+            let x = -80.0 + i as f32 * 8e-4;
+            let sigmoid = 1.0 / (1.0 + (-f64::from(x)).exp());
+            let exact = sigmoid * (1.0 + f64::from(x) / (1.0 + f64::from(x).exp()));
+            let (silu, slope) = silu_and_slope(x);
+            assert!((f64::from(slope) - exact).abs() <= 4e-7, "slope of silu({x})");
+            let exact = f64::from(x) * sigmoid;
+            assert!((f64::from(silu) - exact).abs() <= 4e-7 * exact.abs(), "silu({x})");
+        }
+        assert!(silu_and_slope(-1e4).1.abs() < 1e-30 && silu_and_slope(1e4).1 == 1.0);
     }
 
     #[test]

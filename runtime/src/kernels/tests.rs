@@ -1,8 +1,10 @@
 //! Every kernel, every case, against its f64 reference, and the same bits in pools of several sizes.
 
+pub mod differences;
+
 use super::*;
 use minic_compiler::dim::{Dim, Extent, Part};
-use minic_compiler::graph::{Activation, Node};
+use minic_compiler::graph::{Activation, Node, StreamLoss};
 use minic_compiler::metrics::{Binary, Expr, Leaf, Program, REDUCERS, Reduction, Unary};
 use std::sync::Arc;
 
@@ -45,26 +47,19 @@ fn cases(kernel: &str) -> Vec<Case> {
                 (Op::RmsNorm { eps: 1e-5, active: c.div_ceil(2) }, vec![matrix(r, c), matrix(1, c)])
             })
             .collect(),
-        "gated_norm" => [(1, 1, 1), (7, 4, 20), (600, 8, 37), (13, 1, 320)]
-            .into_iter()
-            .map(|(l, groups, width)| {
+        "gated_norm" => GATED_SIZES
+            .iter()
+            .map(|&(l, groups, width)| {
                 let x = between(l, groups * width, -3.0, 3.0);
                 let op = Op::GatedNorm { groups, eps: 1e-5, active: width };
                 (op, vec![x, x, matrix(1, groups * width)])
             })
             .collect(),
         "linear" => linear_cases(),
-        "conv_silu" => {
-            [(1, 1, 4, true), (2, 5, 4, false), (600, 352, 4, true), (97, 33, 3, true), (9, 1030, 1, false)]
-                .into_iter()
-                .map(|(l, c, kernel, bias)| {
-                    let bias_vector = bias.then(|| matrix(1, c));
-                    let operands =
-                        [between(l, c, -3.0, 3.0), matrix(c, kernel)].into_iter().chain(bias_vector);
-                    (Op::ConvSilu { kernel, bias }, operands.collect())
-                })
-                .collect()
-        }
+        "conv_silu" => conv_cases(|l, c, kernel, bias| {
+            let operands = [Some(between(l, c, -3.0, 3.0)), Some(matrix(c, kernel)), bias];
+            (Op::ConvSilu { kernel, bias: bias.is_some() }, operands.into_iter().flatten().collect())
+        }),
         "ssd" => ssd_cases(),
         "relu2" => elementwise(Op::Activation(Activation::Relu2), |_, _| None),
         "silu" => elementwise(Op::Activation(Activation::Silu), |_, _| None),
@@ -115,6 +110,72 @@ fn cases(kernel: &str) -> Vec<Case> {
             .iter()
             .map(|&(l, i, o)| (Op::LinearWeightGrad, vec![matrix(l, o), matrix(l, i), matrix(o, i)]))
             .collect(),
+        "rms_norm_grad" => {
+            let of_shape = |&(r, c): &(usize, usize)| {
+                let operands = vec![matrix(r, c), matrix(1, c), matrix(r, c), matrix(r, c)];
+                [false, true].map(|onto| {
+                    let op = Op::RmsNormGrad { eps: 1e-2, onto };
+                    (op, operands[..3 + usize::from(onto)].to_vec())
+                })
+            };
+            SHAPES.iter().flat_map(of_shape).collect()
+        }
+        "rms_norm_weight_grad" => SHAPES
+            .iter()
+            .map(|&(r, c)| {
+                let op = Op::RmsNormWeightGrad { eps: 1e-2 };
+                (op, vec![matrix(r, c), matrix(r, c), matrix(1, c)])
+            })
+            .collect(),
+        "gated_norm_grad" => GATED_SIZES
+            .iter()
+            .map(|&(l, groups, width)| {
+                let (x, dn) = (between(l, groups * width, -3.0, 3.0), matrix(l, groups * width));
+                let op = Op::GatedNormGrad { groups, eps: 1e-2 };
+                (op, vec![x, x, matrix(1, groups * width), dn])
+            })
+            .collect(),
+        "gated_norm_weight_grad" => GATED_SIZES
+            .iter()
+            .map(|&(l, groups, width)| {
+                let (x, dn) = (between(l, groups * width, -3.0, 3.0), matrix(l, groups * width));
+                let op = Op::GatedNormWeightGrad { groups, eps: 1e-2 };
+                (op, vec![x, x, dn, matrix(1, groups * width)])
+            })
+            .collect(),
+        "silu_grad" => conv_cases(|l, c, kernel, bias| {
+            let x = between(l, c, -3.0, 3.0);
+            let operands = [Some(x), Some(matrix(c, kernel)), bias, Some(matrix(l, c))];
+            (Op::SiluGrad { kernel, bias: bias.is_some() }, operands.into_iter().flatten().collect())
+        }),
+        "conv_grad" => conv_cases(|l, c, kernel, _| {
+            (Op::ConvGrad { kernel }, vec![between(l, c, -3.0, 3.0), matrix(c, kernel)])
+        }),
+        "conv_weight_grad" => conv_cases(|l, c, kernel, _| {
+            (Op::ConvWeightGrad { kernel }, vec![matrix(l, c), matrix(l, c), matrix(c, kernel)])
+        }),
+        "relu2_grad" => elementwise(Op::ActivationGrad(Activation::Relu2), |r, c| Some(matrix(r, c))),
+        "silu_activation_grad" => {
+            elementwise(Op::ActivationGrad(Activation::Silu), |r, c| Some(matrix(r, c)))
+        }
+        "embed_grad" => [(1, 5, 3), (257, 260, 160), (31, 2, 1), (600, 3, 65)]
+            .into_iter()
+            .map(|(l, v, e)| {
+                (Op::EmbedGrad, vec![Tokens { count: l, below: v as u32 }, matrix(l, e), matrix(v, e)])
+            })
+            .collect(),
+        "stream_loss" => {
+            let of_shape = |&(r, c): &(usize, usize)| {
+                // The gradient is of the size of the loss at such a scale.
+                let scale = 0.5 * c as f64;
+                let mse = Op::StreamLoss { loss: StreamLoss::Mse, scale };
+                let cosine = Op::StreamLoss { loss: StreamLoss::Cosine, scale };
+                let (x, zeros) = (matrix(r, c), between(r, c, 0.0, 0.0));
+                [(mse, [x, x]), (cosine.clone(), [x, x]), (cosine.clone(), [x, zeros]), (cosine, [zeros, x])]
+            };
+            let cases = SHAPES.iter().flat_map(of_shape);
+            cases.map(|(op, operands)| (op, operands.to_vec())).collect()
+        }
         other => panic!("`{other}` has no cases"),
     }
 }
@@ -137,6 +198,9 @@ fn metric_programs() -> Vec<Arc<Program>> {
     ]
 }
 
+/// Positions, groups, channels of a group.
+const GATED_SIZES: &[(usize, usize, usize)] = &[(1, 1, 1), (7, 4, 20), (600, 8, 37), (13, 1, 320)];
+
 /// Positions, inputs, outputs.
 const LINEAR_SIZES: &[(usize, usize, usize)] =
     &[(1, 1, 1), (1, 160, 260), (13, 7, 31), (257, 193, 129), (600, 160, 752), (97, 400, 33), (12, 192, 64)];
@@ -148,6 +212,13 @@ fn linear_cases() -> Vec<Case> {
         (Op::Linear { bias, residual }, [matrix(l, i), matrix(o, i)].into_iter().chain(extra).collect())
     };
     LINEAR_SIZES.iter().flat_map(|&size| variants.map(|variant| (size, variant))).map(case).collect()
+}
+
+/// Cases from positions, channels, taps, and the bias.
+fn conv_cases(case: fn(usize, usize, usize, Option<Given>) -> Case) -> Vec<Case> {
+    [(1, 1, 4, true), (2, 5, 4, false), (600, 352, 4, true), (97, 33, 3, true), (9, 1030, 1, false)]
+        .map(|(l, c, kernel, bias)| case(l, c, kernel, bias.then(|| matrix(1, c))))
+        .into()
 }
 
 fn ssd_cases() -> Vec<Case> {
