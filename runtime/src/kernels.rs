@@ -19,6 +19,7 @@ mod divergence;
 mod embed;
 mod gated_norm;
 mod gemm;
+mod head_loss;
 mod linear;
 mod logits;
 mod mask;
@@ -59,6 +60,7 @@ pub const KERNELS: &[Kernel] = &[
     column_sum::KERNEL,
     linear::GRAD,
     linear::WEIGHT_GRAD,
+    head_loss::KERNEL,
 ];
 
 /// One operation's implementations, side by side with the tolerance of their test.
