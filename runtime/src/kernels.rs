@@ -20,6 +20,7 @@ mod divergence;
 mod embed;
 mod gated_norm;
 mod gemm;
+mod head_loss;
 mod linear;
 mod logits;
 mod mask;
@@ -73,6 +74,7 @@ pub const KERNELS: &[Kernel] = &[
     activation::SILU_GRAD,
     embed::GRAD,
     stream_loss::KERNEL,
+    head_loss::KERNEL,
 ];
 
 /// One operation's implementations, side by side with the tolerance of their test.

@@ -5,6 +5,7 @@ pub mod differences;
 use super::*;
 use minic_compiler::dim::{Dim, Extent, Part};
 use minic_compiler::graph::{Activation, Node, StreamLoss};
+use minic_compiler::graph::{Activation, HeadLoss, HeadTerm, Node, reads_teacher};
 use minic_compiler::metrics::{Binary, Expr, Leaf, Program, REDUCERS, Reduction, Unary};
 use std::sync::Arc;
 
@@ -176,6 +177,7 @@ fn cases(kernel: &str) -> Vec<Case> {
             let cases = SHAPES.iter().flat_map(of_shape);
             cases.map(|(op, operands)| (op, operands.to_vec())).collect()
         }
+        "head_loss" => head_loss_cases(),
         other => panic!("`{other}` has no cases"),
     }
 }
@@ -247,6 +249,36 @@ fn ssd_cases() -> Vec<Case> {
             (Op::Ssd { heads, head_dim, groups, state, dt_lo, dt_hi }, operands)
         };
     sizes.into_iter().map(case).collect()
+}
+
+fn head_loss_cases() -> Vec<Case> {
+    use HeadLoss::*;
+    let cool = [
+        (1.0, ForwardKl { temperature: 1.0 }),
+        (1.0, ReverseKl { temperature: 1.0 }),
+        (1.0, Js { beta: 0.5, temperature: 1.0 }),
+        (1.0, CrossEntropy),
+    ];
+    let alone = cool.map(|term| vec![term]).into_iter();
+    let mixed = [
+        vec![(0.9, ForwardKl { temperature: 2.0 }), (0.1, CrossEntropy)],
+        vec![(0.9, ReverseKl { temperature: 1.5 }), (0.1, Js { beta: 0.1, temperature: 3.0 })],
+        vec![(0.4, CrossEntropy), (0.6, Js { beta: 0.0, temperature: 0.7 })],
+        cool.to_vec(),
+    ];
+    // Positions, width, the teacher's width, vocabulary.
+    let sizes = [(1, 1, 1, 3), (2, 5, 7, 3), (65, 20, 12, 260), (66, 37, 40, 1031), (257, 16, 33, 260)];
+    let case = |terms: Vec<(f64, HeadLoss)>, (l, e, of_teacher, v): (usize, usize, usize, usize)| {
+        let scale = 1.0 / (3 * l) as f64;
+        let terms: Vec<HeadTerm> =
+            terms.into_iter().map(|(weight, loss)| HeadTerm { weight, scale, loss }).collect();
+        let teacher = [between(l, of_teacher, -2.0, 2.0), matrix(v, of_teacher)];
+        let teacher = if reads_teacher(&terms) { teacher.to_vec() } else { Vec::new() };
+        let student = [between(l, e, -2.0, 2.0), matrix(v, e), Tokens { count: l, below: v as u32 }];
+        let operands = student.into_iter().chain(teacher).chain([matrix(v, e)]);
+        (Op::HeadLoss { terms }, operands.collect())
+    };
+    alone.chain(mixed).flat_map(|terms| sizes.map(|size| case(terms.clone(), size))).collect()
 }
 
 /// Numbers in [0, 1), the same in every run.

@@ -1,0 +1,210 @@
+//! The head of a language model with the losses of its training: z = hidden head^T, the losses of z, and with
+//! G = dloss/dz, dhidden = G head and dhead += G^T hidden.
+//!
+//! Positions pass in chunks, so that the logits of at most [`LOGITS`] elements a model are there at a time; G
+//! takes the place of z. Losses and G of one position are in [`position`].
+
+mod position;
+#[cfg(test)]
+mod tests;
+
+use super::math::wide;
+use super::parallel::{for_each, row_block};
+use super::product::{Factor, products, products_scratch};
+use super::{Call, Exact, Kernel, View, ViewMut, logits};
+use minic_compiler::graph::{HeadLoss, HeadTerm, Op, reads_teacher};
+use position::Position;
+
+pub const KERNEL: Kernel = Kernel { name: "head_loss", version: 1, cpu, reference, scratch, tolerance: 1e-5 };
+
+/// Most logits of a model at a time, 128 MiB: at a vocabulary of 131072 tokens those of 255 positions, enough
+/// of them for the weight to be worth its way from memory.
+const LOGITS: usize = 1 << 25;
+
+/// Elements of a cache line.
+const LINE: usize = 16;
+
+fn terms(op: &Op) -> &[HeadTerm] {
+    match op {
+        Op::HeadLoss { terms } => terms,
+        _ => panic!("bug: `{}` is no head with losses", op.name()),
+    }
+}
+
+/// Elements from one row of logits to the next: an odd number of cache lines, because rows that lie a power of
+/// two apart drive each other out of the cache.
+fn stride(vocab: usize) -> usize {
+    (vocab.div_ceil(LINE) | 1) * LINE
+}
+
+/// Positions to a chunk, nearly the same number in each.
+fn chunk(positions: usize, vocab: usize) -> usize {
+    let most = (LOGITS / stride(vocab)).max(1);
+    positions.div_ceil(positions.div_ceil(most).max(1))
+}
+
+/// Elements of the logits of one chunk.
+fn logits_len(terms: &[HeadTerm], chunk: usize, vocab: usize) -> usize {
+    chunk * stride(vocab) * (1 + usize::from(reads_teacher(terms)))
+}
+
+/// The logits of one call and, as it may do a part of any product, the space of the deepest. They are counted
+/// for every worker, each of which may have begun a call.
+fn scratch(op: &Op, operands: &[(usize, usize)]) -> usize {
+    let [(positions, width), (vocab, _), ..] = *operands else { return 0 };
+    let teacher = operands.get(3).map_or(0, |hidden| hidden.1);
+    let depth = width.max(teacher).max(vocab).max(positions);
+    (logits_len(terms(op), chunk(positions, vocab), vocab) + LINE) * size_of::<f32>()
+        + products_scratch(depth, width.max(vocab))
+}
+
+fn cpu(call: Call) {
+    let chunk = chunk(call.f32(0).rows(), call.f32(1).rows());
+    by_chunks(call, chunk);
+}
+
+fn by_chunks(mut call: Call, chunk: usize) {
+    let terms = terms(call.op);
+    let (hidden, head, tokens) = (call.f32(0), call.f32(1), call.tokens(2));
+    let teacher = reads_teacher(terms).then(|| [call.f32(3), call.f32(4)]);
+    let mut gradient = call.gradient();
+    let out = call.out_f32();
+    let (vocab, width, columns) = (head.rows(), hidden.cols(), out.cols());
+
+    // Not the worker's own scratch: that is taken by the products, for which this waits.
+    let len = logits_len(terms, chunk, vocab);
+    let mut space = vec![0.0f32; len + LINE];
+    let start = space.as_ptr().align_offset(LINE * size_of::<f32>()).min(LINE);
+    let (student_logits, teacher_logits) = space[start..start + len].split_at_mut(chunk * stride(vocab));
+
+    for (first, _, mut out) in out.blocks(chunk, columns) {
+        let n = out.rows();
+        let hidden = hidden.block(first, n, 0, width);
+        let teacher = teacher.map(|[hidden, head]| [hidden.block(first, n, 0, hidden.cols()), head]);
+        let compared = teacher.map(|[hidden, head]| {
+            project(hidden, head, matrix(teacher_logits, n, vocab));
+            View::new(teacher_logits, n, vocab, stride(vocab))
+        });
+        project(hidden, head, matrix(student_logits, n, vocab));
+        let losses = out.block(0, n, width, terms.len());
+        differentiate(terms, matrix(student_logits, n, vocab), compared, losses, |i| {
+            tokens.get(first + i + 1).copied()
+        });
+
+        let slopes = View::new(student_logits, n, vocab, stride(vocab));
+        products(Factor::of(slopes), Factor::of(head), out.block(0, n, 0, width), false, |_, _, _| {});
+        let gradient = gradient.block(0, vocab, 0, width);
+        products(Factor::transposed(slopes), Factor::of(hidden), gradient, true, |_, _, _| {});
+    }
+}
+
+fn matrix(logits: &mut [f32], rows: usize, vocab: usize) -> ViewMut<'_> {
+    ViewMut::new(logits, rows, vocab, stride(vocab))
+}
+
+/// logits = hidden head^T
+fn project(hidden: View, head: View, logits: ViewMut) {
+    products(Factor::of(hidden), Factor::transposed(head), logits, false, |_, _, _| {});
+}
+
+/// Puts the losses of every position into `losses`, and the slopes of their weighed sum over the student's
+/// logits.
+fn differentiate(
+    terms: &[HeadTerm],
+    student: ViewMut,
+    teacher: Option<View>,
+    losses: ViewMut,
+    target: impl Fn(usize) -> Option<u32> + Sync,
+) {
+    let (rows, vocab) = (row_block(student.cols()), student.cols());
+    let mut losses = losses.blocks(rows, terms.len()).into_iter().map(|(_, _, losses)| losses);
+    let blocks = student.blocks(rows, vocab).into_iter();
+    let tasks = blocks.map(|(first, _, student)| (first, student, losses.next())).collect();
+    for_each(tasks, |(first, mut student, mut losses): (usize, ViewMut, Option<ViewMut>)| {
+        let mut position = Position::new(terms);
+        for i in 0..student.rows() {
+            let losses = losses.as_mut().map_or(&mut [][..], |losses| losses.row(i));
+            let (student, target) = (student.row(i), target(first + i));
+            let teacher = teacher.map(|teacher| teacher.row(first + i));
+            wide(
+                #[inline(always)]
+                || position.differentiate(student, teacher, target, losses),
+            );
+        }
+    });
+}
+
+fn reference(op: &Op, operands: &[Exact]) -> Vec<f64> {
+    let terms = terms(op);
+    let (hidden, head, tokens) = (&operands[0], &operands[1], operands[2].tokens());
+    let mut gradient = operands[operands.len() - 1].data().to_vec();
+    let mut out = Vec::new();
+    for t in 0..hidden.rows() {
+        let student = logits::reference(hidden.row(t), head);
+        let teacher = reads_teacher(terms).then(|| logits::reference(operands[3].row(t), &operands[4]));
+        let mut slopes = vec![0.0; head.rows()];
+        let mut losses = Vec::new();
+        for HeadTerm { weight, scale, loss } in terms {
+            let target = tokens.get(t + 1).map(|token| *token as usize);
+            let (value, by_logits) = reference_loss(*loss, &student, teacher.as_deref(), target);
+            losses.push(value);
+            slopes.iter_mut().zip(by_logits).for_each(|(sum, slope)| *sum += weight * scale * slope);
+        }
+        let by_hidden = |e: usize| slopes.iter().enumerate().map(|(v, s)| s * head.row(v)[e]).sum::<f64>();
+        out.extend((0..hidden.cols()).map(by_hidden));
+        out.extend(losses);
+        for (v, slope) in slopes.iter().enumerate() {
+            for (e, x) in hidden.row(t).iter().enumerate() {
+                gradient[v * hidden.cols() + e] += slope * x;
+            }
+        }
+    }
+    out.extend(gradient);
+    out
+}
+
+/// The loss of one position, and its gradient by the student's logits.
+fn reference_loss(
+    loss: HeadLoss,
+    student: &[f64],
+    teacher: Option<&[f64]>,
+    target: Option<usize>,
+) -> (f64, Vec<f64>) {
+    let log_softmax = |logits: &[f64], temperature: f64| -> Vec<f64> {
+        let logits: Vec<f64> = logits.iter().map(|x| x / temperature).collect();
+        let total = logits::reference_log_sum_exp(&logits);
+        logits.iter().map(|x| x - total).collect()
+    };
+    let kl = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a.exp() * (a - b)).sum::<f64>();
+    let both = |temperature: f64| {
+        (log_softmax(teacher.unwrap_or(student), temperature), log_softmax(student, temperature))
+    };
+    match loss {
+        HeadLoss::ForwardKl { temperature } => {
+            let (p, q) = both(temperature);
+            let slopes = p.iter().zip(&q).map(|(p, q)| temperature * (q.exp() - p.exp())).collect();
+            (temperature.powi(2) * kl(&p, &q), slopes)
+        }
+        HeadLoss::ReverseKl { temperature } => {
+            let (p, q) = both(temperature);
+            let mean = kl(&q, &p);
+            let slopes = p.iter().zip(&q).map(|(p, q)| temperature * q.exp() * (q - p - mean)).collect();
+            (temperature.powi(2) * mean, slopes)
+        }
+        HeadLoss::Js { beta, temperature } => {
+            let (p, q) = both(temperature);
+            let mixed = p.iter().zip(&q).map(|(p, q)| (beta * p.exp() + (1.0 - beta) * q.exp()).ln());
+            let m: Vec<f64> = mixed.collect();
+            let mean = kl(&q, &m);
+            let slope = |(q, m): (&f64, &f64)| temperature * (1.0 - beta) * q.exp() * (q - m - mean);
+            let value = beta * kl(&p, &m) + (1.0 - beta) * mean;
+            (temperature.powi(2) * value, q.iter().zip(&m).map(slope).collect())
+        }
+        HeadLoss::CrossEntropy => {
+            let Some(target) = target else { return (0.0, vec![0.0; student.len()]) };
+            let q = log_softmax(student, 1.0);
+            let slopes = q.iter().enumerate().map(|(v, q)| q.exp() - f64::from(u8::from(v == target)));
+            (-q[target], slopes.collect())
+        }
+    }
+}
