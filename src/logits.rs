@@ -3,19 +3,23 @@
 use crate::device::Choice;
 use crate::eval;
 use crate::output::{Exit, Failure, Output};
+use minic_compiler::autodiff::Recompute;
 use minic_compiler::dim::Dim;
-use minic_compiler::forward::{self, output as names};
+use minic_compiler::forward::{self, Objective, output as names};
 use minic_compiler::graph::Masks;
 use minic_compiler::model::DType;
 use minic_compiler::schedule;
+use minic_runtime::convert;
+use minic_runtime::device::{Device, Training, TrainingState, Weights};
 use minic_runtime::error::IoError;
 use minic_runtime::input;
 use minic_runtime::run::RunError;
 use minic_runtime::safetensors::{Entry, Writer};
 use minic_runtime::samples::Runner;
-use minic_runtime::source;
+use minic_runtime::source::{self, WeightSource};
 use serde_json::json;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -27,6 +31,9 @@ pub struct Args {
     /// Where to write tensor `logits` [batch, sequence, vocab] in f32
     #[arg(long, value_name = "FILE.safetensors")]
     output: PathBuf,
+    /// Write the gradient of the mean next-token cross-entropy, too, for every weight under its own name
+    #[arg(long)]
+    grads: bool,
     /// Where to compute: auto, cpu, vulkan or vulkan:N
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     device: Choice,
@@ -44,15 +51,23 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
     let mut runner = Runner::new(device.as_ref(), schedule, weights, 1).map_err(RunError::from)?;
 
     let shape = vec![samples.len(), sequence, vocab];
-    let entry = Entry { name: names::LOGITS.into(), dtype: DType::F32, shape: shape.clone() };
+    let entry = |name: String, shape| Entry { name, dtype: DType::F32, shape };
+    let mut entries = vec![entry(names::LOGITS.into(), shape.clone())];
+    let training = args.grads.then(|| gradients(device.as_ref(), &model, &samples)).transpose()?;
+    let table = if args.grads { model.desc().weights() } else { Vec::new() };
+    entries.extend(table.iter().map(|weight| entry(weight.name.clone(), weight.sizes())));
     // Written beside its name and renamed, so that no half of it is ever taken for the whole.
     let partial = args.output.with_extension("partial");
     let write = || -> Result<(), RunError> {
-        let mut writer = Writer::create(&partial, &[entry]).map_err(RunError::Safetensors)?;
+        let mut writer = Writer::create(&partial, &entries).map_err(RunError::Safetensors)?;
         for tokens in &samples {
             let outputs = runner.once(tokens)?;
             let bytes: Vec<u8> = outputs[names::LOGITS].f32().iter().flat_map(|v| v.to_le_bytes()).collect();
             writer.write(&bytes).map_err(RunError::Safetensors)?;
+        }
+        for weight in &table {
+            let gradient = training.as_ref().and_then(|t| t.gradient(&weight.name)).unwrap_or_default();
+            writer.write(&convert::f32_bytes(gradient)).map_err(RunError::Safetensors)?;
         }
         writer.finish().map_err(RunError::Safetensors)?;
         Ok(std::fs::rename(&partial, &args.output).map_err(IoError::at(&args.output, "write"))?)
@@ -69,6 +84,26 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
         output.answer(&format!("{file}: logits {shape:?}\n"))?;
     }
     Ok(Exit::Done)
+}
+
+/// A training of which nothing but the gradients is asked.
+fn gradients(
+    device: &dyn Device,
+    model: &WeightSource,
+    samples: &[Vec<u32>],
+) -> Result<Box<dyn Training>, RunError> {
+    let (sequence, batch) = (samples[0].len(), samples.len());
+    if sequence < 2 {
+        return Err(RunError::NoSamples);
+    }
+    let objective = Objective::cross_entropy();
+    let graph = forward::training(model.desc(), None, &objective, sequence, batch, Recompute::Cheap)?.graph;
+    let schedule = schedule::schedule(&graph)?;
+    let state =
+        TrainingState { weights: source::bind(&schedule, model)?, ..TrainingState::default() };
+    let mut training = device.train(Arc::new(schedule), Weights::default(), state, 1)?;
+    training.gradients(&samples.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
+    Ok(training)
 }
 
 fn read_tokens(path: &Path, vocab: usize) -> Result<Vec<Vec<u32>>, Failure> {

@@ -14,6 +14,7 @@ use minic_runtime::events::{Journal, Observer, Stop};
 use minic_runtime::run::folder::RunFolder;
 use minic_runtime::run::{self, Settings, Summary};
 use minic_runtime::store::Store;
+use minic_runtime::train::Trained;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -189,6 +190,14 @@ fn text(summary: &Summary) -> String {
     if !summary.evaluations.is_empty() {
         out.push('\n');
         out += &figures(summary).render(|_, line| line);
+    }
+    for (name, trained) in &summary.trainings {
+        let Trained { updates, tokens, heldout, .. } = trained;
+        out += &format!("\n{name}: {} updates on {} tokens", grouped(*updates), grouped(*tokens));
+        if let [first, .., last] = heldout.as_slice() {
+            out += &format!(", held-out loss {:.4} -> {:.4}", first.heldout_loss, last.heldout_loss);
+        }
+        out.push('\n');
     }
     for export in summary.exports.values() {
         let how = if export.unchanged { "was there already, proved again" } else { "read back and proved" };

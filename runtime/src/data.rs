@@ -114,6 +114,12 @@ pub struct Samples {
 }
 
 impl Samples {
+    #[cfg(test)]
+    pub(crate) fn of(sequence: usize, tokens: Vec<u32>) -> Samples {
+        let digest = sampling::digest(sequence, &tokens);
+        Samples { sequence, tokens, answers: None, files: Vec::new(), digest }
+    }
+
     pub fn sequence(&self) -> usize {
         self.sequence
     }

@@ -4,8 +4,7 @@ pub mod differences;
 
 use super::*;
 use minic_compiler::dim::{Dim, Extent, Part};
-use minic_compiler::graph::{Activation, Node, StreamLoss};
-use minic_compiler::graph::{Activation, HeadLoss, HeadTerm, Node, reads_teacher};
+use minic_compiler::graph::{Activation, HeadLoss, HeadTerm, Node, StreamLoss, reads_teacher};
 use minic_compiler::metrics::{Binary, Expr, Leaf, Program, REDUCERS, Reduction, Unary};
 use std::sync::Arc;
 

@@ -1,1 +1,367 @@
+//! Gradients of whole models against differences in f64, and trainings that end in the same bits.
+
 use super::*;
+use crate::data::Samples;
+use crate::device::cpu::Cpu;
+use crate::events::{Event, Observer, Stop};
+use crate::kernels::{self, Exact};
+use crate::store::{Key, Store};
+use crate::synth;
+use crate::testing;
+use minic_compiler::graph::{Graph, Op};
+use minic_compiler::losses::Term;
+use minic_compiler::model::Weight;
+use minic_compiler::graph::{HeadLoss, StreamLoss};
+use serde_json::json;
+
+/// The graph in f64 by the kernels' references: what every node is, and the gradients that were added up.
+struct Interpreted {
+    values: Vec<Vec<f64>>,
+    gradients: BTreeMap<String, Vec<f64>>,
+}
+
+type Tensors = BTreeMap<String, Vec<f64>>;
+
+fn interpret(graph: &Graph, weights: &Tensors, tokens: &[u32]) -> Interpreted {
+    let mut values: Vec<Vec<f64>> = Vec::new();
+    let mut gradients = BTreeMap::new();
+    for id in graph.order() {
+        let node = graph.node(id);
+        let operands = graph.operands(id);
+        let value = match &node.op {
+            Op::Tokens => Vec::new(),
+            Op::Weight { name } => weights[name].clone(),
+            Op::Gradient { name } => {
+                gradients.entry(name.clone()).or_insert_with(|| vec![0.0; node.len()]);
+                Vec::new()
+            }
+            Op::Part { name } => {
+                let whole = graph.node(operands[0]);
+                let (offset, _) = whole.shape[1].run(name).unwrap();
+                let (cols, width) = (node.matrix().1, whole.matrix().1);
+                let rows = values[operands[0].index()].chunks(width);
+                rows.flat_map(|row| row[offset..offset + cols].to_vec()).collect()
+            }
+            op => {
+                let exact = |id: &minic_compiler::graph::ValueId| {
+                    let node = graph.node(*id);
+                    let (rows, cols) = node.matrix();
+                    match &node.op {
+                        Op::Tokens => Exact::U32(tokens.to_vec()),
+                        Op::Gradient { name } => Exact::F64 { data: gradients[name].clone(), rows, cols },
+                        _ => Exact::F64 { data: values[id.index()].clone(), rows, cols },
+                    }
+                };
+                let given: Vec<Exact> = operands.iter().map(exact).collect();
+                let kernel = kernels::find(op).unwrap_or_else(|| panic!("no kernel for {}", op.name()));
+                let mut value = (kernel.reference)(op, &given);
+                if op.accumulates() {
+                    let Op::Gradient { name } = &graph.node(*operands.last().unwrap()).op else { panic!() };
+                    gradients.insert(name.clone(), value.split_off(node.len()));
+                }
+                value
+            }
+        };
+        values.push(value);
+    }
+    Interpreted { values, gradients }
+}
+
+/// The weighted loss of a sample.
+fn exact_loss(training: &forward::Training, weights: &[f64], interpreted: &Interpreted) -> f64 {
+    let of = |reading: &Reading| {
+        let (_, id) = training.graph.outputs.iter().find(|(name, _)| *name == reading.output).unwrap();
+        let width = training.graph.node(*id).matrix().1;
+        let column = interpreted.values[id.index()].iter().skip(reading.column).step_by(width);
+        column.sum::<f64>() * reading.scale * weights[reading.term]
+    };
+    training.readings.iter().map(of).sum()
+}
+
+fn term(weight: f64, loss: &'static str, term: Term) -> LossTerm {
+    LossTerm { weight, loss, arguments: BTreeMap::new(), term, span: Default::default() }
+}
+
+fn head(weight: f64, loss: HeadLoss) -> LossTerm {
+    term(weight, "head", Term::Head(loss))
+}
+
+/// Every loss at once.
+fn all_losses() -> Vec<LossTerm> {
+    let streams = |loss| {
+        Term::Streams(minic_compiler::losses::Streams { loss, layers: None, teacher_layers: None })
+    };
+    vec![
+        head(0.7, HeadLoss::ForwardKl { temperature: 2.0 }),
+        head(0.2, HeadLoss::ReverseKl { temperature: 1.0 }),
+        head(0.3, HeadLoss::Js { beta: 0.4, temperature: 1.5 }),
+        head(0.5, HeadLoss::CrossEntropy),
+        term(0.4, "mse", streams(StreamLoss::Mse)),
+        term(0.6, "cosine", streams(StreamLoss::Cosine)),
+    ]
+}
+
+/// Values as training finds them: no two alike, norms around one, decays of every speed.
+fn tensors(desc: &ModelDesc, seed: u64) -> Weights {
+    let mut weights = synth::weights(desc, seed).unwrap();
+    let mut random = crate::random::SplitMix64::new(seed);
+    for weight in desc.weights() {
+        let matrix = weight.shape.len() == 2;
+        for value in weights.get_mut(&weight.name).unwrap() {
+            let jitter = random.below(1 << 16) as f32 / 65536.0 - 0.5;
+            *value = if matrix { *value * 12.0 } else { *value + 0.4 * jitter };
+        }
+    }
+    weights
+}
+
+fn exact(weights: &Weights) -> Tensors {
+    let wide = |name: &str| weights.get(name).unwrap().iter().map(|x| f64::from(*x)).collect();
+    weights.names().map(|name| (name.to_string(), wide(name))).collect()
+}
+
+fn hybrid() -> ModelDesc {
+    testing::desc(&testing::config())
+}
+
+/// Biases everywhere, a tied head, and a clamp of dt that some positions meet.
+fn mamba2() -> ModelDesc {
+    testing::desc(&json!({
+        "model_type": "mamba2", "hidden_size": 12, "num_heads": 4, "head_dim": 6, "expand": 2, "n_groups": 2,
+        "state_size": 5, "conv_kernel": 4, "num_hidden_layers": 2, "vocab_size": 260, "use_bias": true,
+        "use_conv_bias": true, "tie_word_embeddings": true, "time_step_limit": [0.4, 1.1]
+    }))
+}
+
+fn tokens(n: usize, seed: u64) -> Vec<u32> {
+    let mut random = crate::random::SplitMix64::new(seed);
+    (0..n).map(|_| random.below(256) as u32).collect()
+}
+
+fn norm(x: impl Iterator<Item = f64>) -> f64 {
+    x.map(|x| x * x).sum::<f64>().sqrt()
+}
+
+/// Gradients of f32 kernels and of f64 references, and the loss along two directions of every weight.
+fn check_gradients(desc: &ModelDesc, objective: &Objective) {
+    const SEQUENCE: usize = 37;
+    let teacher = desc.clone();
+    let (own, beside) = (tensors(desc, 1), tensors(&teacher, 2));
+    let training =
+        forward::training(desc, Some(&teacher), objective, SEQUENCE, 1, Recompute::Cheap).unwrap();
+    let tokens = tokens(SEQUENCE, 3);
+    let schedule = Arc::new(schedule::schedule(&training.graph).unwrap());
+    let frozen = beside.scoped(TEACHER);
+    let state = TrainingState { weights: own.clone(), ..TrainingState::default() };
+    let mut device = Cpu.train(schedule, frozen.clone(), state, 1).unwrap();
+    device.gradients(&[&tokens]).unwrap();
+    let wide = exact(&own.clone().with(&frozen));
+    let interpreted = interpret(&training.graph, &wide, &tokens);
+    let loss = |weights: &Tensors| {
+        exact_loss(&training, &objective.weights(), &interpret(&training.graph, weights, &tokens))
+    };
+    for weight in desc.weights() {
+        let expected = &interpreted.gradients[&weight.name];
+        let found = device.gradient(&weight.name).unwrap();
+        let size = norm(expected.iter().copied());
+        let off = norm(expected.iter().zip(found).map(|(e, f)| e - f64::from(*f))) / size;
+        let along = differences(&weight, expected, &wide, &loss);
+        println!("{:48} |g| {size:9.2e}  f32 off {off:8.1e}  differences off {along:8.1e}", weight.name);
+        assert!(size > 1e-9, "{} has no gradient", weight.name);
+        assert!(off < 1e-4, "{}: {off:e} off in norm", weight.name);
+        assert!(along < 1e-5, "{}: {along:e} off the difference", weight.name);
+    }
+}
+
+/// How far central differences are off along the gradient itself and along a direction that is drawn.
+fn differences(weight: &Weight, gradient: &[f64], at: &Tensors, loss: &impl Fn(&Tensors) -> f64) -> f64 {
+    let mut random = crate::random::SplitMix64::new(9);
+    let drawn: Vec<f64> = gradient.iter().map(|_| random.below(1 << 20) as f64 / 5e5 - 1.0).collect();
+    let size = norm(gradient.iter().copied());
+    let mut worst = 0.0f64;
+    for direction in [gradient.to_vec(), drawn] {
+        let length = norm(direction.iter().copied());
+        let step = 1e-5;
+        let moved = |sign: f64| {
+            let mut moved = at.clone();
+            let values = moved.get_mut(&weight.name).unwrap();
+            values.iter_mut().zip(&direction).for_each(|(x, d)| *x += sign * step * d / length);
+            loss(&moved)
+        };
+        let difference = (moved(1.0) - moved(-1.0)) / (2.0 * step);
+        let expected: f64 = gradient.iter().zip(&direction).map(|(g, d)| g * d / length).sum();
+        worst = worst.max((difference - expected).abs() / size);
+    }
+    worst
+}
+
+#[test]
+fn gradients_of_a_hybrid_are_the_slopes_of_every_loss() {
+    check_gradients(&hybrid(), &Objective::new(&all_losses(), &[0, 1, 2]));
+    check_gradients(&hybrid(), &Objective::cross_entropy());
+}
+
+#[test]
+fn gradients_of_mamba2_are_the_slopes_of_every_loss() {
+    check_gradients(&mamba2(), &Objective::new(&all_losses(), &[0, 1]));
+    check_gradients(&mamba2(), &Objective::cross_entropy());
+}
+
+#[test]
+fn what_is_computed_again_changes_no_bit() {
+    let desc = hybrid();
+    let objective = Objective::cross_entropy();
+    let samples = [tokens(24, 1), tokens(24, 2), tokens(24, 3)];
+    let samples: Vec<&[u32]> = samples.iter().map(Vec::as_slice).collect();
+    let gradients = |recompute, lanes| {
+        let graph = forward::training(&desc, None, &objective, 24, 3, recompute).unwrap().graph;
+        let schedule = Arc::new(schedule::schedule(&graph).unwrap());
+        let state = TrainingState { weights: tensors(&desc, 1), ..TrainingState::default() };
+        let mut device = Cpu.train(schedule, Weights::default(), state, lanes).unwrap();
+        device.gradients(&samples).unwrap();
+        desc.weights().iter().map(|w| device.gradient(&w.name).unwrap().to_vec()).collect::<Vec<_>>()
+    };
+    let whole = gradients(Recompute::Nothing, 2);
+    assert_eq!(whole, gradients(Recompute::Cheap, 2));
+    assert_eq!(whole, gradients(Recompute::Blocks, 2));
+    assert_ne!(whole, gradients(Recompute::Nothing, 3), "lanes decide bits, so that they are no setting");
+}
+
+fn phase(tokens: u64, batch: usize, sequence: usize, loss: Vec<LossTerm>) -> hir::Phase {
+    hir::Phase {
+        name: format!("{sequence}"),
+        loss,
+        optimizer: hir::Optimizer {
+            beta1: 0.9,
+            beta2: 0.95,
+            eps: 1e-8,
+            weight_decay: 0.1,
+            clip: Some(1.0),
+        },
+        rate: hir::Rate { shape: "cosine", peak: 3e-3, floor: 1e-4, warmup: 2, decay: None },
+        batch,
+        tokens,
+        sequence: Some(sequence),
+        data: None,
+        span: Default::default(),
+    }
+}
+
+/// Stops after so many updates.
+struct StopAfter(usize, Stop);
+
+impl Observer for StopAfter {
+    fn observe(&self, event: &Event) {
+        if matches!(event, Event::Progress { done, .. } if *done >= self.0) {
+            self.1.set();
+        }
+    }
+}
+
+/// Two phases of two lengths with a teacher and held-out data; weights and figures in bits.
+fn distilled(saves: Option<Saves>, stop_after: usize) -> Result<String, RunError> {
+    let desc = hybrid();
+    let phases = [phase(5 * 3 * 16, 3, 16, all_losses()), phase(3 * 2 * 24, 2, 24, all_losses())];
+    let samples = |sequence: usize| Arc::new(Samples::of(sequence, tokens(sequence * 7, 5)));
+    let mut feeds = [Feed::new(samples(16), 1), Feed::new(samples(24), 1)];
+    let held: Vec<Vec<u32>> = (0..3).map(|i| tokens(16, 50 + i)).collect();
+    let job = Job {
+        device: &Cpu,
+        student: &desc,
+        teacher: Some((&desc, tensors(&desc, 2))),
+        origins: vec![0, 1, 2],
+        phases: vec![
+            Phase { phase: &phases[0], feed: 0, first: 0, sequence: 16, updates: 5 },
+            Phase { phase: &phases[1], feed: 1, first: 10, sequence: 24, updates: 3 },
+        ],
+        heldout: Some(Heldout {
+            windows: held.iter().map(Vec::as_slice).collect(),
+            answers: None,
+            every: 100,
+        }),
+    };
+    let observer = StopAfter(stop_after, Stop::default());
+    let watch = Watch { stop: observer.1.clone(), ..Watch::new("test", &observer) };
+    let (weights, trained) = job.train(&mut feeds, || Ok(tensors(&desc, 1)), &watch, saves, |_| Ok(None))?;
+    let bits: Vec<Vec<u32>> =
+        weights.names().map(|n| weights.get(n).unwrap().iter().map(|x| x.to_bits()).collect()).collect();
+    assert_eq!((trained.updates, trained.tokens), (8, 5 * 3 * 16 + 3 * 2 * 24));
+    assert!(trained.heldout.len() >= 3 && trained.heldout.iter().all(|row| row.heldout_kl.is_some()));
+    Ok(format!("{trained:?} {bits:?}"))
+}
+
+#[test]
+fn interrupted_trainings_end_in_the_bits_of_uninterrupted_ones() {
+    let whole = distilled(None, usize::MAX).unwrap();
+    let place = tempfile::tempdir().unwrap();
+    let store = Store::open(place.path()).unwrap();
+    for stop_after in 1..8 {
+        let key = Key::new("training", format!("{stop_after}"));
+        let saves = Saves { store: &store, key: &key, every: Duration::from_secs(3600) };
+        assert!(matches!(distilled(Some(saves), stop_after), Err(RunError::Stopped)), "{stop_after}");
+        assert_eq!(distilled(Some(saves), usize::MAX).unwrap(), whole, "stopped after {stop_after}");
+    }
+    // Stopped at every update.
+    let key = Key::new("training", "all");
+    let saves = Saves { store: &store, key: &key, every: Duration::ZERO };
+    let stops = (1..8).filter(|n| distilled(Some(saves), *n).is_err()).count();
+    assert_eq!((stops, distilled(Some(saves), usize::MAX).unwrap()), (7, whole));
+}
+
+#[test]
+fn any_number_of_threads_trains_the_same_bits() {
+    let runs = [1, 2, 3, 7].map(|n| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(n).build().unwrap();
+        pool.install(|| distilled(None, usize::MAX).unwrap())
+    });
+    assert!(runs.iter().all(|run| *run == runs[0]));
+}
+
+#[test]
+fn training_makes_the_loss_small() {
+    let desc = hybrid();
+    let phases = [phase(60 * 4 * 16, 4, 16, vec![head(1.0, HeadLoss::CrossEntropy)])];
+    let mut feeds = [Feed::new(Arc::new(Samples::of(16, tokens(16 * 4, 5))), 1)];
+    let windows = [tokens(64, 5)];
+    let windows: Vec<&[u32]> = windows[0].chunks(16).collect();
+    let job = Job {
+        device: &Cpu,
+        student: &desc,
+        teacher: None,
+        origins: vec![0, 1, 2],
+        phases: vec![Phase { phase: &phases[0], feed: 0, first: 0, sequence: 16, updates: 60 }],
+        heldout: Some(Heldout { windows, answers: None, every: 1 << 40 }),
+    };
+    let begin = || Ok(synth::weights(&desc, 1).unwrap());
+    let (_, trained) = job.train(&mut feeds, begin, &Watch::new("test", &()), None, |_| Ok(None)).unwrap();
+    let [first, last] = [0, 1].map(|i| trained.heldout[i].heldout_loss);
+    assert!(trained.heldout.len() == 2 && first > 5.0 && last < 0.6 * first, "{first} -> {last}");
+}
+
+#[test]
+fn the_first_value_that_is_not_finite_is_named_and_the_model_before_it_kept() {
+    let desc = hybrid();
+    let phases = [phase(4 * 2 * 16, 2, 16, vec![head(1.0, HeadLoss::CrossEntropy)])];
+    let mut feeds = [Feed::new(Arc::new(Samples::of(16, tokens(16 * 9, 5))), 1)];
+    let job = Job {
+        device: &Cpu,
+        student: &desc,
+        teacher: None,
+        origins: vec![0, 1, 2],
+        phases: vec![Phase { phase: &phases[0], feed: 0, first: 0, sequence: 16, updates: 4 }],
+        heldout: None,
+    };
+    let mut weights = tensors(&desc, 1);
+    weights.get_mut("backbone.layers.1.mixer.up_proj.weight").unwrap()[7] = 3e38;
+    let place = tempfile::tempdir().unwrap();
+    let store = Store::open(place.path()).unwrap();
+    let key = Key::new("training", "bad");
+    let saves = Saves { store: &store, key: &key, every: Duration::from_secs(3600) };
+    let quiet = Watch::new("student", &());
+    let error = job.train(&mut feeds, || Ok(weights), &quiet, Some(saves), |_| Ok(None)).err().unwrap();
+    let told = error.to_string();
+    assert!(told.contains("`student`: update 1: ") && told.contains("layers.1.mixer"), "{told}");
+    assert_eq!(error.kind(), crate::error::Kind::Proof);
+    let (state, trained) = save::load(&saves).unwrap().unwrap();
+    assert_eq!((trained.updates, state.weights.names().count()), (0, desc.weights().len()));
+}
