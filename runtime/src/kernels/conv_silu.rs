@@ -57,13 +57,19 @@ fn cpu(call: Call) {
     let (x, weight) = (call.f32(0), call.f32(1));
     let bias = has_bias.then(|| call.f32(2).row(0));
     by_tap(call.out_f32(), weight, kernel, |first, taps, out| {
-        let finish = #[inline(always)]
-        |_, s: &mut [f32]| {
-            for s in s {
-                *s = silu(*s);
-            }
-        };
-        convolve(x, first, taps, bias, out, finish);
+        convolve(
+            x,
+            first,
+            taps,
+            bias,
+            out,
+            #[inline(always)]
+            |_, s| {
+                for s in s {
+                    *s = silu(*s);
+                }
+            },
+        );
     });
 }
 
@@ -121,13 +127,19 @@ fn silu_grad(call: Call) {
     let bias = has_bias.then(|| call.f32(2).row(0));
     let dy = call.f32(2 + usize::from(has_bias));
     by_tap(call.out_f32(), weight, kernel, |first, taps, out| {
-        let finish = #[inline(always)]
-        |t, s: &mut [f32]| {
-            for (s, dy) in s.iter_mut().zip(dy.row(t)) {
-                *s = dy * silu_and_slope(*s).1;
-            }
-        };
-        convolve(x, first, taps, bias, out, finish);
+        convolve(
+            x,
+            first,
+            taps,
+            bias,
+            out,
+            #[inline(always)]
+            |t, s| {
+                for (s, dy) in s.iter_mut().zip(dy.row(t)) {
+                    *s = dy * silu_and_slope(*s).1;
+                }
+            },
+        );
     });
 }
 
