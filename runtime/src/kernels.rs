@@ -59,6 +59,7 @@ pub const KERNELS: &[Kernel] = &[
     column_sum::KERNEL,
     linear::GRAD,
     linear::WEIGHT_GRAD,
+    ssd::GRAD,
 ];
 
 /// One operation's implementations, side by side with the tolerance of their test.

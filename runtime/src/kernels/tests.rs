@@ -66,6 +66,7 @@ fn cases(kernel: &str) -> Vec<Case> {
                 .collect()
         }
         "ssd" => ssd_cases(),
+        "ssd_grad" => ssd_grad_cases(),
         "relu2" => elementwise(Op::Activation(Activation::Relu2), |_, _| None),
         "silu" => elementwise(Op::Activation(Activation::Silu), |_, _| None),
         "mask" => elementwise(Op::Mask, |_, c| Some(matrix(1, c))),
@@ -176,6 +177,18 @@ fn ssd_cases() -> Vec<Case> {
             (Op::Ssd { heads, head_dim, groups, state, dt_lo, dt_hi }, operands)
         };
     sizes.into_iter().map(case).collect()
+}
+
+fn ssd_grad_cases() -> Vec<Case> {
+    let case = |(op, operands): Case| match op {
+        Op::Ssd { heads, head_dim, groups, state, dt_lo, dt_hi } => {
+            let dy = operands[0];
+            let op = Op::SsdGrad { heads, head_dim, groups, state, dt_lo, dt_hi };
+            (op, operands.into_iter().chain([dy]).collect())
+        }
+        other => panic!("`{}` is no ssd", other.name()),
+    };
+    ssd_cases().into_iter().map(case).collect()
 }
 
 /// Numbers in [0, 1), the same in every run.
