@@ -75,6 +75,7 @@ pub const KERNELS: &[Kernel] = &[
     embed::GRAD,
     stream_loss::KERNEL,
     head_loss::KERNEL,
+    ssd::GRAD,
 ];
 
 /// One operation's implementations, side by side with the tolerance of their test.

@@ -21,10 +21,12 @@ pub fn panels_len(depth: usize, cols: usize) -> usize {
     depth * cols.next_multiple_of(PANEL)
 }
 
-/// b [depth, cols] in panels: b[k, 32 p + j] lies at data[(p * depth + k) * 32 + j], zero past the last column.
+/// b [depth, cols] in panels: b[k, 32 p + j] lies at data[(p * pitch + k) * 32 + j], zero past the last column.
+/// The pitch is the depth, unless the rows are some of a deeper matrix.
 #[derive(Clone, Copy)]
 pub struct Panels<'a> {
     data: &'a [f32],
+    pitch: usize,
     depth: usize,
     cols: usize,
 }
@@ -32,7 +34,7 @@ pub struct Panels<'a> {
 impl<'a> Panels<'a> {
     /// Panels that lie in `data` already.
     pub fn new(data: &'a [f32], depth: usize, cols: usize) -> Panels<'a> {
-        Panels { data: &data[..panels_len(depth, cols)], depth, cols }
+        Panels { data: &data[..panels_len(depth, cols)], pitch: depth, depth, cols }
     }
 
     /// Lays out b = w^T, from w [cols, depth].
@@ -43,7 +45,7 @@ impl<'a> Panels<'a> {
             let first = p * PANEL;
             transpose_panel(w.block(first, PANEL.min(cols - first), 0, depth), panel);
         }
-        Panels { data: space, depth, cols }
+        Panels { data: space, pitch: depth, depth, cols }
     }
 
     /// Lays out b, row by row.
@@ -53,12 +55,18 @@ impl<'a> Panels<'a> {
         for k in 0..depth {
             set_line(space, depth, k, b.row(k));
         }
-        Panels { data: space, depth, cols }
+        Panels { data: space, pitch: depth, depth, cols }
+    }
+
+    /// `depth` rows from row `first` on.
+    pub fn rows(self, first: usize, depth: usize) -> Panels<'a> {
+        assert!(first + depth <= self.depth, "bug: rows outside their panels");
+        Panels { data: &self.data[(first * PANEL).min(self.data.len())..], depth, ..self }
     }
 
     /// The product with a matrix whose columns are fewer than this one's rows reads the first of them.
     fn panel(&self, p: usize) -> &'a [f32] {
-        &self.data[p * self.depth * PANEL..(p + 1) * self.depth * PANEL]
+        &self.data[p * self.pitch * PANEL..][..self.depth * PANEL]
     }
 }
 

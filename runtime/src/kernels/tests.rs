@@ -61,6 +61,7 @@ fn cases(kernel: &str) -> Vec<Case> {
             (Op::ConvSilu { kernel, bias: bias.is_some() }, operands.into_iter().flatten().collect())
         }),
         "ssd" => ssd_cases(),
+        "ssd_grad" => ssd_grad_cases(),
         "relu2" => elementwise(Op::Activation(Activation::Relu2), |_, _| None),
         "silu" => elementwise(Op::Activation(Activation::Silu), |_, _| None),
         "mask" => elementwise(Op::Mask, |_, c| Some(matrix(1, c))),
@@ -278,6 +279,16 @@ fn head_loss_cases() -> Vec<Case> {
         (Op::HeadLoss { terms }, operands.collect())
     };
     alone.chain(mixed).flat_map(|terms| sizes.map(|size| case(terms.clone(), size))).collect()
+fn ssd_grad_cases() -> Vec<Case> {
+    let case = |(op, operands): Case| match op {
+        Op::Ssd { heads, head_dim, groups, state, dt_lo, dt_hi } => {
+            let dy = operands[0];
+            let op = Op::SsdGrad { heads, head_dim, groups, state, dt_lo, dt_hi };
+            (op, operands.into_iter().chain([dy]).collect())
+        }
+        other => panic!("`{}` is no ssd", other.name()),
+    };
+    ssd_cases().into_iter().map(case).collect()
 }
 
 /// Numbers in [0, 1), the same in every run.

@@ -116,6 +116,16 @@ impl<'a> ViewMut<'a> {
         starts.map(|(r, c)| (r, c, self.at(r, rows.min(self.rows - r), c, cols.min(self.cols - c)))).collect()
     }
 
+    /// Blocks of all rows, side by side, with the given numbers of columns.
+    pub fn parts<const N: usize>(self, cols: [usize; N]) -> [ViewMut<'a>; N] {
+        assert!(cols.iter().sum::<usize>() <= self.cols, "bug: parts outside their matrix");
+        let mut start = 0;
+        cols.map(|n| {
+            start += n;
+            self.at(0, self.rows, start - n, n)
+        })
+    }
+
     pub fn block(&mut self, r: usize, rows: usize, c: usize, cols: usize) -> ViewMut<'_> {
         assert!(r + rows <= self.rows && c + cols <= self.cols, "bug: a block outside its matrix");
         self.at(r, rows, c, cols)
@@ -144,6 +154,16 @@ mod tests {
                 assert_eq!(data[r * 9 + c], expected);
             }
         }
+    }
+
+    #[test]
+    fn parts_lie_side_by_side() {
+        let mut data = vec![0.0; 3 * 7];
+        let [mut a, b, mut c] = ViewMut::new(&mut data, 3, 6, 7).parts([2, 0, 3]);
+        (0..3).for_each(|r| a.row(r).fill(1.0));
+        (0..3).for_each(|r| c.row(r).fill(2.0));
+        assert_eq!(b.cols(), 0);
+        assert!(data.chunks(7).all(|row| row == [1.0, 1.0, 2.0, 2.0, 2.0, 0.0, 0.0]));
     }
 
     #[test]
