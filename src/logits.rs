@@ -58,7 +58,7 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
     entries.extend(table.iter().map(|weight| entry(weight.name.clone(), weight.sizes())));
     // Written beside its name and renamed, so that no half of it is ever taken for the whole.
     let partial = args.output.with_extension("partial");
-    let write = || -> Result<(), RunError> {
+    let mut write = || -> Result<(), RunError> {
         let mut writer = Writer::create(&partial, &entries).map_err(RunError::Safetensors)?;
         for tokens in &samples {
             let outputs = runner.once(tokens)?;
@@ -99,8 +99,7 @@ fn gradients(
     let objective = Objective::cross_entropy();
     let graph = forward::training(model.desc(), None, &objective, sequence, batch, Recompute::Cheap)?.graph;
     let schedule = schedule::schedule(&graph)?;
-    let state =
-        TrainingState { weights: source::bind(&schedule, model)?, ..TrainingState::default() };
+    let state = TrainingState { weights: source::bind(&schedule, model)?, ..TrainingState::default() };
     let mut training = device.train(Arc::new(schedule), Weights::default(), state, 1)?;
     training.gradients(&samples.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
     Ok(training)

@@ -279,6 +279,8 @@ fn head_loss_cases() -> Vec<Case> {
         (Op::HeadLoss { terms }, operands.collect())
     };
     alone.chain(mixed).flat_map(|terms| sizes.map(|size| case(terms.clone(), size))).collect()
+}
+
 fn ssd_grad_cases() -> Vec<Case> {
     let case = |(op, operands): Case| match op {
         Op::Ssd { heads, head_dim, groups, state, dt_lo, dt_hi } => {

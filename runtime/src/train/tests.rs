@@ -9,9 +9,9 @@ use crate::store::{Key, Store};
 use crate::synth;
 use crate::testing;
 use minic_compiler::graph::{Graph, Op};
+use minic_compiler::graph::{HeadLoss, StreamLoss};
 use minic_compiler::losses::Term;
 use minic_compiler::model::Weight;
-use minic_compiler::graph::{HeadLoss, StreamLoss};
 use serde_json::json;
 
 /// The graph in f64 by the kernels' references: what every node is, and the gradients that were added up.
@@ -88,9 +88,8 @@ fn head(weight: f64, loss: HeadLoss) -> LossTerm {
 
 /// Every loss at once.
 fn all_losses() -> Vec<LossTerm> {
-    let streams = |loss| {
-        Term::Streams(minic_compiler::losses::Streams { loss, layers: None, teacher_layers: None })
-    };
+    let streams =
+        |loss| Term::Streams(minic_compiler::losses::Streams { loss, layers: None, teacher_layers: None });
     vec![
         head(0.7, HeadLoss::ForwardKl { temperature: 2.0 }),
         head(0.2, HeadLoss::ReverseKl { temperature: 1.0 }),
@@ -147,8 +146,7 @@ fn check_gradients(desc: &ModelDesc, objective: &Objective) {
     const SEQUENCE: usize = 37;
     let teacher = desc.clone();
     let (own, beside) = (tensors(desc, 1), tensors(&teacher, 2));
-    let training =
-        forward::training(desc, Some(&teacher), objective, SEQUENCE, 1, Recompute::Cheap).unwrap();
+    let training = forward::training(desc, Some(&teacher), objective, SEQUENCE, 1, Recompute::Cheap).unwrap();
     let tokens = tokens(SEQUENCE, 3);
     let schedule = Arc::new(schedule::schedule(&training.graph).unwrap());
     let frozen = beside.scoped(TEACHER);
@@ -231,13 +229,7 @@ fn phase(tokens: u64, batch: usize, sequence: usize, loss: Vec<LossTerm>) -> hir
     hir::Phase {
         name: format!("{sequence}"),
         loss,
-        optimizer: hir::Optimizer {
-            beta1: 0.9,
-            beta2: 0.95,
-            eps: 1e-8,
-            weight_decay: 0.1,
-            clip: Some(1.0),
-        },
+        optimizer: hir::Optimizer { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, clip: Some(1.0) },
         rate: hir::Rate { shape: "cosine", peak: 3e-3, floor: 1e-4, warmup: 2, decay: None },
         batch,
         tokens,
