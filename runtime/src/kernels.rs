@@ -9,6 +9,7 @@
 //! - Shapes are those that [`Op::infer`] accepted. Token ids are data: an id outside the table gives NaN.
 
 mod activation;
+pub(crate) mod adamw;
 mod add;
 mod attention;
 mod column_sum;

@@ -32,6 +32,7 @@ pub mod stamp;
 pub mod store;
 pub mod synth;
 pub mod tokens;
+pub mod train;
 pub mod tree;
 
 #[cfg(test)]
