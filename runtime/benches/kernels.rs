@@ -153,6 +153,12 @@ fn rows(m: &Model, l: usize) -> Vec<Row> {
             vec![matrix(l, q * d), matrix(l, kv * d), matrix(l, kv * d)],
             2.0 * (l * l * q * d) as f64,
         ),
+        row(
+            "attention_grad",
+            Op::AttentionGrad { heads: q, kv_heads: kv, head_dim: d },
+            [q, kv, kv, q, q].map(|heads| matrix(l, heads * d)).to_vec(),
+            5.0 * (l * l * q * d) as f64,
+        ),
         linear("head", l, m.hidden, m.vocab),
         row("add", Op::Add, vec![matrix(l, m.hidden), matrix(l, m.hidden)], 0.0),
         row("mask", Op::Mask, vec![matrix(l, m.ffn), matrix(1, m.ffn)], 0.0),

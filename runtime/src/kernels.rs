@@ -12,6 +12,7 @@ mod activation;
 pub(crate) mod adamw;
 mod add;
 mod attention;
+mod attention_grad;
 mod column_sum;
 mod concat;
 mod conv_silu;
@@ -53,6 +54,7 @@ pub const KERNELS: &[Kernel] = &[
     activation::RELU2,
     activation::SILU,
     attention::KERNEL,
+    attention_grad::KERNEL,
     add::KERNEL,
     mask::KERNEL,
     token_loss::KERNEL,

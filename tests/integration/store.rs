@@ -6,7 +6,7 @@ use minic_compiler::graph::Op;
 use minic_compiler::schedule::Schedule;
 use minic_compiler::{lower, passes};
 use minic_runtime::device::cpu::Cpu;
-use minic_runtime::device::{Device, DeviceError, Memory, Session, Weights};
+use minic_runtime::device::{Device, DeviceError, Memory, Session, Training, TrainingState, Weights};
 use minic_runtime::run::{self, Settings};
 use minic_runtime::store::Store;
 use serde_json::Value;
@@ -260,6 +260,16 @@ impl Device for Newer {
 
     fn prepare(&self, schedule: Arc<Schedule>, weights: Weights) -> Result<Box<dyn Session>, DeviceError> {
         Cpu.prepare(schedule, weights)
+    }
+
+    fn train(
+        &self,
+        schedule: Arc<Schedule>,
+        frozen: Weights,
+        state: TrainingState,
+        lanes: usize,
+    ) -> Result<Box<dyn Training>, DeviceError> {
+        Cpu.train(schedule, frozen, state, lanes)
     }
 }
 

@@ -67,11 +67,19 @@ fn cases(kernel: &str) -> Vec<Case> {
         "mask" => elementwise(Op::Mask, |_, c| Some(matrix(1, c))),
         "add" => elementwise(Op::Add, |r, c| Some(matrix(r, c))),
         "cosine_distance" => elementwise(Op::CosineDistance, |r, c| Some(matrix(r, c))),
-        "attention" => [(1, 1, 1, 1), (37, 5, 1, 32), (600, 4, 2, 20), (131, 3, 3, 64), (49, 2, 1, 7)]
-            .into_iter()
-            .map(|(l, heads, kv_heads, head_dim)| {
+        "attention" => ATTENTION_SIZES
+            .iter()
+            .map(|&(l, heads, kv_heads, head_dim)| {
                 let [q, kv] = [heads, kv_heads].map(|n| between(l, n * head_dim, -2.0, 2.0));
                 (Op::Attention { heads, kv_heads, head_dim }, vec![q, kv, kv])
+            })
+            .collect(),
+        "attention_grad" => ATTENTION_SIZES
+            .iter()
+            .map(|&(l, heads, kv_heads, head_dim)| {
+                let [q, kv] = [heads, kv_heads].map(|n| between(l, n * head_dim, -2.0, 2.0));
+                let dy = matrix(l, heads * head_dim);
+                (Op::AttentionGrad { heads, kv_heads, head_dim }, vec![q, kv, kv, q, dy])
             })
             .collect(),
         "token_loss" => [(2, 3, 1), (65, 20, 260), (130, 37, 1031), (67, 200, 513)]
@@ -202,6 +210,9 @@ fn metric_programs() -> Vec<Arc<Program>> {
 
 /// Positions, groups, channels of a group.
 const GATED_SIZES: &[(usize, usize, usize)] = &[(1, 1, 1), (7, 4, 20), (600, 8, 37), (13, 1, 320)];
+/// Positions, query heads, key heads, columns of a head.
+const ATTENTION_SIZES: &[(usize, usize, usize, usize)] =
+    &[(1, 1, 1, 1), (37, 5, 1, 32), (600, 4, 2, 20), (131, 3, 3, 64), (49, 2, 1, 7), (257, 10, 5, 33)];
 
 /// Positions, inputs, outputs.
 const LINEAR_SIZES: &[(usize, usize, usize)] =
