@@ -361,7 +361,7 @@ impl Setup {
 
 /// Parts of an update whose gradients are summed side by side. Part of what is computed, so it follows from
 /// shapes alone: where gradients are large, fewer sums of them are held.
-fn lanes(params: u64, batch: usize) -> usize {
+pub fn lanes(params: u64, batch: usize) -> usize {
     let most = match params {
         0..=16_777_216 => 4,
         16_777_217..=1_073_741_824 => 2,
