@@ -240,8 +240,9 @@ impl<'a> Task<'a> {
                 for (head, line) in state.line[..width].chunks_exact_mut(p).enumerate() {
                     line.fill(decays.since[head * q + tokens - 1]);
                 }
-                let panels = state.panels.chunks_exact_mut(n * PANEL).zip(state.line.chunks_exact(PANEL));
-                for (panel, decay) in panels {
+                // Of a length that the compiler does not know: it would take many rows at once, element by element.
+                let decays = state.line.chunks(PANEL);
+                for (panel, decay) in state.panels.chunks_exact_mut(n * PANEL).zip(decays) {
                     for state in panel.chunks_exact_mut(PANEL) {
                         for (s, d) in state.iter_mut().zip(decay) {
                             *s *= d;

@@ -497,8 +497,12 @@ fn add(y: &mut [f32], x: &[f32], weight: f32, z: &[f32]) -> f32 {
     let (xs, x_rest) = x.as_chunks::<LANES>();
     let (zs, z_rest) = z.as_chunks::<LANES>();
     for ((y, x), z) in ys.iter_mut().zip(xs).zip(zs) {
+        // Copies, because the compiler fears that y overlaps the others.
+        let (x, z) = (*x, *z);
         for l in 0..LANES {
             y[l] += weight * x[l];
+        }
+        for l in 0..LANES {
             sums[l] += x[l] * z[l];
         }
     }
