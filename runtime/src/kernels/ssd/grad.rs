@@ -21,7 +21,7 @@ mod tests;
 
 use super::chunk::{Decays, LANES, Sizes, State, Task, carve};
 use super::lower::{ROWS, lower_of, lower_times, lower_transposed_times};
-use crate::kernels::gemm::{PANEL, Panels, multiply, panels_len, transpose_panel};
+use crate::kernels::gemm::{PANEL, Panels, multiply, multiply_transposed, panels_len, transpose_panel};
 use crate::kernels::math::{dot, exp, softplus, wide};
 use crate::kernels::parallel::{by_rows, for_each, row_block, scratch_size, with_scratch};
 use crate::kernels::{Call, Exact, Kernel, View, ViewMut};
@@ -228,21 +228,14 @@ impl Grad<'_> {
     /// The scan's states at the start of every chunk but the first, transposed.
     fn states(&self, space: &mut Space) {
         let (tokens, q, s) = (self.dy.rows(), self.task.s.chunk(), self.task.s);
-        space.state.panels.fill(0.0);
+        let mut before = None;
         let states = space.states.chunks_exact_mut(panels_len(s.line(), s.state).max(1));
-        for (start, saved) in (0..tokens).step_by(q).zip(states) {
+        for (start, after) in (0..tokens).step_by(q).zip(states) {
             let chunk = self.task.chunk(start, q);
             chunk.decays(&mut space.decays);
-            let (dt, until) = (&*space.decays.dt, &*space.decays.until);
-            chunk.advance(
-                &mut space.state,
-                &space.decays,
-                chunk.b,
-                chunk.x,
-                #[inline(always)]
-                |at| dt[at] * until[at],
-            );
-            transpose(space.state.panels, s, saved);
+            Panels::copy(chunk.b, space.panels);
+            state_after(&chunk, before, after, &space.decays, space.state.inputs, space.panels);
+            before = Some(&*after);
         }
     }
 
@@ -418,6 +411,51 @@ impl Grad<'_> {
             out.a_log.row(t)[head] = by_rate * space.decays.dt[head * q + t];
             out.d.row(t)[head] = space.products[t * q + t];
         }
+    }
+}
+
+/// The transposed state after a whole chunk, S'^T = exp(s[last]) S^T + (exp(s[last] - s) dt x)^T B, from that before
+/// it, in panels; none is zero. `b` holds B in panels, and `inputs` has room for what B is multiplied with.
+fn state_after(
+    chunk: &Task,
+    before: Option<&[f32]>,
+    after: &mut [f32],
+    decays: &Decays,
+    inputs: &mut [f32],
+    b: &[f32],
+) {
+    let (s, q, p, width) = (chunk.s, chunk.s.chunk(), chunk.s.head_dim, chunk.x.cols());
+    wide(
+        #[inline(always)]
+        || {
+            for (k, line) in inputs.chunks_exact_mut(s.line()).enumerate() {
+                let heads = line.chunks_exact_mut(p).zip(chunk.x.row(k).chunks_exact(p)).enumerate();
+                for (head, (line, x)) in heads {
+                    let weight = decays.dt[head * q + k] * decays.until[head * q + k];
+                    for (y, x) in line.iter_mut().zip(x) {
+                        *y = x * weight;
+                    }
+                }
+            }
+            let Some(before) = before else { return after.fill(0.0) };
+            let panels = s.line() * PANEL;
+            for (after, before) in after.chunks_exact_mut(panels).zip(before.chunks_exact(panels)) {
+                let heads = after.chunks_exact_mut(p * PANEL).zip(before.chunks_exact(p * PANEL));
+                for (head, (after, before)) in heads.enumerate().take(width / p) {
+                    let decay = decays.since[head * q + q - 1];
+                    for (y, x) in after.iter_mut().zip(before) {
+                        *y = decay * x;
+                    }
+                }
+            }
+        },
+    );
+    let inputs = View::new(inputs, q, width, s.line());
+    let panels = after.chunks_exact_mut(s.line() * PANEL).zip(b.chunks_exact(q * PANEL)).enumerate();
+    for (i, (after, b)) in panels {
+        let cols = PANEL.min(s.state - i * PANEL);
+        let after = ViewMut::new(after, width, cols, PANEL);
+        multiply_transposed(inputs, Panels::new(b, q, cols), after, true);
     }
 }
 
