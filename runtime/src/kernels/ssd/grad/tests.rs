@@ -1,7 +1,7 @@
 //! Each part of the gradient by itself, extreme decays among the cases, and the formulas against differences.
 
 use super::*;
-use crate::kernels::{Arg, Out, ssd};
+use crate::kernels::{Arg, Exact, Out, ssd};
 
 /// Tokens, and the sizes.
 fn sizes(
