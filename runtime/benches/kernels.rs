@@ -124,6 +124,15 @@ fn rows(m: &Model, l: usize) -> Vec<Row> {
         matrix(1, m.heads),
         matrix(1, m.heads),
     ];
+    let ssd_grad = Op::SsdGrad {
+        heads: m.heads,
+        head_dim: m.head_dim,
+        groups: m.groups,
+        state: m.state,
+        dt_lo: 1e-3,
+        dt_hi: f64::INFINITY,
+    };
+    let ssd_grad_operands = ssd_operands.iter().copied().chain([matrix(l, inner)]).collect();
     let gated = Op::GatedNorm { groups: m.groups, eps: 1e-5, active: inner / m.groups };
     vec![
         row("embed", Op::Embed, vec![tokens(l, m.vocab), matrix(m.vocab, m.hidden)], 0.0),
@@ -141,6 +150,7 @@ fn rows(m: &Model, l: usize) -> Vec<Row> {
             0.0,
         ),
         row("ssd", ssd, ssd_operands, (l * m.heads * m.head_dim * m.state * 5) as f64),
+        row("ssd_grad", ssd_grad, ssd_grad_operands, (l * m.heads * m.head_dim * m.state * 14) as f64),
         row("gated_norm", gated, vec![matrix(l, inner), matrix(l, inner), matrix(1, inner)], 0.0),
         linear("out_proj", l, inner, m.hidden),
         linear("up", l, m.hidden, m.ffn),

@@ -1,7 +1,7 @@
 //! What the scan and its gradient share: sizes, tasks of heads, and the decays, scores and states of a chunk.
 //!
-//! Within a chunk, s is the running sum of -exp(A_log) dt since the chunk began. It is kept in two f32 parts, so
-//! that a difference of large sums is as exact as one of small ones.
+//! Within a chunk, s is the running sum of -exp(A_log) dt since the chunk began. It is kept in two f32 parts,
+//! so that a difference of large sums is as exact as one of small ones.
 
 use super::lower::lower_of;
 use crate::kernels::gemm::{PANEL, Panels, multiply_transposed, set_line};
@@ -240,8 +240,9 @@ impl<'a> Task<'a> {
                 for (head, line) in state.line[..width].chunks_exact_mut(p).enumerate() {
                     line.fill(decays.since[head * q + tokens - 1]);
                 }
-                let panels = state.panels.chunks_exact_mut(n * PANEL).zip(state.line.chunks_exact(PANEL));
-                for (panel, decay) in panels {
+                // Knowing the length, the compiler would take many rows at once, and gather their elements.
+                let decays = state.line.chunks(PANEL);
+                for (panel, decay) in state.panels.chunks_exact_mut(n * PANEL).zip(decays) {
                     for state in panel.chunks_exact_mut(PANEL) {
                         for (s, d) in state.iter_mut().zip(decay) {
                             *s *= d;

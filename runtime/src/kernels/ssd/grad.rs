@@ -1,120 +1,39 @@
-//! The gradient of the state space duality scan by each of its operands, chunk by chunk from the last to the first.
+//! The gradient of the state space duality scan by each of its operands, from the last chunk to the first.
 //!
-//! Within a chunk, with s the running sum of a = -exp(A_log) dt since it began, S the state before it, and G the
-//! gradient of the loss by the state after it (u = dt x, L[i, j] = exp(s[i] - s[j]) for j <= i):
+//! Within a chunk, with s the running sum of a = -exp(A_log) dt since it began, S the state before it, G the
+//! gradient of the loss by the state after it, u = dt x, and L[i, j] = exp(s[i] - s[j]) for j <= i:
 //! W[i, j] = (dy[i] . u[j]) L[i, j]
-//! dC[i] = sum_{j <= i} W[i, j] B[j] + exp(s[i]) dy[i] S^T                           summed over the group's heads
-//! dB[j] = sum_{i >= j} W[i, j] C[i] + exp(s[last] - s[j]) u[j] G^T                  summed over the group's heads
+//! dC[i] = sum_{j <= i} W[i, j] B[j] + exp(s[i]) dy[i] S^T, summed over the group's heads
+//! dB[j] = sum_{i >= j} W[i, j] C[i] + exp(s[last] - s[j]) u[j] G^T, summed over the group's heads
 //! du[j] = sum_{i >= j} (C[i] . B[j]) L[i, j] dy[i] + exp(s[last] - s[j]) B[j] G
 //! dx[j] = dt[j] du[j] + D dy[j],  dD[j] = dy[j] . x[j],  ddt[j] = x[j] . du[j] - exp(A_log) da[j]
 //! da[t] = sum_{j < t <= i} (C[i] . B[j]) W[i, j] + sum_{i >= t} exp(s[i]) (C[i] S) . dy[i]
 //!       + sum_{j < t} exp(s[last] - s[j]) (B[j] G) . u[j] + exp(s[last]) S . G
 //! The gradient by the state before: exp(s[last]) G + sum_i exp(s[i]) C[i]^T dy[i]
 //!
-//! da[t] adds nothing but what passes through the decay at t. The shorter form, running sums of dy . y - u . du, is a
-//! difference of large numbers where decays are strong.
+//! da[t] adds nothing but what passes through the decay at t. The shorter form, running sums of dy . y - u . du,
+//! is a difference of large numbers where decays are strong.
 //!
 //! The scan stores nothing. Its states at the chunks' starts are computed again first, transposed.
 
+mod parts;
+mod reference;
+mod space;
 #[cfg(test)]
 mod tests;
 
-use super::chunk::{Decays, LANES, Sizes, State, Task, carve};
+use super::chunk::{Decays, LANES, Sizes, Task};
 use super::lower::{ROWS, lower_of, lower_times, lower_transposed_times};
-use crate::kernels::gemm::{PANEL, Panels, multiply, panels_len, transpose_panel};
+use crate::kernels::gemm::{PANEL, Panels, multiply, multiply_transposed, panels_len, transpose_panel};
 use crate::kernels::math::{dot, exp, softplus, wide};
-use crate::kernels::parallel::{by_rows, for_each, row_block, scratch_size, with_scratch};
-use crate::kernels::{Call, Exact, Kernel, View, ViewMut};
+use crate::kernels::parallel::{for_each, scratch_size, with_scratch};
+use crate::kernels::{Call, Kernel, View, ViewMut};
 use minic_compiler::graph::Op;
+use parts::{Parts, add_sums, sums_len, tasks};
+use reference::reference;
+use space::Space;
 
 pub const GRAD: Kernel = Kernel { name: "ssd_grad", version: 1, cpu, reference, scratch, tolerance: 2e-5 };
-
-/// The scratch of one task.
-struct Space<'a> {
-    /// S^T [heads P, N] in panels, for every chunk but the first.
-    states: &'a mut [f32],
-    /// The state, and then its gradient.
-    state: State<'a>,
-    /// Panels of the gradient of the state, transposed.
-    back: &'a mut [f32],
-    decays: Decays<'a>,
-    /// C B^T [Q, Q], shared by the heads.
-    scores: &'a mut [f32],
-    /// dy x^T of one head [Q, Q].
-    products: &'a mut [f32],
-    /// The scores times one head's decays [Q, Q].
-    decayed: &'a mut [f32],
-    /// W, summed over the heads [Q, Q].
-    mixed: &'a mut [f32],
-    /// Panels of B^T [N, Q], then of one head's x^T [P, Q] and dy [Q, P], then of B and of C [Q, N].
-    panels: &'a mut [f32],
-    /// dy S^T, then x G^T, of one head [Q, N]; and its part of du from within the chunk [Q, P].
-    rows: &'a mut [f32],
-    /// Of one head, a number for each token.
-    head: PerToken<'a>,
-}
-
-/// What one head's tokens have, [Q] each.
-struct PerToken<'a> {
-    /// x . du
-    direct: &'a mut [f32],
-    da: &'a mut [f32],
-    /// exp(s[i]) (C[i] S) . dy[i]
-    inflow: &'a mut [f32],
-    /// exp(s[last] - s[j]) (B[j] G) . u[j]
-    outflow: &'a mut [f32],
-    /// The derivative of dt by the number before bias and softplus.
-    slope: &'a mut [f32],
-}
-
-impl<'a> Space<'a> {
-    fn lengths(s: Sizes, tokens: usize) -> [usize; 21] {
-        let (q, line, n, p) = (s.chunk(), s.line(), s.state, s.head_dim);
-        let transposed = panels_len(line, n);
-        let states = tokens.div_ceil(q).saturating_sub(1) * transposed;
-        let panels = [(n, q), (p, q), (q, p), (q, n)].map(|(depth, cols)| panels_len(depth, cols));
-        let panels = panels.into_iter().fold(0, usize::max);
-        let (square, many) = (q * q, s.heads_of_task() * q);
-        let rows = q * n.max(p);
-        #[rustfmt::skip]
-        let lengths = [
-            states, n * line, q * line, line, transposed,
-            many, many, many, many, many,
-            square, square, square, square, panels, rows,
-            q, q, q, q, q,
-        ];
-        lengths
-    }
-
-    fn carve(space: &'a mut [f32], s: Sizes, tokens: usize) -> Space<'a> {
-        let pieces = carve(space, Space::lengths(s, tokens));
-        let [states, state, inputs, line, back, dt, high, low, since, until, pieces @ ..] = pieces;
-        let [scores, products, decayed, mixed, panels, rows, direct, da, inflow, outflow, slope] = pieces;
-        Space {
-            states,
-            state: State { panels: state, inputs, line },
-            back,
-            decays: Decays { dt, high, low, since, until },
-            scores,
-            products,
-            decayed,
-            mixed,
-            panels,
-            rows,
-            head: PerToken { direct, da, inflow, outflow, slope },
-        }
-    }
-}
-
-/// Tasks to a group. All but the first have sums of their own for dB and dC, which are added in order at the end.
-fn tasks_of_group(s: Sizes) -> usize {
-    s.heads_of_group().div_ceil(s.heads_of_task())
-}
-
-/// Elements of the sums of the groups' further tasks: [G, further tasks, B | C, tokens, N].
-fn sums_len(s: Sizes, tokens: usize) -> usize {
-    s.groups * (tasks_of_group(s) - 1) * 2 * tokens * s.state
-}
 
 fn scratch(op: &Op, operands: &[(usize, usize)]) -> usize {
     let (s, tokens) = (Sizes::of(op), operands.first().map_or(0, |x| x.0));
@@ -135,68 +54,6 @@ fn cpu(call: Call) {
         with_scratch(len, |space| task.scan(Space::carve(space, s, tokens), parts));
     });
     add_sums(out.block(0, tokens, s.heads * s.head_dim, 2 * s.groups * s.state), &sums, s);
-}
-
-/// Where some heads' gradients go, over a number of tokens.
-struct Parts<'a> {
-    x: ViewMut<'a>,
-    b: ViewMut<'a>,
-    c: ViewMut<'a>,
-    dt: ViewMut<'a>,
-    a_log: ViewMut<'a>,
-    d: ViewMut<'a>,
-}
-
-impl Parts<'_> {
-    fn chunk(&mut self, start: usize, rows: usize) -> Parts<'_> {
-        let [x, b, c, dt, a_log, d] =
-            [&mut self.x, &mut self.b, &mut self.c, &mut self.dt, &mut self.a_log, &mut self.d].map(|m| {
-                let cols = m.cols();
-                m.block(start, rows, 0, cols)
-            });
-        Parts { x, b, c, dt, a_log, d }
-    }
-}
-
-/// First head and places of every task.
-fn tasks<'a>(out: ViewMut<'a>, sums: &'a mut [f32], s: Sizes) -> Vec<(usize, Parts<'a>)> {
-    let (tokens, inner, states) = (out.rows(), s.heads * s.head_dim, s.groups * s.state);
-    let [x, b, c, dt, a_log, d] = out.parts([inner, states, states, s.heads, s.heads, s.heads]);
-    let [mut b, mut c] = [b, c].map(|m| m.blocks(tokens, s.state).into_iter().map(|(_, _, block)| block));
-    let mut further =
-        sums.chunks_exact_mut((tokens * s.state).max(1)).map(|m| ViewMut::new(m, tokens, s.state, s.state));
-    let [dt, a_log, d] = [dt, a_log, d].map(|m| s.tasks(m, 1));
-    let heads = s.tasks(x, s.head_dim).into_iter().zip(dt).zip(a_log).zip(d);
-    let task = |((((first, x), (_, dt)), (_, a_log)), (_, d))| {
-        let places = if first % s.heads_of_group() == 0 {
-            b.next().zip(c.next())
-        } else {
-            further.next().zip(further.next())
-        };
-        let (b, c) = places?;
-        Some((first, Parts { x, b, c, dt, a_log, d }))
-    };
-    heads.filter_map(task).collect()
-}
-
-/// Adds the sums of the groups' further tasks to [tokens, B | C], one task after the other.
-fn add_sums(out: ViewMut, sums: &[f32], s: Sizes) {
-    let (tokens, n, further) = (out.rows(), s.state, tasks_of_group(s) - 1);
-    if further == 0 {
-        return;
-    }
-    let block = row_block(out.cols());
-    by_rows(out, block, |first, mut out| {
-        for i in 0..out.rows() {
-            for (place, y) in out.row(i).chunks_exact_mut(n).enumerate() {
-                let (part, group) = (place / s.groups, place % s.groups);
-                for task in 0..further {
-                    let row = ((group * further + task) * 2 + part) * tokens + first + i;
-                    y.iter_mut().zip(&sums[row * n..]).for_each(|(y, x)| *y += x);
-                }
-            }
-        }
-    });
 }
 
 /// Some heads of one group, over a number of tokens.
@@ -228,50 +85,36 @@ impl Grad<'_> {
     /// The scan's states at the start of every chunk but the first, transposed.
     fn states(&self, space: &mut Space) {
         let (tokens, q, s) = (self.dy.rows(), self.task.s.chunk(), self.task.s);
-        space.state.panels.fill(0.0);
+        let mut before = None;
         let states = space.states.chunks_exact_mut(panels_len(s.line(), s.state).max(1));
-        for (start, saved) in (0..tokens).step_by(q).zip(states) {
+        for (start, after) in (0..tokens).step_by(q).zip(states) {
             let chunk = self.task.chunk(start, q);
             chunk.decays(&mut space.decays);
-            let (dt, until) = (&*space.decays.dt, &*space.decays.until);
-            chunk.advance(
-                &mut space.state,
-                &space.decays,
-                chunk.b,
-                chunk.x,
-                #[inline(always)]
-                |at| dt[at] * until[at],
-            );
-            transpose(space.state.panels, s, saved);
+            Panels::copy(chunk.b, space.panels);
+            state_after(&chunk, before, after, &space.decays, space.state.inputs, space.panels);
+            before = Some(&*after);
         }
     }
 
-    /// The gradients of one chunk, from the state before it and, where there are tokens after it, the gradient of
-    /// the state that leaves it; and then that of the state before it.
+    /// The gradients of one chunk, from the state before it and, where tokens come after it, the gradient of the
+    /// state after it; then the gradient of the state before it.
     fn reverse(&self, space: &mut Space, entering: Option<&[f32]>, leaves: bool, mut out: Parts) {
-        let (task, tokens, q) = (&self.task, self.task.tokens(), self.task.s.chunk());
-        let (n, width) = (task.s.state, task.x.cols());
+        let (task, tokens) = (&self.task, self.task.tokens());
         task.decays(&mut space.decays);
         task.scores(space.panels, space.scores);
         space.mixed.fill(0.0);
         (0..tokens).for_each(|i| out.b.row(i).fill(0.0));
         (0..tokens).for_each(|i| out.c.row(i).fill(0.0));
         if leaves {
+            let (n, width) = (task.s.state, task.x.cols());
             transpose(space.state.panels, task.s, space.back);
-            multiply(
-                task.b,
-                Panels::new(space.state.panels, n, width),
-                out.x.block(0, tokens, 0, width),
-                false,
-            );
+            let state = Panels::new(space.state.panels, n, width);
+            multiply(task.b, state, out.x.block(0, tokens, 0, width), false);
         }
         for head in 0..task.d.len() {
-            self.pairs(space, head);
-            self.flows(space, head, entering, leaves, &mut out);
-            self.inputs(space, head, leaves, &mut out.x);
-            self.decay_gradients(space, head, &mut out);
+            self.head(space, head, entering, leaves, &mut out);
         }
-        let mixed = View::new(space.mixed, tokens, tokens, q);
+        let mixed = View::new(space.mixed, tokens, tokens, task.s.chunk());
         lower_times(mixed, Panels::copy(task.b, space.panels), out.c, true);
         lower_transposed_times(mixed, Panels::copy(task.c, space.panels), out.b, true);
         if entering.is_some() {
@@ -285,6 +128,22 @@ impl Grad<'_> {
                 |at| since[at],
             );
         }
+    }
+
+    /// All gradients of one head, but what W gives to dB and dC.
+    fn head(&self, space: &mut Space, head: usize, entering: Option<&[f32]>, leaves: bool, out: &mut Parts) {
+        self.pairs(space, head);
+        space.head.inflow.fill(0.0);
+        space.head.outflow.fill(0.0);
+        if let Some(state) = entering {
+            self.entering(space, head, state, &mut out.c);
+        }
+        if leaves {
+            self.leaving(space, head, &mut out.b);
+        }
+        self.flows(space, head, entering, leaves);
+        self.inputs(space, head, leaves, &mut out.x);
+        self.decay_gradients(space, head, out);
     }
 
     /// One head's columns.
@@ -317,57 +176,62 @@ impl Grad<'_> {
         );
     }
 
-    /// What the state before the chunk and the gradient of the state after it add to dC, dB, x . du and da.
-    fn flows(&self, space: &mut Space, head: usize, entering: Option<&[f32]>, leaves: bool, out: &mut Parts) {
-        let (tokens, q, p, n) =
-            (self.dy.rows(), self.task.s.chunk(), self.task.s.head_dim, self.task.s.state);
-        let (x, dy) = self.columns(head);
-        let (decays, of, at) = (&space.decays, &mut space.head, head * q);
-        of.inflow.fill(0.0);
-        of.outflow.fill(0.0);
-        if let Some(state) = entering {
-            let state = Panels::new(state, self.task.s.line(), n).rows(head * p, p);
-            multiply(dy, state, ViewMut::new(space.rows, tokens, n, n), false);
-            wide(
-                #[inline(always)]
-                || {
-                    for i in 0..tokens {
-                        let (row, since) = (&space.rows[i * n..(i + 1) * n], decays.since[at + i]);
-                        of.inflow[i] = since * add(out.c.row(i), row, since, self.task.c.row(i));
-                    }
-                },
-            );
+    /// What the state before the chunk gives to dC, and the inflow.
+    fn entering(&self, space: &mut Space, head: usize, state: &[f32], dc: &mut ViewMut) {
+        let (tokens, s) = (self.dy.rows(), self.task.s);
+        let (p, n, at) = (s.head_dim, s.state, head * s.chunk());
+        let state = Panels::new(state, s.line(), n).rows(head * p, p);
+        let (_, dy) = self.columns(head);
+        let (since, inflow) = (&space.decays.since[at..at + tokens], &mut *space.head.inflow);
+        multiply(dy, state, ViewMut::new(space.rows, tokens, n, n), false);
+        wide(
+            #[inline(always)]
+            || {
+                for (i, row) in space.rows.chunks_exact(n).take(tokens).enumerate() {
+                    inflow[i] = since[i] * add(dc.row(i), row, since[i], self.task.c.row(i));
+                }
+            },
+        );
+    }
+
+    /// What the gradient of the state after the chunk gives to dB, and to x . du, and the outflow.
+    fn leaving(&self, space: &mut Space, head: usize, db: &mut ViewMut) {
+        let (tokens, s) = (self.dy.rows(), self.task.s);
+        let (p, n, at) = (s.head_dim, s.state, head * s.chunk());
+        let state = Panels::new(space.back, s.line(), n).rows(head * p, p);
+        let (x, _) = self.columns(head);
+        let (dt, until) = (&space.decays.dt[at..at + tokens], &space.decays.until[at..at + tokens]);
+        let (direct, outflow) = (&mut *space.head.direct, &mut *space.head.outflow);
+        multiply(x, state, ViewMut::new(space.rows, tokens, n, n), false);
+        wide(
+            #[inline(always)]
+            || {
+                for (j, row) in space.rows.chunks_exact(n).take(tokens).enumerate() {
+                    let after = until[j] * add(db.row(j), row, dt[j] * until[j], self.task.b.row(j));
+                    direct[j] += after;
+                    outflow[j] = dt[j] * after;
+                }
+            },
+        );
+    }
+
+    /// What passes through the decay at each token from the state before the chunk, to that after it, or both.
+    fn flows(&self, space: &mut Space, head: usize, entering: Option<&[f32]>, leaves: bool) {
+        let (tokens, s) = (self.dy.rows(), self.task.s);
+        let da = &mut space.head.da[..tokens];
+        let mut sum = 0.0;
+        if let (Some(state), true) = (entering, leaves) {
+            let decay = space.decays.since[head * s.chunk() + tokens - 1];
+            sum = f64::from(decay) * head_dot(state, space.back, s, head);
         }
-        if leaves {
-            let back = Panels::new(space.back, self.task.s.line(), n);
-            multiply(x, back.rows(head * p, p), ViewMut::new(space.rows, tokens, n, n), false);
-            wide(
-                #[inline(always)]
-                || {
-                    for j in 0..tokens {
-                        let (row, dt) = (&space.rows[j * n..(j + 1) * n], decays.dt[at + j]);
-                        let until = decays.until[at + j];
-                        let direct = until * add(out.b.row(j), row, dt * until, self.task.b.row(j));
-                        of.direct[j] += direct;
-                        of.outflow[j] = dt * direct;
-                    }
-                },
-            );
-        }
-        let mut sum = match entering {
-            Some(state) if leaves => {
-                f64::from(decays.since[at + tokens - 1]) * head_dot(state, space.back, self.task.s, head)
-            }
-            _ => 0.0,
-        };
-        for t in (0..tokens).rev() {
-            sum += f64::from(of.inflow[t]);
-            of.da[t] += sum as f32;
+        for (da, inflow) in da.iter_mut().zip(&*space.head.inflow).rev() {
+            sum += f64::from(*inflow);
+            *da += sum as f32;
         }
         sum = 0.0;
-        for t in 0..tokens {
-            of.da[t] += sum as f32;
-            sum += f64::from(of.outflow[t]);
+        for (da, outflow) in da.iter_mut().zip(&*space.head.outflow) {
+            *da += sum as f32;
+            sum += f64::from(*outflow);
         }
     }
 
@@ -421,6 +285,51 @@ impl Grad<'_> {
     }
 }
 
+/// The transposed state after a whole chunk, S'^T = exp(s[last]) S^T + (exp(s[last] - s) dt x)^T B, from that
+/// before it, if any, in panels. `b` holds B in panels, and `inputs` has room for what is multiplied with it.
+fn state_after(
+    chunk: &Task,
+    before: Option<&[f32]>,
+    after: &mut [f32],
+    decays: &Decays,
+    inputs: &mut [f32],
+    b: &[f32],
+) {
+    let (s, q, p, width) = (chunk.s, chunk.s.chunk(), chunk.s.head_dim, chunk.x.cols());
+    wide(
+        #[inline(always)]
+        || {
+            for (k, line) in inputs.chunks_exact_mut(s.line()).enumerate() {
+                let heads = line.chunks_exact_mut(p).zip(chunk.x.row(k).chunks_exact(p)).enumerate();
+                for (head, (line, x)) in heads {
+                    let weight = decays.dt[head * q + k] * decays.until[head * q + k];
+                    for (y, x) in line.iter_mut().zip(x) {
+                        *y = x * weight;
+                    }
+                }
+            }
+            let Some(before) = before else { return after.fill(0.0) };
+            let panels = s.line() * PANEL;
+            for (after, before) in after.chunks_exact_mut(panels).zip(before.chunks_exact(panels)) {
+                let heads = after.chunks_exact_mut(p * PANEL).zip(before.chunks_exact(p * PANEL));
+                for (head, (after, before)) in heads.enumerate().take(width / p) {
+                    let decay = decays.since[head * q + q - 1];
+                    for (y, x) in after.iter_mut().zip(before) {
+                        *y = decay * x;
+                    }
+                }
+            }
+        },
+    );
+    let inputs = View::new(inputs, q, width, s.line());
+    let panels = after.chunks_exact_mut(s.line() * PANEL).zip(b.chunks_exact(q * PANEL)).enumerate();
+    for (i, (after, b)) in panels {
+        let cols = PANEL.min(s.state - i * PANEL);
+        let after = ViewMut::new(after, width, cols, PANEL);
+        multiply_transposed(inputs, Panels::new(b, q, cols), after, true);
+    }
+}
+
 /// Panels of the transposed of a state's panels.
 fn transpose(state: &[f32], s: Sizes, transposed: &mut [f32]) {
     let (n, line) = (s.state, s.line());
@@ -450,10 +359,10 @@ fn head_dot(a: &[f32], b: &[f32], s: Sizes, head: usize) -> f64 {
     )
 }
 
-/// Token i with those before it, once this was done for all tokens after i: row i of the scores times exp(s[i] -
-/// s[j]), with zeros up to the diagonal block's end, and of W, which is added. `columns` gathers the decayed scores
-/// times (dy[i] . x[j]) over i. The result is sum_{j < t <= i} of them times dt[j], for t = i: the decay at t is in all
-/// of these.
+/// Token i with those before it, once this was done for all tokens after i: row i of the scores times
+/// exp(s[i] - s[j]), with zeros up to the diagonal block's end, and of W, which is added. `columns` gathers the
+/// decayed scores times dy[i] . x[j] over i; the result is the sum of columns[j] dt[j] over j < i, all of which
+/// passes through the decay at i.
 #[inline(always)]
 fn pairs_of(
     i: usize,
@@ -497,8 +406,12 @@ fn add(y: &mut [f32], x: &[f32], weight: f32, z: &[f32]) -> f32 {
     let (xs, x_rest) = x.as_chunks::<LANES>();
     let (zs, z_rest) = z.as_chunks::<LANES>();
     for ((y, x), z) in ys.iter_mut().zip(xs).zip(zs) {
+        // Copies, because the compiler fears that y overlaps the others.
+        let (x, z) = (*x, *z);
         for l in 0..LANES {
             y[l] += weight * x[l];
+        }
+        for l in 0..LANES {
             sums[l] += x[l] * z[l];
         }
     }
@@ -519,58 +432,4 @@ fn fold(mut lanes: [f32; LANES]) -> f32 {
         n /= 2;
     }
     lanes[0]
-}
-
-fn reference(op: &Op, operands: &[Exact]) -> Vec<f64> {
-    let s = Sizes::of(op);
-    let (tokens, p_max, n_max) = (operands[0].rows(), s.head_dim, s.state);
-    let [x, dt_raw, b, c] = [0, 1, 2, 3].map(|i| &operands[i]);
-    let [dt_bias, a_log, d] = [4, 5, 6].map(|i| operands[i].data());
-    let dy = &operands[7];
-    let (inner, width) = (s.heads * p_max, s.groups * n_max);
-    let (b_at, c_at, dt_at) = (inner, inner + width, inner + 2 * width);
-    let cols = dt_at + 3 * s.heads;
-    let mut out = vec![0.0; tokens * cols];
-    for h in 0..s.heads {
-        let g = h / (s.heads / s.groups);
-        let softplus = |t: usize| (dt_raw.row(t)[h] + dt_bias[h]).exp().ln_1p();
-        let dt = |t: usize| softplus(t).clamp(s.dt_lo, s.dt_hi);
-        let rate = -a_log[h].exp();
-        let decay = |t: usize| (rate * dt(t)).exp();
-        // The state before every token, and after the last.
-        let mut states = vec![vec![0.0; p_max * n_max]];
-        for t in 0..tokens {
-            let next = |i: usize| {
-                let (x, b) = (x.row(t)[h * p_max + i / n_max], b.row(t)[g * n_max + i % n_max]);
-                decay(t) * states[t][i] + dt(t) * x * b
-            };
-            states.push((0..p_max * n_max).map(next).collect());
-        }
-        let mut gradient = vec![0.0; p_max * n_max];
-        for t in (0..tokens).rev() {
-            let out = &mut out[t * cols..(t + 1) * cols];
-            let (mut by_dt, mut by_decay) = (0.0, 0.0);
-            for (i, gradient) in gradient.iter_mut().enumerate() {
-                let (p, n) = (h * p_max + i / n_max, g * n_max + i % n_max);
-                let (x, b, c, dy) = (x.row(t)[p], b.row(t)[n], c.row(t)[n], dy.row(t)[p]);
-                *gradient += dy * c;
-                out[c_at + n] += dy * states[t + 1][i];
-                out[b_at + n] += *gradient * dt(t) * x;
-                out[p] += *gradient * dt(t) * b;
-                by_dt += *gradient * x * b;
-                by_decay += *gradient * states[t][i];
-                *gradient *= decay(t);
-            }
-            for p in h * p_max..(h + 1) * p_max {
-                out[p] += d[h] * dy.row(t)[p];
-                out[dt_at + 2 * s.heads + h] += dy.row(t)[p] * x.row(t)[p];
-            }
-            let by_exponent = by_decay * decay(t);
-            let passes = (s.dt_lo..=s.dt_hi).contains(&softplus(t));
-            let slope = if passes { 1.0 / (1.0 + (-dt_raw.row(t)[h] - dt_bias[h]).exp()) } else { 0.0 };
-            out[dt_at + h] = (by_dt + by_exponent * rate) * slope;
-            out[dt_at + s.heads + h] = by_exponent * rate * dt(t);
-        }
-    }
-    out
 }

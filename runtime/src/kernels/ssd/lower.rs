@@ -1,5 +1,5 @@
-//! Products with the lower triangular matrices of a chunk, [tokens, tokens], block by block of [`ROWS`]. Blocks above
-//! the diagonal's are neither computed nor read.
+//! Products with the lower triangular matrices of a chunk, [tokens, tokens], block by block of [`ROWS`]. Blocks
+//! above the diagonal's are neither computed nor read.
 
 use crate::kernels::gemm::{Panels, multiply, multiply_transposed};
 use crate::kernels::{View, ViewMut};

@@ -1,7 +1,7 @@
 //! Each part of the gradient by itself, extreme decays among the cases, and the formulas against differences.
 
 use super::*;
-use crate::kernels::{Arg, Out, ssd};
+use crate::kernels::{Arg, Exact, Out, ssd};
 
 /// Tokens, and the sizes.
 fn sizes(
@@ -99,7 +99,6 @@ fn every_part_is_exact_by_its_own_measure() {
                 largest = largest.max(expected[at].abs());
                 worst = worst.max((f64::from(value[at]) - expected[at]).abs());
             }
-            println!("{op:?} d{name}: {:e}", worst / largest);
             assert!(worst <= 1e-5 * largest, "d{name} of {op:?}: off by {worst:e}, largest {largest:e}");
         }
     }
