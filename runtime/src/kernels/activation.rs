@@ -148,7 +148,7 @@ mod tests {
         for (activation, forward, backward) in
             [(Activation::Relu2, RELU2, RELU2_GRAD), (Activation::Silu, SILU, SILU_GRAD)]
         {
-            let slopes = differences(&forward, &Op::Activation(activation), &[x.clone()], 0, &dy);
+            let slopes = differences(&forward, &Op::Activation(activation), std::slice::from_ref(&x), 0, &dy);
             let operands = [x.clone(), dy.clone()];
             assert_near(&(backward.reference)(&Op::ActivationGrad(activation), &operands), &slopes);
         }

@@ -74,10 +74,10 @@ fn cpu(call: Call) {
 }
 
 /// Calls `work(first row, taps [K, C], rows)` for blocks of rows. A block lays the weights out anew, tap by tap,
-/// so that the channels of a tap are next to each other.
+/// so that the channels of a tap are next to each other, and has many rows, so that this costs little.
 fn by_tap(out: ViewMut, weight: View, kernel: usize, work: impl Fn(usize, &[f32], ViewMut) + Sync) {
     let channels = out.cols();
-    let block = row_block(channels).max(4 * kernel);
+    let block = row_block(channels).max(16 * kernel);
     by_rows(out, block, |first, out| {
         with_scratch(kernel * channels, |taps| {
             for c in 0..channels {
@@ -193,22 +193,16 @@ fn weight_grad(mut call: Call) {
 
 /// sums[k, c] += ds[t, c] x[t - (K-1) + k, c] over the positions t.
 fn add_products(x: View, ds: View, positions: Range<usize>, sums: &mut [f64]) {
-    /// Channels whose sums stay in the first-level cache while the positions pass.
-    const STRIP: usize = 512;
     let (channels, kernel) = (x.cols(), sums.len() / x.cols().max(1));
     wide(
         #[inline(always)]
         || {
-            for c in (0..channels).step_by(STRIP) {
-                let strip = c..channels.min(c + STRIP);
-                for t in positions.clone() {
-                    let ds = &ds.row(t)[strip.clone()];
-                    for k in (kernel - 1).saturating_sub(t)..kernel {
-                        let x = &x.row(t + k + 1 - kernel)[strip.clone()];
-                        let sums = &mut sums[k * channels..(k + 1) * channels][strip.clone()];
-                        for ((sum, ds), x) in sums.iter_mut().zip(ds).zip(x) {
-                            *sum += f64::from(ds * x);
-                        }
+            for t in positions {
+                let ds = ds.row(t);
+                for k in (kernel - 1).saturating_sub(t)..kernel {
+                    let x = x.row(t + k + 1 - kernel);
+                    for ((sum, ds), x) in sums[k * channels..].iter_mut().zip(ds).zip(x) {
+                        *sum += f64::from(ds * x);
                     }
                 }
             }

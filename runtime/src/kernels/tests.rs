@@ -121,7 +121,7 @@ fn cases(kernel: &str) -> Vec<Case> {
             .collect(),
         "rms_norm_grad" => {
             let of_shape = |&(r, c): &(usize, usize)| {
-                let operands = vec![matrix(r, c), matrix(1, c), matrix(r, c), matrix(r, c)];
+                let operands = [matrix(r, c), matrix(1, c), matrix(r, c), matrix(r, c)];
                 [false, true].map(|onto| {
                     let op = Op::RmsNormGrad { eps: 1e-2, onto };
                     (op, operands[..3 + usize::from(onto)].to_vec())
