@@ -2,7 +2,7 @@
 
 use super::ViewMut;
 use rayon::prelude::*;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 
 /// Calls `work(first row, rows)` for blocks of `block` rows, side by side.
 pub fn by_rows(out: ViewMut, block: usize, work: impl Fn(usize, ViewMut) + Sync) {
@@ -44,6 +44,25 @@ pub fn with_scratch<R>(len: usize, work: impl FnOnce(&mut [f32]) -> R) -> R {
     let start = buffer.as_ptr().align_offset(LINE * size_of::<f32>()).min(LINE);
     let result = work(&mut buffer[start..start + len]);
     SCRATCH.set(buffer);
+    result
+}
+
+thread_local! {
+    static BUFFERS: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The largest buffer that a thread keeps: zeroing the pages of a larger one is little beside its use.
+const KEPT: usize = 16 << 20;
+
+/// Lends `len` elements, which hold what is left from before, to work that may wait for other work of the pool
+/// meanwhile: that finds another buffer.
+pub fn with_buffer<R>(len: usize, work: impl FnOnce(&mut [f32]) -> R) -> R {
+    let kept = BUFFERS.with_borrow_mut(Vec::pop).filter(|buffer| buffer.len() >= len);
+    let mut buffer = kept.unwrap_or_else(|| vec![0.0; len]);
+    let result = work(&mut buffer[..len]);
+    if buffer.len() <= KEPT {
+        BUFFERS.with_borrow_mut(|buffers| buffers.push(buffer));
+    }
     result
 }
 

@@ -8,9 +8,9 @@ use super::parallel::{by_blocks, scratch_size, with_scratch};
 use super::{View, ViewMut};
 
 /// Most columns of c to a block: a piece of b that stays in the second-level cache while the rows pass.
-const COLS: usize = 128;
-/// Most rows of c to a block.
-const ROWS: usize = 256;
+const COLS: usize = 256;
+/// Most rows of c to a block: as many as a piece of b is laid out for.
+const ROWS: usize = 512;
 /// Rows of a that stay in the second-level cache while the panels pass: whole groups.
 const STRIP: usize = 96;
 
@@ -45,12 +45,15 @@ impl<'a> Factor<'a> {
     }
 }
 
-/// Rows and columns of the blocks into which a value is cut, all nearly of one size.
+/// Rows and columns of the blocks into which a value is cut, all nearly of one size. A small value is cut into
+/// smaller ones, so that there are some for every thread.
 fn block_shape(rows: usize, cols: usize) -> (usize, usize) {
+    let (most_rows, most_cols) =
+        if rows * cols > 4 * ROWS * COLS { (ROWS, COLS) } else { (ROWS / 2, COLS / 2) };
     let even = |len: usize, most: usize, multiple: usize| {
         len.div_ceil(len.div_ceil(most).max(1)).next_multiple_of(multiple)
     };
-    (even(rows, ROWS, GROUP), even(cols, COLS, PANEL))
+    (even(rows, most_rows, GROUP), even(cols, most_cols, PANEL))
 }
 
 /// c (+)= a b by blocks, side by side, after `start(first row, first column, block)`; what a block holds then is

@@ -142,6 +142,7 @@ fn norm(x: impl Iterator<Item = f64>) -> f64 {
 }
 
 /// Gradients of f32 kernels and of f64 references, and the loss along two directions of every weight.
+#[expect(clippy::print_stdout, reason = "a table for `--nocapture`")]
 fn check_gradients(desc: &ModelDesc, objective: &Objective) {
     const SEQUENCE: usize = 37;
     let teacher = desc.clone();
