@@ -18,6 +18,8 @@ mod explain;
 mod fmt;
 #[path = "integration/goldens.rs"]
 mod goldens;
+#[path = "integration/gradients.rs"]
+mod gradients;
 #[path = "integration/graph.rs"]
 mod graph;
 #[cfg(target_os = "linux")]

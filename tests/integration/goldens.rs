@@ -1,6 +1,6 @@
 //! What PyTorch computes on small checkpoints, pinned (tests/golden/README.md says how it was made).
 
-use crate::support::{golden, logits, source};
+use crate::support::{golden, goldens_with, json, logits, source, tensor, tokens};
 use minic_compiler::axes;
 use minic_compiler::cut::{CutPlan, Keep};
 use minic_compiler::dim::Dim;
@@ -19,16 +19,7 @@ use minic_runtime::score::{By, Scorer};
 use minic_runtime::source::WeightSource;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
-
-fn json(path: &Path) -> Value {
-    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
-}
-
-fn tokens(path: &Path) -> Vec<Vec<u32>> {
-    serde_json::from_value(json(path)).unwrap()
-}
 
 fn numbers(value: &Value) -> Vec<f64> {
     value.as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect()
@@ -51,9 +42,7 @@ fn loss(logits: &[f32], ids: &[u32], vocab: usize) -> f64 {
 
 #[test]
 fn logits_of_every_shape_and_spelling_are_pytorchs() {
-    let mut cases: Vec<_> = golden("").read_dir().unwrap().map(|e| e.unwrap().path()).collect();
-    cases.retain(|case| case.join("golden.json").exists());
-    cases.sort();
+    let cases = goldens_with("golden.json");
     assert!(cases.len() >= 20, "{} cases", cases.len());
     for case in cases {
         let model = source(&case);
@@ -61,9 +50,7 @@ fn logits_of_every_shape_and_spelling_are_pytorchs() {
         let expected = safetensors::Reader::open(&case.join("logits.safetensors")).unwrap();
         for (name, figures) in json(&case.join("golden.json")).as_object().unwrap() {
             let positions = indices(&figures["positions"]);
-            let mut bytes = Vec::new();
-            expected.read(name, &mut bytes).unwrap();
-            let values: Vec<f32> = bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect();
+            let values = tensor(&expected, name);
             let mut mean = 0.0;
             let samples = tokens(&case.join(format!("tokens-{name}.json")));
             for (ids, expected) in samples.iter().zip(values.chunks(positions.len() * vocab)) {

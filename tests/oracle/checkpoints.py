@@ -191,16 +191,17 @@ def logits(model, ids):
 
 @contextlib.contextmanager
 def widened():
-    """Inside, what transformers computes in f32 on purpose (the scan, the norms, the logits) is computed in f64."""
-    to_float, to = torch.Tensor.float, torch.Tensor.to
+    """Inside, what transformers computes in f32 on purpose (the scan, the norms, softmax, the logits) is computed in f64."""
+    to_float, to, softmax = torch.Tensor.float, torch.Tensor.to, torch.nn.functional.softmax
     wide = lambda value: torch.float64 if value is torch.float32 else value
+    widening = lambda call: lambda *args, **named: call(*map(wide, args), **{key: wide(v) for key, v in named.items()})
     torch.Tensor.float = torch.Tensor.double
-    torch.Tensor.to = lambda self, *args, **named: to(self, *map(wide, args), **{key: wide(v) for key, v in named.items()})
+    torch.Tensor.to, torch.nn.functional.softmax = widening(to), widening(softmax)
     torch.set_default_dtype(torch.float64)
     try:
         yield
     finally:
-        torch.Tensor.float, torch.Tensor.to = to_float, to
+        torch.Tensor.float, torch.Tensor.to, torch.nn.functional.softmax = to_float, to, softmax
         torch.set_default_dtype(torch.float32)
 
 

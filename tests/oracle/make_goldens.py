@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 import importance
 import slicing
 from checkpoints import CASES, load, logits, nemotron, next_token_loss, tokens, write
+from gradients import gradients
 
 # At the seams of chunks, at the start where the convolution is padded, and at the end.
 POSITIONS = {"short": [0, 1, 31, 32, 63], "long": [0, 1, 63, 64, 127, 128, 255, 256, 599]}
@@ -24,6 +25,22 @@ ROWS = {"short": (2, 64), "long": (1, 600)}
 
 IMPORTANCE = nemotron(50, hybrid_override_pattern="M-*MM-", vocab_size=48, hidden_size=12, mamba_num_heads=6, mamba_head_dim=5, intermediate_size=20)
 SLICING = nemotron(60, hybrid_override_pattern="M-M*M-", vocab_size=48, hidden_size=14, mamba_num_heads=8, mamba_head_dim=6, intermediate_size=22)
+
+# Together they hold every kind of weight, biases, a tied head, several groups, and dt clamped on both sides.
+GRADIENTS = ["nemotron-plain", "nemotron-biases", "nemotron-dt-floor", "mamba2-biases", "mamba2-tied", "mamba2-dt-limits"]
+# Students, and the teachers of the same vocabulary and width they are compared with.
+TEACHERS = {"nemotron-biases": "nemotron-no-conv-bias", "mamba2-tied": "mamba2-dt-limits"}
+# As recipes write them. With beta = 0.5 the divergence is symmetric, so another beta shows whose share it is.
+LOSSES = [
+    "forward_kl(temperature = 1)",
+    "forward_kl(temperature = 2)",
+    "reverse_kl(temperature = 2)",
+    "js(beta = 0.5)",
+    "js(beta = 0.2, temperature = 2)",
+    "mse()",
+    "cosine(layers = [0, 2], teacher_layers = [1, 2])",
+    "0.7 * forward_kl(temperature = 2) + 0.3 * cross_entropy() + 0.1 * mse(layers = [1])",
+]
 
 
 def write_json(path, value):
@@ -43,6 +60,27 @@ def logits_case(case, folder):
         losses[name] = {"positions": POSITIONS[name], "loss": next_token_loss(values, ids)}
     save_file(sampled, folder / "logits.safetensors")
     write_json(folder / "golden.json", losses)
+
+
+def short_tokens(folder):
+    return torch.tensor(json.loads((folder / "tokens-short.json").read_text()))
+
+
+def gradients_case(folder):
+    """The gradient of the cross-entropy of the short tokens for every weight."""
+    _, found = gradients(load(folder), folder, short_tokens(folder))
+    save_file(found, folder / "gradients.safetensors")
+
+
+def distillation_case(folder, teacher):
+    """Losses beside a teacher on the short tokens, and their gradients."""
+    model, beside, ids = load(folder), load(folder.parent / teacher), short_tokens(folder)
+    values, all_found = {}, {}
+    for i, loss in enumerate(LOSSES):
+        values[loss], found = gradients(model, folder, ids, loss, beside)
+        all_found.update({f"{i}/{name}": gradient for name, gradient in found.items()})
+    save_file(all_found, folder / "distillation.safetensors")
+    write_json(folder / "distillation.json", {"teacher": teacher, "losses": values})
 
 
 def importance_case(folder):
@@ -69,6 +107,10 @@ def main():
     out = parser.parse_args().out
     for name, case in CASES.items():
         logits_case(case, out / name)
+    for name in GRADIENTS:
+        gradients_case(out / name)
+    for name, teacher in TEACHERS.items():
+        distillation_case(out / name, teacher)
     importance_case(out / "importance")
     slicing_case(out / "slicing")
     print(f"{len(CASES) + 2} folders in {out}, torch {torch.__version__}")
