@@ -216,16 +216,23 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// The model as it was before this update is kept; what went wrong first is named.
+    /// What went wrong first is named.
     fn diverged(&mut self, training: &mut dyn Training, samples: &[&[u32]]) -> RunError {
-        let found = match training.first_non_finite(samples) {
-            Ok(found) => found.unwrap_or_else(|| "the norm of all gradients together".into()),
-            Err(error) => return error.into(),
-        };
-        if let Err(error) = self.save(training.state()) {
+        match training.first_non_finite(samples) {
+            Ok(found) => {
+                let what = found.unwrap_or_else(|| "the norm of all gradients together".into());
+                self.ended(training.state(), what)
+            }
+            Err(error) => error.into(),
+        }
+    }
+
+    /// There is no next update; the model as it was before it is kept.
+    fn ended(&mut self, state: &TrainingState, what: String) -> RunError {
+        if let Err(error) = self.save(state) {
             return error;
         }
-        let (update, what) = (self.trained.updates + 1, found);
+        let update = self.trained.updates + 1;
         TrainError::Diverged { stage: self.watch.stage.into(), update, what }.into()
     }
 
@@ -285,7 +292,11 @@ impl Run<'_> {
         let figures =
             evaluate::measure(device, &models, &[comparison], windows, *answers, &quiet, None, |_| {
                 Ok(weights)
-            })?;
+            });
+        let figures = match figures {
+            Err(RunError::NotFinite { .. }) => return Err(self.ended(state, "the held-out loss".into())),
+            figures => figures?,
+        };
         for figures in figures {
             let row = record::Heldout {
                 update: self.trained.updates,
