@@ -339,15 +339,13 @@ impl Setup {
         let forward::Training { graph, readings } =
             forward::training(job.student, teacher, &objective, phase.sequence, *batch, recompute)?;
         let schedule = Arc::new(schedule::schedule(&graph)?);
-        let lanes = lanes(job.student.params(), *batch);
+        let lanes = forward::lanes(job.student.params(), *batch);
         Ok(Setup { objective, names: names(loss), readings, schedule, lanes })
     }
 
     fn memory(&self, job: &Job) -> Memory {
         let planned = job.device.memory(&self.schedule, self.lanes);
-        // The two averages of AdamW.
-        let averages = 2 * self.schedule.gradients.values().sum::<usize>() as u64 * 4;
-        Memory { weights: planned.weights + averages, ..planned }
+        Memory { weights: planned.weights + self.schedule.average_bytes(), ..planned }
     }
 
     fn start(&self, job: &Job, state: TrainingState) -> Result<Box<dyn Training>, RunError> {
@@ -368,17 +366,6 @@ impl Setup {
         }
         losses.iter().map(|loss| loss / outputs.len().max(1) as f64).collect()
     }
-}
-
-/// Parts of an update whose gradients are summed side by side. Part of what is computed, so it follows from
-/// shapes alone: where gradients are large, fewer sums of them are held.
-fn lanes(params: u64, batch: usize) -> usize {
-    let most = match params {
-        0..=16_777_216 => 4,
-        16_777_217..=1_073_741_824 => 2,
-        _ => 1,
-    };
-    most.min(batch)
 }
 
 /// The terms' names, told apart where two have the same.
