@@ -46,5 +46,7 @@ mod store;
 mod support;
 #[path = "integration/synth.rs"]
 mod synth;
+#[path = "integration/trainings.rs"]
+mod trainings;
 #[path = "integration/trust.rs"]
 mod trust;
