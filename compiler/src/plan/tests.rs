@@ -96,9 +96,13 @@ fn corners(line: &str) -> [f64; 4] {
 
 #[test]
 fn a_plan_says_what_this_version_cannot_run() {
-    let plan = planned(&fixture::tiny_half());
+    let mut recipe = fixture::tiny_half();
+    let axes = vec![axis("hidden_size", &[128], hir::Score::Pca)];
+    recipe.prunes.insert("turned".into(), fixture::prune("parent", axes));
+    fixture::export(&mut recipe, "turned");
+    let plan = planned(&recipe);
     let names: Vec<&str> = plan.unsupported().iter().map(|n| n.name.as_str()).collect();
-    assert_eq!(names, ["student"]);
+    assert_eq!(names, ["turned.rotate"]);
     let until = plan.until("half").expect("the model");
     assert!(until.unsupported().is_empty());
     assert!(until.verify().is_ok());
