@@ -205,6 +205,7 @@ fn why(
             let line = |r: &run::Explained| {
                 let stands = match (r.stored, &r.differs) {
                     (true, _) => "stored".to_string(),
+                    (false, _) if r.damaged => format!("missing; {}", run::DAMAGED),
                     (false, Some(d)) => format!("missing; `{}` differs in {d}", d.than),
                     (false, None) => "missing; nothing of its kind was made yet".to_string(),
                 };

@@ -48,5 +48,7 @@ mod store;
 mod support;
 #[path = "integration/synth.rs"]
 mod synth;
+#[path = "integration/trainings.rs"]
+mod trainings;
 #[path = "integration/trust.rs"]
 mod trust;

@@ -2,7 +2,7 @@
 
 mod training;
 
-pub use training::{Objective, Reading, TEACHER, Training, training};
+pub use training::{Objective, Reading, TEACHER, Training, lanes, training};
 
 use crate::dim::{Dim, Extent};
 use crate::graph::{Builder, Graph, Masks, ShapeError, ValueId};

@@ -92,6 +92,11 @@ impl Schedule {
     pub fn weight_bytes(&self) -> u64 {
         self.weights.values().sum::<usize>() as u64 * 4
     }
+
+    /// Bytes of the two averages that AdamW keeps of every gradient.
+    pub fn average_bytes(&self) -> u64 {
+        2 * self.gradients.values().sum::<usize>() as u64 * 4
+    }
 }
 
 /// Plans the run of a verified graph. Nodes that no output needs are left out.

@@ -82,7 +82,7 @@ fn train(model: &WeightSource, batch: usize, sequence: usize) -> (Duration, Dura
         weights: source::bind(&schedule, model).expect("weights"),
         ..TrainingState::default()
     };
-    let lanes = minic_runtime::train::lanes(model.desc().params(), batch);
+    let lanes = forward::lanes(model.desc().params(), batch);
     let mut training = Cpu.train(schedule, Weights::default(), state, lanes).expect("a training");
     let samples = samples(model, batch, sequence);
     let windows: Vec<&[u32]> = samples.iter().map(Vec::as_slice).collect();

@@ -62,6 +62,9 @@ pub struct Settings {
     pub stop: Stop,
 }
 
+/// Of a trained model whose folder is not as it was written.
+pub const DAMAGED: &str = "what the store holds of it is damaged";
+
 /// Of passes that are not finished.
 pub const SAVE_EVERY: Duration = Duration::from_secs(30);
 
@@ -231,9 +234,11 @@ pub fn explain(
     }
     let mut explained = Vec::new();
     for key in executor.keys_of(id)? {
-        let stored = store.has(&key);
-        let differs = if stored { None } else { store.why(&key)? };
-        explained.push(Explained { subject: key.subject.clone(), digest: key.digest(), stored, differs });
+        let stored = executor.holds(&key)?;
+        let damaged = !stored && store.has(&key);
+        let differs = if stored || damaged { None } else { store.why(&key)? };
+        let (subject, digest) = (key.subject.clone(), key.digest());
+        explained.push(Explained { subject, digest, stored, damaged, differs });
     }
     Ok(Some(explained))
 }
@@ -245,6 +250,8 @@ pub struct Explained {
     /// The digest of its key.
     pub digest: String,
     pub stored: bool,
+    /// Of a trained model: something of it is gone or changed.
+    pub damaged: bool,
     /// The first field in which what the store holds differs.
     pub differs: Option<Difference>,
 }
@@ -310,7 +317,12 @@ impl<'a> Executor<'a> {
         if let Some(reason) = self.reason(id)? {
             self.observer.observe(&Event::Missed { stage: &self.plan.node(id).name, reason: &reason });
         }
-        Ok(!keys.is_empty() && keys.iter().all(|key| self.store.has(key)))
+        for key in &keys {
+            if !self.holds(key)? {
+                return Ok(false);
+            }
+        }
+        Ok(!keys.is_empty())
     }
 
     /// How the first result that is missing differs from what is there.
@@ -319,8 +331,11 @@ impl<'a> Executor<'a> {
             return Ok(Some("asked for by --redo".into()));
         }
         for key in self.keys_of(id)? {
-            if !self.store.has(&key) {
-                return Ok(self.store.why(&key)?.map(|difference| difference.to_string()));
+            if !self.holds(&key)? {
+                return Ok(match self.store.has(&key) {
+                    true => Some(DAMAGED.into()),
+                    false => self.store.why(&key)?.map(|difference| difference.to_string()),
+                });
             }
         }
         Ok(None)

@@ -3,7 +3,8 @@
 //! An object is one file, `objects/ab/abcd..`: a line of JSON (the key, what it was made from, the digest of
 //! the payload), then the payload. It is written under `tmp/`, synced, and renamed, so that an object is there
 //! whole or not at all; what is read is checked against its digest. `partial/` holds passes that are not
-//! finished, `files/` the digests of files that did not change since they were read, `models/` checkpoints of trained models.
+//! finished, `files/` the digests of files that did not change since they were read, `models/`
+//! checkpoints of trained models, each under the name of its object. A model whose object is gone is nobody's.
 //!
 //! Runs that share a store hold a shared lock on it; [`Store::collect`] needs it alone.
 
@@ -162,11 +163,6 @@ impl Store {
     /// Where the folder of this key's model stands, if it does. It is published as any other folder.
     pub fn folder(&self, key: &Key) -> PathBuf {
         self.root.join(MODELS).join(key.digest())
-    }
-
-    /// Marks the folder of a model as used now.
-    pub fn touch_folder(&self, key: &Key) {
-        memo::touch(&self.folder(key).join(crate::checkpoint::CONFIG_FILE));
     }
 
     fn object(&self, key: &Key) -> PathBuf {

@@ -216,16 +216,23 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// The model as it was before this update is kept; what went wrong first is named.
+    /// What went wrong first is named.
     fn diverged(&mut self, training: &mut dyn Training, samples: &[&[u32]]) -> RunError {
-        let found = match training.first_non_finite(samples) {
-            Ok(found) => found.unwrap_or_else(|| "the norm of all gradients together".into()),
-            Err(error) => return error.into(),
-        };
-        if let Err(error) = self.save(training.state()) {
+        match training.first_non_finite(samples) {
+            Ok(found) => {
+                let what = found.unwrap_or_else(|| "the norm of all gradients together".into());
+                self.ended(training.state(), what)
+            }
+            Err(error) => error.into(),
+        }
+    }
+
+    /// There is no next update; the model as it was before it is kept.
+    fn ended(&mut self, state: &TrainingState, what: String) -> RunError {
+        if let Err(error) = self.save(state) {
             return error;
         }
-        let (update, what) = (self.trained.updates + 1, found);
+        let update = self.trained.updates + 1;
         TrainError::Diverged { stage: self.watch.stage.into(), update, what }.into()
     }
 
@@ -285,7 +292,11 @@ impl Run<'_> {
         let figures =
             evaluate::measure(device, &models, &[comparison], windows, *answers, &quiet, None, |_| {
                 Ok(weights)
-            })?;
+            });
+        let figures = match figures {
+            Err(RunError::NotFinite { .. }) => return Err(self.ended(state, "the held-out loss".into())),
+            figures => figures?,
+        };
         for figures in figures {
             let row = record::Heldout {
                 update: self.trained.updates,
@@ -328,15 +339,13 @@ impl Setup {
         let forward::Training { graph, readings } =
             forward::training(job.student, teacher, &objective, phase.sequence, *batch, recompute)?;
         let schedule = Arc::new(schedule::schedule(&graph)?);
-        let lanes = lanes(job.student.params(), *batch);
+        let lanes = forward::lanes(job.student.params(), *batch);
         Ok(Setup { objective, names: names(loss), readings, schedule, lanes })
     }
 
     fn memory(&self, job: &Job) -> Memory {
         let planned = job.device.memory(&self.schedule, self.lanes);
-        // The two averages of AdamW.
-        let averages = 2 * self.schedule.gradients.values().sum::<usize>() as u64 * 4;
-        Memory { weights: planned.weights + averages, ..planned }
+        Memory { weights: planned.weights + self.schedule.average_bytes(), ..planned }
     }
 
     fn start(&self, job: &Job, state: TrainingState) -> Result<Box<dyn Training>, RunError> {
@@ -357,17 +366,6 @@ impl Setup {
         }
         losses.iter().map(|loss| loss / outputs.len().max(1) as f64).collect()
     }
-}
-
-/// Parts of an update whose gradients are summed side by side. Part of what is computed, so it follows from
-/// shapes alone: where gradients are large, fewer sums of them are held.
-pub fn lanes(params: u64, batch: usize) -> usize {
-    let most = match params {
-        0..=16_777_216 => 4,
-        16_777_217..=1_073_741_824 => 2,
-        _ => 1,
-    };
-    most.min(batch)
 }
 
 /// The terms' names, told apart where two have the same.

@@ -3,15 +3,21 @@
 //! A test binary of its own, because it counts what its process allocates.
 #![allow(clippy::print_stdout, reason = "what was held is shown with --nocapture")]
 
-use minic_compiler::forward::{self, Gather};
-use minic_compiler::hir::LayerMetric;
+use minic_compiler::autodiff::Recompute;
+use minic_compiler::forward::{self, Gather, Objective, TEACHER};
+use minic_compiler::graph::HeadLoss;
+use minic_compiler::hir::{LayerMetric, LossTerm};
+use minic_compiler::losses::Term;
 use minic_compiler::{dim::Dim, schedule};
 use minic_runtime::checkpoint::Checkpoint;
 use minic_runtime::device::cpu::Cpu;
+use minic_runtime::device::{Device, TrainingState, Weights};
 use minic_runtime::events::Watch;
 use minic_runtime::samples::Runner;
-use minic_runtime::source::{self, WeightSource};
+use minic_runtime::source::{self, SourceError, WeightSource};
+use minic_runtime::train::optimizer::Update;
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -56,6 +62,40 @@ fn planned_and_used(folder: &Path, sequence: usize, gather: &Gather) -> (usize, 
     (planned, PEAK.load(Ordering::Relaxed) - before)
 }
 
+/// The same of two updates of a model that is taught by its equal.
+fn planned_and_used_in_training(folder: &Path, batch: usize, recompute: Recompute) -> (usize, usize) {
+    const SEQUENCE: usize = 256;
+    let model = WeightSource::new(Arc::new(Checkpoint::open(folder).unwrap()));
+    let desc = model.desc();
+    let vocab = desc.size(Dim::VocabSize) as u32;
+    let samples: Vec<Vec<u32>> =
+        (0..batch as u32).map(|s| (0..SEQUENCE as u32).map(|t| (t * 7 + s) % vocab).collect()).collect();
+    let windows: Vec<&[u32]> = samples.iter().map(Vec::as_slice).collect();
+    let term = Term::Head(HeadLoss::ForwardKl { temperature: 1.0 });
+    let (arguments, span) = Default::default();
+    let loss = [LossTerm { weight: 1.0, loss: "forward_kl", arguments, term, span }];
+    let objective = Objective::new(&loss, &[]);
+    let graph = forward::training(desc, Some(desc), &objective, SEQUENCE, batch, recompute).unwrap().graph;
+    let schedule = Arc::new(schedule::schedule(&graph).unwrap());
+    let lanes = forward::lanes(desc.params(), batch);
+    let planned = Cpu.memory(&schedule, lanes).total() + schedule.average_bytes();
+    let before = NOW.load(Ordering::Relaxed);
+    PEAK.store(before, Ordering::Relaxed);
+    let load = || {
+        let names = desc.weights().into_iter().map(|w| w.name);
+        Weights::load(names, |name| Ok::<_, SourceError>(model.read_f32(name)?)).unwrap()
+    };
+    let state = TrainingState { weights: load(), ..TrainingState::default() };
+    let mut training = Cpu.train(schedule, load().scoped(TEACHER), state, lanes).unwrap();
+    for step in 1..3 {
+        training.gradients(&windows).unwrap();
+        assert!(training.norm() >= 0.0);
+        let update = Update { beta1: 0.9, beta2: 0.95, eps: 1e-8, rate: 1e-3, step, scale: 1.0 };
+        training.update(&update, 0.0, &BTreeSet::new());
+    }
+    (planned as usize, PEAK.load(Ordering::Relaxed) - before)
+}
+
 /// The plan leaves out what does not grow with the model: names, lists of steps, the threads' own buffers.
 const SLACK: usize = 768 << 10;
 
@@ -73,6 +113,14 @@ fn a_run_holds_what_was_planned() {
             assert!(used <= planned + SLACK, "{folder}: {used} bytes were held, {planned} planned");
             assert!(used + SLACK >= planned / 2, "{folder}: {used} bytes were held, {planned} planned");
             println!("{folder}: {planned} bytes planned, {used} held");
+        }
+        for (batch, recompute) in [(1, Recompute::Cheap), (6, Recompute::Cheap), (6, Recompute::Blocks)] {
+            let (planned, used) = planned_and_used_in_training(&root.join(folder), batch, recompute);
+            let told =
+                format!("{folder}, batch {batch}, {recompute:?}: {used} bytes were held, {planned} planned");
+            assert!(used <= planned + SLACK, "{told}");
+            assert!(used + SLACK >= planned * 9 / 10, "{told}");
+            println!("{told}");
         }
     }
 }

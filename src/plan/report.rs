@@ -158,7 +158,8 @@ impl<'a> Report<'a> {
         let count = |state: &str| self.stages.iter().filter(|s| s.state.name() == state).count();
         format!(
             "\n{} stages: {} run, {} cached, {} blocked. Passes are forward passes over each sample, or updates of a training; memory is that of \
-             the weights in f32 and of one lane's buffers.\n",
+             the weights in f32 and of one lane's buffers; of a training, of all its lanes, their gradients and the averages of AdamW, the \
+             least where the backward pass computes blocks again.\n",
             self.stages.len(),
             count("run"),
             count("cached"),
@@ -245,7 +246,7 @@ impl StageReport<'_> {
             "tokens": e.tokens,
             "flops_per_sample": e.sample_flops.map(bounds_json),
             "flops": e.flops.map(bounds_json),
-            "memory": e.memory,
+            "memory": e.memory.map(bounds_json),
             "disk": e.disk.map(bounds_json),
         })
     }
@@ -274,7 +275,7 @@ impl StageReport<'_> {
             self.node.name.clone(),
             passes.unwrap_or_default(),
             work,
-            e.memory.map(bytes).unwrap_or_default(),
+            e.memory.map(|m| ranged(m, bytes)).unwrap_or_default(),
             e.disk.map(|d| ranged(d, bytes)).unwrap_or_default(),
             what,
         ]

@@ -50,7 +50,7 @@ fn blocked_stages_say_why() {
 }
 
 #[test]
-fn training_is_planned_and_blocked() {
+fn a_training_is_planned_with_what_it_takes() {
     let distilled = format!(
         "{FIXED_4B}
 schedule recover {{
@@ -66,10 +66,17 @@ export better to \"better\"
     let done = minic(folder.path(), &["plan", "--json", "recipe.mrecipe"]);
     assert_eq!(done.exit, 0, "{}", done.stderr);
     let json = done.json();
-    assert_eq!(node(&json, "better")["state"], "blocked");
-    assert!(node(&json, "better")["reason"].as_str().unwrap().contains("distill"));
-    assert_eq!(node(&json, "export better")["reason"], "waits for `better`");
-    assert_eq!(node(&json, "export student")["state"], "run");
+    let better = node(&json, "better");
+    assert_eq!((&better["state"], &node(&json, "export better")["state"]), (&"run".into(), &"run".into()));
+    assert_eq!((better["updates"].as_u64(), better["tokens"].as_u64()), (Some(2), Some(256)));
+    // Weights of both, the gradients of the only lane, two averages, and buffers.
+    let (student, teacher) = (4_489_223_040_u64, 8_100_852_736_u64);
+    let (min, max) = (better["memory"]["min"].as_u64().unwrap(), better["memory"]["max"].as_u64().unwrap());
+    let fixed = 4 * (4 * student + teacher);
+    assert!(fixed < min && min <= max && max < fixed + (1 << 30), "{better}");
+    let text = minic(folder.path(), &["plan", "recipe.mrecipe"]).stdout;
+    let line = text.lines().find(|line| line.contains(" distill ")).expect("the stage");
+    assert!(line.contains("2 updates") && line.contains("GB"), "{line}");
     assert_eq!(json["models"]["better"]["params"], 4_489_223_040_u64);
 }
 

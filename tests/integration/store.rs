@@ -43,7 +43,7 @@ pub fn folder() -> TempDir {
 }
 
 /// Keys of everything in the store, with what they are.
-fn objects(folder: &Path) -> BTreeSet<(String, String)> {
+pub fn objects(folder: &Path) -> BTreeSet<(String, String)> {
     let listed = minic(folder, &["cache", "ls", "--json"]);
     assert_eq!(listed.exit, 0, "{}", listed.stderr);
     let text = |v: &Value| v.as_str().unwrap().to_string();
@@ -56,14 +56,14 @@ fn objects(folder: &Path) -> BTreeSet<(String, String)> {
         .collect()
 }
 
-fn run(folder: &Path) -> Value {
+pub fn run(folder: &Path) -> Value {
     let done = minic(folder, &["run", "recipe.mrecipe", "--json", "--overwrite"]);
     assert_eq!(done.exit, 0, "{}", done.stderr);
     done.json()
 }
 
 /// Stages of the last run that were computed, less those whose results are not kept in the store.
-fn computed(folder: &Path) -> Vec<String> {
+pub fn computed(folder: &Path) -> Vec<String> {
     let text = fs::read_to_string(folder.join(".minic/runs/recipe/events.jsonl")).unwrap();
     let events: Vec<Value> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
     let start = events.iter().rposition(|e| e["event"] == "run_started").unwrap();
@@ -76,7 +76,11 @@ fn computed(folder: &Path) -> Vec<String> {
 
 /// Runs before and after `change`; what came new into the store.
 fn new_after(change: impl FnOnce(&Path)) -> (TempDir, Vec<String>) {
-    let folder = folder();
+    new_after_in(folder(), change)
+}
+
+/// The same in a folder of another recipe.
+pub fn new_after_in(folder: TempDir, change: impl FnOnce(&Path)) -> (TempDir, Vec<String>) {
     run(folder.path());
     let before = objects(folder.path());
     change(folder.path());
@@ -86,7 +90,7 @@ fn new_after(change: impl FnOnce(&Path)) -> (TempDir, Vec<String>) {
     (folder, new.into_iter().collect())
 }
 
-fn edit(folder: &Path, file: &str, from: &str, to: &str) {
+pub fn edit(folder: &Path, file: &str, from: &str, to: &str) {
     let text = fs::read_to_string(folder.join(file)).unwrap();
     assert!(text.contains(from), "{from}");
     fs::write(folder.join(file), text.replacen(from, to, 1)).unwrap();

@@ -152,3 +152,14 @@ pub fn training(
     autodiff::reverse(&mut b, &seeds, recompute)?;
     Ok(Training { graph: b.finish()?, readings })
 }
+
+/// Parts of an update whose gradients are summed side by side. Part of what is computed, so it follows from
+/// shapes alone: where gradients are large, fewer sums of them are held.
+pub fn lanes(params: u64, batch: usize) -> usize {
+    let most = match params {
+        0..=16_777_216 => 4,
+        16_777_217..=1_073_741_824 => 2,
+        _ => 1,
+    };
+    most.min(batch)
+}

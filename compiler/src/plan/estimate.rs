@@ -1,9 +1,10 @@
 //! What each stage will cost, from the shapes alone.
 
 use super::{Bounds, Calibrate, Evaluation, Needs, Plan, Shape, Shapes, Source, Stage, Training, Value};
+use crate::autodiff::Recompute;
 use crate::cost::{self, Passes};
 use crate::dim::Dim;
-use crate::forward::{self, Comparison};
+use crate::forward::{self, Comparison, Objective};
 use crate::graph::{Graph, ShapeError};
 use crate::hir;
 use crate::model::DType;
@@ -24,8 +25,10 @@ pub struct Estimate {
     pub sample_flops: Option<Bounds<f64>>,
     /// Of the whole stage.
     pub flops: Option<Bounds<f64>>,
-    /// Bytes of the weights in f32 and of the buffers of one lane, as scheduled.
-    pub memory: Option<u64>,
+    /// Bytes of the weights in f32 and of the buffers of one lane, as scheduled. Of a training: of all its
+    /// lanes, with their gradients, and the optimizer's averages; the least where everything that can be is
+    /// computed again in the backward pass, as a run does whose memory is short.
+    pub memory: Option<Bounds>,
     /// Bytes written.
     pub disk: Option<Bounds>,
 }
@@ -159,9 +162,9 @@ impl Plan {
         }
     }
 
-    fn memory(&self, shapes: &Shapes, id: NodeIndex) -> Option<u64> {
+    fn memory(&self, shapes: &Shapes, id: NodeIndex) -> Option<Bounds> {
         let schedule = schedule::schedule(&self.tensor_graph(shapes, id)?.ok()?).ok()?;
-        Some(schedule.weight_bytes() + schedule.lane_bytes())
+        Bounds::of([schedule.weight_bytes() + schedule.lane_bytes()])
     }
 
     /// Three times the forward pass for the student (the backward pass makes two products for each one), one
@@ -170,6 +173,7 @@ impl Plan {
         let student = self.source(id, Value::Model).and_then(|from| self.shape(shapes, from));
         let teacher = self.source(id, Value::Teacher).map(|from| self.shape(shapes, from));
         let (mut updates, mut tokens, mut flops) = (0, 0, Some(Bounds { min: 0.0, max: 0.0 }));
+        let mut memory = Some(Bounds { min: 0, max: 0 });
         for phase in &training.schedule.phases {
             let name = phase.data.as_deref().unwrap_or(&training.data);
             let Some(data) = self.samples_of(id, name).and_then(|from| self.loaded(from)) else {
@@ -179,7 +183,7 @@ impl Plan {
             updates += phase.updates(data.sequence);
             tokens += trained;
             let (Some(student), None | Some(Some(_))) = (student, teacher) else {
-                flops = None;
+                (flops, memory) = (None, None);
                 continue;
             };
             let all = |shape: &Shape, times: f64| {
@@ -187,9 +191,31 @@ impl Plan {
             };
             let more = [Some(all(student, 3.0)), teacher.flatten().map(|teacher| all(teacher, 1.0))];
             flops = more.into_iter().flatten().fold(flops, |sum, more| sum.map(|sum| sum.plus(more)));
+            let held = held(student, teacher.flatten(), phase, sequence);
+            memory = memory.zip(held).map(|(most, held)| most.larger(held));
         }
-        Estimate { updates: Some(updates), tokens: Some(tokens), flops, ..Estimate::default() }
+        Estimate { updates: Some(updates), tokens: Some(tokens), flops, memory, ..Estimate::default() }
     }
+}
+
+/// What a phase of a training holds. `None` where shapes are known only at run time.
+fn held(student: &Shape, teacher: Option<&Shape>, phase: &hir::Phase, sequence: usize) -> Option<Bounds> {
+    let student = student.desc()?;
+    let teacher = teacher.map(Shape::desc);
+    let teacher = match &teacher {
+        Some(desc) => Some(desc.as_ref()?),
+        None => None,
+    };
+    // Which layer of the teacher one is compared with changes no size.
+    let origins: Vec<usize> = (0..student.layers.len()).collect();
+    let objective = Objective::new(&phase.loss, &origins);
+    let bytes = |recompute| {
+        let training = forward::training(&student, teacher, &objective, sequence, phase.batch, recompute);
+        let schedule = schedule::schedule(&training.ok()?.graph).ok()?;
+        let lanes = forward::lanes(student.params(), phase.batch) as u64;
+        Some(schedule.weight_bytes() + schedule.average_bytes() + schedule.lane_bytes() * lanes)
+    };
+    Bounds::of([bytes(Recompute::Cheap)?, bytes(Recompute::Blocks)?])
 }
 
 fn passing(shape: &Shape, data: &hir::Data, passes: Passes) -> Estimate {
@@ -207,7 +233,9 @@ fn over_samples(data: &hir::Data, sample_flops: Option<Bounds<f64>>) -> Estimate
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::graph::HeadLoss;
     use crate::hir::{LayerMetric, Phase, Recipe};
+    use crate::losses::Term;
     use crate::plan::fixture::{self, axis, by};
     use crate::{lower, passes};
 
@@ -231,7 +259,7 @@ mod tests {
         assert_eq!(calibration.passes, Some(Passes { whole: 1, partial: 0 }));
         assert_eq!(calibration.flops.and_then(Bounds::exact), Some(64.0 * 256.0 * token("tiny")));
         let params = fixture::desc("tiny").params();
-        assert!(calibration.memory.is_some_and(|bytes| bytes > 2 * params), "weights and buffers");
+        assert!(calibration.memory.is_some_and(|held| held.min > 2 * params), "weights and buffers");
         // Without a number of samples only one of them can be counted.
         recipe.data["calibration"].samples = None;
         let open = estimate(&recipe, "half.calibrate");
@@ -264,15 +292,19 @@ mod tests {
         assert_eq!(both.flops.and_then(Bounds::exact), Some(flops));
     }
 
-    #[test]
-    fn a_distillation_costs_three_passes_of_the_student_and_one_of_the_teacher() {
-        let mut recipe = fixture::base("tiny");
-        fixture::add_model(&mut recipe, "other", "mamba2");
+    fn divergence() -> hir::LossTerm {
+        let term = Term::Head(HeadLoss::ForwardKl { temperature: 1.0 });
+        let (arguments, span) = Default::default();
+        hir::LossTerm { weight: 1.0, loss: "forward_kl", arguments, term, span }
+    }
+
+    /// One window an update.
+    fn phase() -> Phase {
         let optimizer = hir::Optimizer { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.0, clip: None };
         let rate = hir::Rate { shape: "constant", peak: 1e-4, floor: 0.0, warmup: 0, decay: None };
-        let phase = Phase {
+        Phase {
             name: "recover".into(),
-            loss: Vec::new(),
+            loss: vec![divergence()],
             optimizer,
             rate,
             batch: 1,
@@ -280,8 +312,14 @@ mod tests {
             sequence: None,
             data: None,
             span: Default::default(),
-        };
-        recipe.schedules["recover"].phases.push(phase);
+        }
+    }
+
+    #[test]
+    fn a_distillation_costs_three_passes_of_the_student_and_one_of_the_teacher() {
+        let mut recipe = fixture::base("tiny");
+        fixture::add_model(&mut recipe, "other", "mamba2");
+        recipe.schedules["recover"].phases.push(phase());
         fixture::distill(&mut recipe, "student", "other");
         fixture::export(&mut recipe, "student");
         // Three updates of one window: the rest of the 1000 tokens makes no fourth one.
@@ -297,5 +335,27 @@ mod tests {
         // In the dtype of the config where none is named.
         let bytes = cost::disk(fixture::desc("mamba2").params(), DType::F32);
         assert_eq!(estimate(&recipe, "export student").disk.and_then(Bounds::exact), Some(bytes));
+    }
+
+    #[test]
+    fn a_training_holds_both_models_averages_and_the_gradients_of_its_lanes() {
+        let mut recipe = fixture::base("tiny");
+        recipe.schedules["recover"].phases.push(phase());
+        fixture::distill(&mut recipe, "student", "parent");
+        fixture::export(&mut recipe, "student");
+        let params = fixture::desc("tiny").params();
+        let mut held = |batch| {
+            recipe.schedules["recover"].phases[0].batch = batch;
+            estimate(&recipe, "student").memory.expect("shapes are known")
+        };
+        let [one, two, four, five] = [1, 2, 4, 5].map(&mut held);
+        // Weights of both, one gradient, two averages; less where blocks are computed again.
+        assert!(one.min > 4 * 5 * params && one.min < one.max, "{one}");
+        // A second lane has gradients of its own; there is no fifth.
+        assert!(two.min > one.min + 4 * params && five == four, "{one} {two} {four} {five}");
+        // The larger phase counts.
+        let long = Phase { sequence: Some(512), batch: 5, ..phase() };
+        recipe.schedules["recover"].phases.push(long);
+        assert!(estimate(&recipe, "student").memory.is_some_and(|both| both.max > five.max));
     }
 }

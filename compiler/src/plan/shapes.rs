@@ -31,6 +31,11 @@ impl Bounds<u64> {
             Some(b) => Some(Bounds { min: b.min.min(v), max: b.max.max(v) }),
         })
     }
+
+    /// The larger one at each end.
+    pub fn larger(self, other: Bounds) -> Bounds {
+        Bounds { min: self.min.max(other.min), max: self.max.max(other.max) }
+    }
 }
 
 impl<T: Copy + PartialEq> Bounds<T> {

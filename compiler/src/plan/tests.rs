@@ -97,15 +97,12 @@ fn corners(line: &str) -> [f64; 4] {
 #[test]
 fn a_plan_says_what_this_version_cannot_run() {
     let mut recipe = fixture::tiny_half();
-    assert!(planned(&recipe).unsupported().is_empty());
-    let mut cut = fixture::prune("student", vec![axis("hidden_size", &[96], by("activation"))]);
-    cut.repairs
-        .push(hir::Repair { kind: hir::RepairKind::Norms { power: Some(0.5) }, span: Span::default() });
-    recipe.prunes.insert("small".into(), cut);
-    fixture::export(&mut recipe, "small");
+    let axes = vec![axis("hidden_size", &[128], hir::Score::Pca)];
+    recipe.prunes.insert("turned".into(), fixture::prune("parent", axes));
+    fixture::export(&mut recipe, "turned");
     let plan = planned(&recipe);
     let names: Vec<&str> = plan.unsupported().iter().map(|n| n.name.as_str()).collect();
-    assert_eq!(names, ["small.repair"]);
+    assert_eq!(names, ["turned.rotate"]);
     let until = plan.until("half").expect("the model");
     assert!(until.unsupported().is_empty());
     assert!(until.verify().is_ok());

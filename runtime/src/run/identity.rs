@@ -27,6 +27,9 @@ use std::sync::Arc;
 const SCORE: u32 = 1;
 const CUT: u32 = 1;
 
+/// The kind of keys of trained models.
+pub(super) const TRAINED: &str = "trained";
+
 /// An input of a stage: the digest of its content, and how it came about.
 #[derive(Clone, Debug)]
 pub(super) struct Identity {
@@ -185,7 +188,7 @@ impl Keys<'_> {
         sets: &[&SampleSet],
         heldout: Option<(&SampleSet, u64)>,
     ) -> Result<Key, RunError> {
-        let mut key = Key::new("trained", stage.name.clone())
+        let mut key = Key::new(TRAINED, stage.name.clone())
             .input("student", &student.identity.digest, student.identity.origin.clone())
             .field("weights", format!("{:?}", stage.weights));
         if let Some(teacher) = teacher {
@@ -209,8 +212,17 @@ impl Keys<'_> {
             self.versions(&graph, &mut versions);
             let text = blake3::hash(graph.to_string().as_bytes()).to_hex().to_string();
             let name = if i == 0 { "phase".to_string() } else { format!("phase {}", i + 1) };
-            let how = format!("{:?} {:?}", phase.optimizer, phase.rate);
-            let whole = json!([set, sequence, phase.batch, phase.updates(*sequence), how, text]);
+            // The graph says all of the loss; here it is again for whoever asks what differs.
+            let whole = json!({
+                "data": set,
+                "sequence": sequence,
+                "batch": phase.batch,
+                "updates": phase.updates(*sequence),
+                "loss": format!("{objective:?}"),
+                "optimizer": format!("{:?}", phase.optimizer),
+                "rate": format!("{:?}", phase.rate),
+                "graph": text,
+            });
             key = key.field(&name, whole);
         }
         let key = key.field("device", self.device.kind()).field("operations", json!(versions));

@@ -252,7 +252,7 @@ impl Executor<'_> {
     }
 
     /// A preview reads no large file for its digest.
-    fn digest_file(&self, path: &Path) -> Result<String, RunError> {
+    pub(super) fn digest_file(&self, path: &Path) -> Result<String, RunError> {
         if self.preview
             && self.store.known_digest(path).is_none()
             && path.metadata().map_err(IoError::at(path, "read the size"))?.len() > PREVIEW_READS

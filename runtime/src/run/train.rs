@@ -1,12 +1,12 @@
 //! Distillations and trainings: from a model to the same shape with other weights.
 //!
 //! A trained model is a folder of the store, an ordinary checkpoint in f32 under the digest of its key; beside
-//! it an object tells how the training went, and the digest of the weights that belong to it.
+//! it an object tells how the training went, and the digests of the files that belong to it.
 
-use super::identity::Identity;
+use super::identity::{Identity, TRAINED};
 use super::load::SampleSet;
 use super::{Artifact, Executor, Made, RunError};
-use crate::checkpoint::{CONFIG_FILE, Checkpoint, WEIGHTS_FILE};
+use crate::checkpoint::{CONFIG_FILE, Checkpoint, WEIGHTS_FILE, digest_file};
 use crate::device::Weights;
 use crate::events::Watch;
 use crate::provenance::{ModelRecord, TrainingRecord};
@@ -24,14 +24,22 @@ use minic_compiler::model::{DType, ModelDesc};
 use minic_compiler::plan::{Training, Value};
 use petgraph::graph::NodeIndex;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// What the store keeps of a training beside the folder of its model.
 #[derive(Serialize, Deserialize)]
 struct Kept {
     trained: Trained,
-    /// BLAKE3 of the file of weights.
-    weights: String,
+    /// BLAKE3 of every file of the folder.
+    files: BTreeMap<String, String>,
+}
+
+impl Kept {
+    fn weights(&self) -> Result<&String, RunError> {
+        let unplanned = || RunError::Unplanned { what: format!("the digest of {WEIGHTS_FILE}") };
+        self.files.get(WEIGHTS_FILE).ok_or_else(unplanned)
+    }
 }
 
 /// What a training works on.
@@ -61,7 +69,7 @@ impl Executor<'_> {
         let Inputs { student, teacher, .. } = inputs;
         let checkpoint = Arc::new(Checkpoint::open(&self.store.folder(&key))?);
         let source = WeightSource::new(checkpoint).with_desc(student.source.desc().clone());
-        let Kept { trained, weights } = kept;
+        let (weights, trained) = (kept.weights()?.clone(), kept.trained);
         let told = told(&trained);
         let node = self.plan.node(id);
         let name = node.makes.first().unwrap_or(&node.name).clone();
@@ -130,12 +138,29 @@ impl Executor<'_> {
     /// What is kept of a training whose folder is as it was written.
     fn recall_model(&self, id: NodeIndex, key: &Key) -> Result<Option<Kept>, RunError> {
         let Some(kept) = self.recall::<Kept>(id, key)? else { return Ok(None) };
-        let weights = self.store.folder(key).join(WEIGHTS_FILE);
-        let whole = weights.is_file() && self.store.digest_file(&weights)? == kept.weights;
-        if whole {
-            self.store.touch_folder(key);
+        Ok(self.is_whole(key, &kept)?.then_some(kept))
+    }
+
+    /// The store holds the result of a stage, and the model that belongs to it is as it was written.
+    pub(super) fn holds(&self, key: &Key) -> Result<bool, RunError> {
+        if key.kind() != TRAINED {
+            return Ok(self.store.has(key));
         }
-        Ok(whole.then_some(kept))
+        Ok(match self.store.get::<Kept>(key)? {
+            Some(kept) => self.is_whole(key, &kept)?,
+            None => false,
+        })
+    }
+
+    fn is_whole(&self, key: &Key, kept: &Kept) -> Result<bool, RunError> {
+        let folder = self.store.folder(key);
+        for (name, digest) in &kept.files {
+            let path = folder.join(name);
+            if !path.is_file() || self.digest_file(&path)? != *digest {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     fn trained(
@@ -185,8 +210,7 @@ impl Executor<'_> {
         for made in [Some(student), teacher.as_ref()].into_iter().flatten() {
             made.source.base().unchanged()?;
         }
-        let digest = self.keep_model(key, student, &weights, &watch)?;
-        let kept = Kept { trained, weights: digest };
+        let kept = Kept { trained, files: self.keep_model(key, student, &weights, &watch)? };
         self.store.put(key, &kept)?;
         self.store.drop_partial(&unfinished);
         Ok(kept)
@@ -230,19 +254,20 @@ impl Executor<'_> {
         }
     }
 
-    /// Writes the trained model as a checkpoint in the store; the digest of its weights.
+    /// Writes the trained model as a checkpoint in the store; the digests of its files.
     fn keep_model(
         &self,
         key: &Key,
         student: &Made,
         weights: &Weights,
         watch: &Watch,
-    ) -> Result<String, RunError> {
+    ) -> Result<BTreeMap<String, String>, RunError> {
         let staged = StagedFolder::new(&self.store.folder(key), true)?;
         let desc = ModelDesc { dtype: Some(DType::F32), ..student.source.desc().clone() };
         let text = config::to_text(&desc.family().write_config(&desc));
         staged.write(CONFIG_FILE, text.as_bytes())?;
-        publish::copy_companions(student.source.base().folder(), &staged)?;
+        let mut small = publish::copy_companions(student.source.base().folder(), &staged)?;
+        small.push(CONFIG_FILE.into());
         let entry =
             |w: minic_compiler::model::Weight| Entry { shape: w.sizes(), dtype: DType::F32, name: w.name };
         let entries: Vec<Entry> = desc.weights().into_iter().map(entry).collect();
@@ -251,9 +276,15 @@ impl Executor<'_> {
             let row = entry.shape.iter().skip(1).product::<usize>();
             Ok::<(), RunError>(piece.write_f32(&values[rows.start * row..rows.end * row])?)
         })?;
+        let mut files: BTreeMap<String, String> =
+            written.files.into_iter().map(|file| (file.name, file.digest)).collect();
+        for name in small {
+            let digest = digest_file(&staged.path().join(&name))?;
+            files.insert(name, digest);
+        }
         staged.publish()?;
         watch.note("the trained model is in the store");
-        written.files.into_iter().next().map(|file| file.digest).ok_or(RunError::NoSamples)
+        Ok(files)
     }
 }
 

@@ -4,6 +4,8 @@ use super::{
     Header, Key, LOCK, MODELS, OBJECTS, PARTIAL, Store, StoreError, TMP, clear, header, key::Difference,
 };
 use crate::error::IoError;
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -15,7 +17,7 @@ pub struct Entry {
     /// The digest of its key.
     pub name: String,
     pub header: Header,
-    /// Of its file.
+    /// Of its file, and of the folder of its model.
     pub bytes: u64,
     /// When it was last read or written.
     pub used: SystemTime,
@@ -35,6 +37,9 @@ impl Store {
     pub fn list(&self) -> Result<Vec<Entry>, StoreError> {
         let mut entries: Vec<Entry> =
             object_files(&self.root)?.into_iter().filter_map(|path| entry(&path, false)).collect();
+        for entry in &mut entries {
+            entry.bytes += folder_bytes(&self.root.join(MODELS).join(&entry.name))?;
+        }
         entries.extend(files(&self.root.join(PARTIAL))?.iter().filter_map(|path| entry(path, true)));
         entries.sort_by(|a, b| {
             let order =
@@ -69,6 +74,7 @@ impl Store {
             return Err(StoreError::Busy { root: root.to_path_buf() });
         }
         let mut collected = Collected::default();
+        let mut left = BTreeSet::new();
         let mut paths = object_files(root)?;
         paths.extend(files(&root.join(PARTIAL))?);
         paths.extend(files(&root.join(super::memo::FOLDER))?);
@@ -77,6 +83,7 @@ impl Store {
             let used = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
             if used.elapsed().unwrap_or_default() < unused {
                 collected.kept += 1;
+                left.extend(path.file_name().map(OsStr::to_os_string));
                 continue;
             }
             if !pretend {
@@ -85,17 +92,18 @@ impl Store {
             collected.objects += 1;
             collected.bytes += metadata.len();
         }
-        for folder in files(&root.join(MODELS))? {
-            let (bytes, used) = folder_use(&folder)?;
-            if used.elapsed().unwrap_or_default() < unused {
-                collected.kept += 1;
+        // After their objects, so that no model counts that is half gone. What dead runs were writing has no
+        // object's name.
+        for path in files(&root.join(MODELS))? {
+            if path.file_name().is_some_and(|name| left.contains(name)) {
                 continue;
             }
-            if !pretend {
-                fs::remove_dir_all(&folder).map_err(IoError::at(&folder, "remove"))?;
-            }
             collected.objects += 1;
-            collected.bytes += bytes;
+            collected.bytes += folder_bytes(&path)?;
+            if !pretend {
+                let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+                removed.map_err(IoError::at(&path, "remove"))?;
+            }
         }
         if !pretend {
             clear(&root.join(TMP));
@@ -104,14 +112,12 @@ impl Store {
     }
 }
 
-/// Bytes of a folder's files, and when one of them was last written.
-fn folder_use(folder: &Path) -> Result<(u64, SystemTime), IoError> {
-    let (mut bytes, mut used) = (0, SystemTime::UNIX_EPOCH);
-    for metadata in files(folder)?.iter().filter_map(|path| path.metadata().ok()) {
-        bytes += metadata.len();
-        used = used.max(metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH));
+/// Of a folder's files; none where there is no folder.
+fn folder_bytes(folder: &Path) -> Result<u64, IoError> {
+    if !folder.is_dir() {
+        return Ok(0);
     }
-    Ok((bytes, used))
+    Ok(files(folder)?.iter().filter_map(|path| Some(path.metadata().ok()?.len())).sum())
 }
 
 fn object_files(root: &Path) -> Result<Vec<PathBuf>, IoError> {

@@ -124,6 +124,41 @@ fn collecting_waits_for_runs_and_spares_what_was_used() {
 }
 
 #[test]
+fn a_model_lasts_as_long_as_its_object() {
+    let (folder, store) = store();
+    let root = folder.path().join("store");
+    for (n, bytes) in [(1, 10), (2, 20)] {
+        store.put(&key(n, "trained"), &n).unwrap();
+        fs::create_dir_all(store.folder(&key(n, "trained"))).unwrap();
+        fs::write(store.folder(&key(n, "trained")).join("weights"), vec![0; bytes]).unwrap();
+    }
+    let file = |n| object(&store, &key(n, "trained")).metadata().unwrap().len();
+    let (one, two) = (file(1), file(2));
+    let mut listed: Vec<u64> = store.list().unwrap().iter().map(|entry| entry.bytes).collect();
+    listed.sort();
+    assert_eq!(listed, [one + 10, two + 20]);
+    // Of runs that died: a model that has no object, one that was being written, and its lock.
+    let orphan = store.folder(&key(3, "trained"));
+    let staged = orphan.with_file_name(".x.minic-1-0-0");
+    for folder in [&orphan, &staged] {
+        fs::create_dir(folder).unwrap();
+        fs::write(folder.join("weights"), [0; 5]).unwrap();
+    }
+    fs::write(staged.with_extension("lock"), "").unwrap();
+    let old = SystemTime::now() - Duration::from_secs(1000);
+    File::options().append(true).open(object(&store, &key(1, "trained"))).unwrap().set_modified(old).unwrap();
+    drop(store);
+    let unused = Duration::from_secs(500);
+    let pretended = Store::collect(&root, unused, true).unwrap();
+    let collected = Store::collect(&root, unused, false).unwrap();
+    assert_eq!(pretended, collected);
+    assert_eq!((collected.objects, collected.bytes, collected.kept), (5, one + 10 + 5 + 5, 1));
+    let store = Store::open(&root).unwrap();
+    assert!(store.folder(&key(2, "trained")).join("weights").is_file());
+    assert_eq!(root.join(MODELS).read_dir().unwrap().count(), 1);
+}
+
+#[test]
 fn a_store_of_another_format_is_left_alone() {
     let (folder, store) = store();
     drop(store);

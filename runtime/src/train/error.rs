@@ -9,7 +9,7 @@ pub enum TrainError {
     )]
     Diverged { stage: String, update: u64, what: String },
     #[error(
-        "`{stage}`: the schedule asks for {wanted} windows of {sequence} tokens, `{data}` gives {found} in {epochs} epochs; raise its `epochs`, add files, or lower `tokens`"
+        "`{stage}`: the schedule asks for {wanted} windows of {sequence} tokens, `{data}` gives {found} with `epochs = {epochs}`; raise its `epochs`, add files, or lower `tokens`"
     )]
     TooFewWindows { stage: String, data: String, wanted: u64, found: u64, sequence: usize, epochs: f64 },
     #[error("`{stage}`: the training makes no update")]

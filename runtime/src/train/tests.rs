@@ -358,3 +358,30 @@ fn the_first_value_that_is_not_finite_is_named_and_the_model_before_it_kept() {
     let (state, trained) = save::load(&saves).unwrap().unwrap();
     assert_eq!((trained.updates, state.weights.names().count()), (0, desc.weights().len()));
 }
+
+#[test]
+fn a_held_out_loss_that_is_not_finite_ends_the_training_and_keeps_the_model() {
+    let desc = hybrid();
+    let phases = [phase(4 * 2 * 16, 2, 16, vec![head(1.0, HeadLoss::CrossEntropy)])];
+    let mut feeds = [Feed::new(Arc::new(Samples::of(16, tokens(16 * 9, 5))), 1)];
+    let held = tokens(16, 50);
+    let job = Job {
+        device: &Cpu,
+        student: &desc,
+        teacher: None,
+        origins: vec![0, 1, 2],
+        phases: vec![Phase { phase: &phases[0], feed: 0, first: 0, sequence: 16, updates: 4 }],
+        heldout: Some(Heldout { windows: vec![&held], answers: None, every: 1 << 40 }),
+    };
+    let mut weights = tensors(&desc, 1);
+    weights.get_mut("backbone.layers.1.mixer.up_proj.weight").unwrap()[7] = 3e38;
+    let place = tempfile::tempdir().unwrap();
+    let store = Store::open(place.path()).unwrap();
+    let key = Key::new("training", "bad");
+    let saves = Saves { store: &store, key: &key, every: Duration::from_secs(3600) };
+    let quiet = Watch::new("student", &());
+    let error = job.train(&mut feeds, || Ok(weights), &quiet, Some(saves), |_| Ok(None)).err().unwrap();
+    let told = error.to_string();
+    assert!(told.starts_with("`student`: update 1: the held-out loss is not a finite number"), "{told}");
+    assert_eq!(save::load(&saves).unwrap().unwrap().1.updates, 0);
+}

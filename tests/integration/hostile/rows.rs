@@ -69,6 +69,7 @@ pub const ROWS: &[Section] = &[
     Section { title: "config.json", rows: CONFIGS },
     Section { title: "Tokenizers", rows: TOKENIZERS },
     Section { title: "Data", rows: DATA },
+    Section { title: "Trainings", rows: TRAININGS },
     Section { title: "Recipes and the command line", rows: RECIPES },
     Section { title: "Token ids of `logits`", rows: TOKENS },
     Section { title: "Exported folders", rows: EXPORTS },
@@ -195,6 +196,70 @@ const VALUES: &[Row] = &[
     }),
     row(Base::Text, "weights of NaN, evaluated", EVAL, 1, "model.safetensors", |d| {
         poke(d, "model/model.safetensors", &[0xff; 600_000]);
+    }),
+];
+
+/// A model that is taught by its copy.
+const TRAINING: &str = r#"mrecipe 1
+model own { checkpoint = "model"; dt_floor = 0.001 }
+model copy { checkpoint = "teacher"; dt_floor = 0.001 }
+data text { files = ["data.txt"]; sequence = 16 }
+schedule recover {
+    loss = forward_kl() + cross_entropy(); optimizer = adamw(); rate = constant(peak = 1e-3)
+    batch = 2; tokens = 96
+}
+distill student from own { teacher = copy; data = text; schedule = recover }
+export student to "student"
+"#;
+
+const fn training(tried: &'static str, exit: i32, names: &'static str, prepare: Prepare) -> Row {
+    row(Base::Text, tried, RUN, exit, names, prepare)
+}
+
+fn training_with(folder: &Path, from: &str, to: &str) {
+    super::copy(&folder.join("model"), &folder.join("teacher"));
+    assert!(TRAINING.contains(from));
+    write(folder, "recipe.mrecipe", TRAINING.replacen(from, to, 1));
+}
+
+const TRAININGS: &[Row] = &[
+    training("more windows than the text has", 1, "`text`", |d| {
+        training_with(d, "tokens = 96", "tokens = 800");
+    }),
+    training("more tokens than the text has bytes", 1, "recipe.mrecipe", |d| {
+        training_with(d, "tokens = 96", "tokens = 960");
+    }),
+    training("a schedule without a whole update", 1, "recipe.mrecipe", |d| {
+        training_with(d, "tokens = 96", "tokens = 31");
+    }),
+    training("a text shorter than a window", 1, "data.txt", |d| {
+        training_with(d, "sequence = 16", "sequence = 16; epochs = 100");
+        write(d, "data.txt", "Once");
+    }),
+    training("an empty text", 1, "recipe.mrecipe", |d| {
+        training_with(d, "sequence = 16", "sequence = 16; epochs = 100");
+        write(d, "data.txt", "");
+    }),
+    training("a rate of 1e36", 4, "update 2", |d| training_with(d, "1e-3", "1e36")),
+    training("weights of NaN in the student", 1, "model/model.safetensors", |d| {
+        training_with(d, "", "");
+        poke(d, "model/model.safetensors", &[0xff; 600_000]);
+    }),
+    training("weights of NaN in the teacher", 1, "teacher/model.safetensors", |d| {
+        training_with(d, "", "");
+        poke(d, "teacher/model.safetensors", &[0xff; 600_000]);
+    }),
+    training("a student without weights", 1, "model", |d| {
+        training_with(d, "", "");
+        remove(d, "model/model.safetensors");
+    }),
+    training("a teacher without weights", 1, "teacher", |d| {
+        training_with(d, "", "");
+        remove(d, "teacher/model.safetensors");
+    }),
+    training("a teacher of another vocabulary", 1, "recipe.mrecipe", |d| {
+        training_with(d, "", "");
+        edit(d, "teacher/config.json", |map| map["vocab_size"] = json!(560));
     }),
 ];
 
