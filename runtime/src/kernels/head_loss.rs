@@ -53,8 +53,8 @@ fn logits_len(terms: &[HeadTerm], chunk: usize, vocab: usize) -> usize {
     chunk * stride(vocab) * (1 + usize::from(reads_teacher(terms)))
 }
 
-/// The logits of one call and, as it may do a part of any product, the space of the deepest. They are counted
-/// for every worker, each of which may have begun a call.
+/// The logits of one call, and the space of the deepest product. A worker that waits for a product may begin
+/// another call; but calls that run at a time are no more than workers, for each of which this is counted.
 fn scratch(op: &Op, operands: &[(usize, usize)]) -> usize {
     let [(positions, width), (vocab, _), ..] = *operands else { return 0 };
     let teacher = operands.get(3).map_or(0, |hidden| hidden.1);
@@ -85,31 +85,33 @@ fn by_chunks(mut call: Call, chunk: usize) {
     for (first, _, mut out) in out.blocks(chunk, columns) {
         let n = out.rows();
         let hidden = hidden.block(first, n, 0, width);
-        project(hidden, head, matrix(student_logits, n, vocab));
-        if let Some([hidden, head]) = teacher {
-            project(hidden.block(first, n, 0, hidden.cols()), head, matrix(teacher_logits, n, vocab));
-        }
-        let student = matrix(student_logits, n, whole(vocab));
-        let compared = teacher.map(|_| matrix(teacher_logits, n, whole(vocab)));
+        let (student, compared) = (&mut *student_logits, &mut *teacher_logits);
+        let (student, compared) = rayon::join(
+            move || project(hidden, head, student),
+            move || {
+                teacher
+                    .map(|[hidden, head]| project(hidden.block(first, n, 0, hidden.cols()), head, compared))
+            },
+        );
         let losses = out.block(0, n, width, terms.len());
         let target = |i: usize| tokens.get(first + i + 1).copied();
         differentiate(Position::new(terms, vocab), student, compared, losses, target);
 
         let slopes = View::new(student_logits, n, vocab, stride(vocab));
-        products(Factor::of(slopes), Factor::of(head), out.block(0, n, 0, width), false, |_, _, _| {});
-        let gradient = gradient.block(0, vocab, 0, width);
-        products(Factor::transposed(slopes), Factor::of(hidden), gradient, true, |_, _, _| {});
+        let (by_hidden, by_head) = (out.block(0, n, 0, width), gradient.block(0, vocab, 0, width));
+        rayon::join(
+            || products(Factor::of(slopes), Factor::of(head), by_hidden, false, |_, _, _| {}),
+            || products(Factor::transposed(slopes), Factor::of(hidden), by_head, true, |_, _, _| {}),
+        );
     }
 }
 
-/// Logits as a matrix, of the vocabulary or of whole vectors.
-fn matrix(logits: &mut [f32], rows: usize, cols: usize) -> ViewMut<'_> {
-    ViewMut::new(logits, rows, cols, stride(cols))
-}
-
-/// logits = hidden head^T
-fn project(hidden: View, head: View, logits: ViewMut) {
-    products(Factor::of(hidden), Factor::transposed(head), logits, false, |_, _, _| {});
+/// logits = hidden head^T, as rows of whole vectors.
+fn project<'a>(hidden: View, head: View, logits: &'a mut [f32]) -> ViewMut<'a> {
+    let (rows, vocab) = (hidden.rows(), head.rows());
+    let out = ViewMut::new(logits, rows, vocab, stride(vocab));
+    products(Factor::of(hidden), Factor::transposed(head), out, false, |_, _, _| {});
+    ViewMut::new(logits, rows, whole(vocab), stride(vocab))
 }
 
 /// Puts the losses of every position into `losses`, and the slopes of their weighed sum over the student's

@@ -14,8 +14,7 @@
 use super::super::math::{exp, maximum, softplus};
 use minic_compiler::graph::{HeadLoss, HeadTerm};
 
-/// Rows of logits are whole vectors of this many elements.
-/// It is a cache line, too.
+/// Rows of logits are whole vectors of this many elements, which is a cache line, too.
 pub const LANES: usize = 16;
 
 /// Logits to a block: few enough for sums in f32, and for their slopes to stay in the first-level cache until
@@ -82,6 +81,7 @@ impl<'a> Position<'a> {
         }
     }
 
+    /// Makes the pairs, up to the slopes.
     #[inline(always)]
     fn compare(&mut self, student: &[f32], teacher: &[f32]) {
         let tops = [maximum(student), maximum(teacher)];
