@@ -1,4 +1,5 @@
-//! Speed of every CPU kernel at the shapes of the two benchmark models: `cargo bench --bench kernels [NAME]`.
+//! Speed of every CPU kernel at the shapes of the two benchmark models: `cargo bench --bench kernels [NAME]`;
+//! `-- --large` adds the head of a model of four billion parameters, which needs 10 GB.
 //!
 //! Each row: best of several runs, on one thread and on all; arithmetic that the formula needs (padding and
 //! masked-out halves are not counted), and bytes of operands and value.
@@ -6,6 +7,7 @@
 
 use minic_compiler::dim::{Dim, Extent};
 use minic_compiler::graph::{Activation, Elem, Node, Op, StreamLoss};
+use minic_compiler::graph::{Activation, Elem, HeadLoss, HeadTerm, Node, Op};
 use minic_runtime::kernels::{Arg, Call, Out, View, ViewMut, find};
 use std::time::{Duration, Instant};
 
@@ -97,6 +99,27 @@ fn linear(label: &str, l: usize, i: usize, o: usize) -> Row {
     }
 }
 
+/// Forward KL and cross entropy, or forward KL alone: the student's logits forward and twice in reverse, and
+/// the teacher's.
+fn head_loss(label: &str, l: usize, [student, teacher]: [usize; 2], vocab: usize, mixed: bool) -> Row {
+    let term = |weight, loss| HeadTerm { weight, scale: 1.0 / l as f64, loss };
+    let kl = term(0.9, HeadLoss::ForwardKl { temperature: 2.0 });
+    let terms = [Some(kl), mixed.then(|| term(0.1, HeadLoss::CrossEntropy))];
+    Row {
+        label: format!("head_loss {label} L={l}"),
+        op: Op::HeadLoss { terms: terms.into_iter().flatten().collect() },
+        operands: vec![
+            matrix(l, student),
+            matrix(vocab, student),
+            tokens(l, vocab),
+            matrix(l, teacher),
+            matrix(vocab, teacher),
+            matrix(vocab, student),
+        ],
+        flops: 2.0 * (l * vocab * (3 * student + teacher)) as f64,
+    }
+}
+
 fn rows(m: &Model, l: usize) -> Vec<Row> {
     let inner = m.heads * m.head_dim;
     let conv = inner + 2 * m.groups * m.state;
@@ -170,6 +193,8 @@ fn rows(m: &Model, l: usize) -> Vec<Row> {
             5.0 * (l * l * q * d) as f64,
         ),
         linear("head", l, m.hidden, m.vocab),
+        head_loss("kl", l, [m.hidden; 2], m.vocab, false),
+        head_loss("kl + ce", l, [m.hidden; 2], m.vocab, true),
         row("add", Op::Add, vec![matrix(l, m.hidden), matrix(l, m.hidden)], 0.0),
         row("mask", Op::Mask, vec![matrix(l, m.ffn), matrix(1, m.ffn)], 0.0),
         row("cosine_distance", Op::CosineDistance, vec![matrix(l, m.hidden), matrix(l, m.hidden)], 0.0),
@@ -248,6 +273,15 @@ fn rows(m: &Model, l: usize) -> Vec<Row> {
     ]
 }
 
+/// How long to go on after some runs: at least five of those that are not slow.
+fn patience(runs: usize) -> Duration {
+    match runs {
+        0..5 => Duration::from_secs(5),
+        5..200 => Duration::from_millis(300),
+        _ => Duration::ZERO,
+    }
+}
+
 /// Best time of one call, and bytes of operands and value.
 fn time(row: &Row) -> (Duration, usize) {
     let operands: Vec<Operand> = row.operands.iter().copied().map(draw).collect();
@@ -282,7 +316,7 @@ fn time(row: &Row) -> (Duration, usize) {
     let mut best = Duration::MAX;
     let begin = Instant::now();
     let mut runs = 0;
-    while runs < 5 || (begin.elapsed() < Duration::from_millis(300) && runs < 200) {
+    while runs < 2 || begin.elapsed() < patience(runs) {
         let start = Instant::now();
         let out = match row.op.elem() {
             Elem::F64 => Out::F64(&mut f64s),
@@ -303,6 +337,10 @@ fn main() {
     let mut table = vec![("", linear("square", 1024, 1024, 1024))];
     for model in MODELS {
         table.extend([512, 1024].into_iter().flat_map(|l| rows(model, l)).map(|row| (model.name, row)));
+    }
+    if std::env::args().any(|a| a == "--large") {
+        table.push(("4B", linear("head", 1024, 3072, 131072)));
+        table.push(("4B", head_loss("kl", 1024, [3072, 4096], 131072, false)));
     }
     println!(
         "{:5} {:32} {:>11} {:>11} {:>9} {:>9} {:>8}",

@@ -13,16 +13,16 @@ use super::parallel::{for_each, row_block};
 use super::product::{Factor, products, products_scratch};
 use super::{Call, Exact, Kernel, View, ViewMut, logits};
 use minic_compiler::graph::{HeadLoss, HeadTerm, Op, reads_teacher};
-use position::Position;
+use position::{LANES, Position};
 
 pub const KERNEL: Kernel = Kernel { name: "head_loss", version: 1, cpu, reference, scratch, tolerance: 1e-5 };
 
-/// Most logits of a model at a time, 128 MiB: at a vocabulary of 131072 tokens those of 255 positions, enough
-/// of them for the weight to be worth its way from memory.
-const LOGITS: usize = 1 << 25;
+/// Most logits of a model at a time, 16 MiB: they stay in the last cache.
+const LOGITS: usize = 1 << 22;
 
-/// Elements of a cache line.
-const LINE: usize = 16;
+/// Positions that are a chunk however large the vocabulary, because the weight and its gradient come from
+/// memory for each chunk: 128 MiB of logits for 131072 tokens.
+const POSITIONS: usize = 256;
 
 fn terms(op: &Op) -> &[HeadTerm] {
     match op {
@@ -31,15 +31,20 @@ fn terms(op: &Op) -> &[HeadTerm] {
     }
 }
 
-/// Elements from one row of logits to the next: an odd number of cache lines, because rows that lie a power of
+/// Elements from one row of logits to the next, of the vocabulary as of whole vectors: an odd number of cache lines, because rows that lie a power of
 /// two apart drive each other out of the cache.
 fn stride(vocab: usize) -> usize {
-    (vocab.div_ceil(LINE) | 1) * LINE
+    (vocab.div_ceil(LANES) | 1) * LANES
+}
+
+/// Logits of a row with those that fill up its last vector.
+fn whole(vocab: usize) -> usize {
+    vocab.next_multiple_of(LANES)
 }
 
 /// Positions to a chunk, nearly the same number in each.
 fn chunk(positions: usize, vocab: usize) -> usize {
-    let most = (LOGITS / stride(vocab)).max(1);
+    let most = (LOGITS / stride(vocab)).max(POSITIONS);
     positions.div_ceil(positions.div_ceil(most).max(1))
 }
 
@@ -48,13 +53,13 @@ fn logits_len(terms: &[HeadTerm], chunk: usize, vocab: usize) -> usize {
     chunk * stride(vocab) * (1 + usize::from(reads_teacher(terms)))
 }
 
-/// The logits of one call and, as it may do a part of any product, the space of the deepest. They are counted
-/// for every worker, each of which may have begun a call.
+/// The logits of one call, and the space of the deepest product. A worker that waits for a product may begin
+/// another call; but calls that run at a time are no more than workers, for each of which this is counted.
 fn scratch(op: &Op, operands: &[(usize, usize)]) -> usize {
     let [(positions, width), (vocab, _), ..] = *operands else { return 0 };
     let teacher = operands.get(3).map_or(0, |hidden| hidden.1);
     let depth = width.max(teacher).max(vocab).max(positions);
-    (logits_len(terms(op), chunk(positions, vocab), vocab) + LINE) * size_of::<f32>()
+    (logits_len(terms(op), chunk(positions, vocab), vocab) + LANES) * size_of::<f32>()
         + products_scratch(depth, width.max(vocab))
 }
 
@@ -73,59 +78,62 @@ fn by_chunks(mut call: Call, chunk: usize) {
 
     // Not the worker's own scratch: that is taken by the products, for which this waits.
     let len = logits_len(terms, chunk, vocab);
-    let mut space = vec![0.0f32; len + LINE];
-    let start = space.as_ptr().align_offset(LINE * size_of::<f32>()).min(LINE);
+    let mut space = vec![0.0f32; len + LANES];
+    let start = space.as_ptr().align_offset(LANES * size_of::<f32>()).min(LANES);
     let (student_logits, teacher_logits) = space[start..start + len].split_at_mut(chunk * stride(vocab));
 
     for (first, _, mut out) in out.blocks(chunk, columns) {
         let n = out.rows();
         let hidden = hidden.block(first, n, 0, width);
-        let teacher = teacher.map(|[hidden, head]| [hidden.block(first, n, 0, hidden.cols()), head]);
-        let compared = teacher.map(|[hidden, head]| {
-            project(hidden, head, matrix(teacher_logits, n, vocab));
-            View::new(teacher_logits, n, vocab, stride(vocab))
-        });
-        project(hidden, head, matrix(student_logits, n, vocab));
+        let (student, compared) = (&mut *student_logits, &mut *teacher_logits);
+        let (student, compared) = rayon::join(
+            move || project(hidden, head, student),
+            move || {
+                teacher
+                    .map(|[hidden, head]| project(hidden.block(first, n, 0, hidden.cols()), head, compared))
+            },
+        );
         let losses = out.block(0, n, width, terms.len());
-        differentiate(terms, matrix(student_logits, n, vocab), compared, losses, |i| {
-            tokens.get(first + i + 1).copied()
-        });
+        let target = |i: usize| tokens.get(first + i + 1).copied();
+        differentiate(Position::new(terms, vocab), student, compared, losses, target);
 
         let slopes = View::new(student_logits, n, vocab, stride(vocab));
-        products(Factor::of(slopes), Factor::of(head), out.block(0, n, 0, width), false, |_, _, _| {});
-        let gradient = gradient.block(0, vocab, 0, width);
-        products(Factor::transposed(slopes), Factor::of(hidden), gradient, true, |_, _, _| {});
+        let (by_hidden, by_head) = (out.block(0, n, 0, width), gradient.block(0, vocab, 0, width));
+        rayon::join(
+            || products(Factor::of(slopes), Factor::of(head), by_hidden, false, |_, _, _| {}),
+            || products(Factor::transposed(slopes), Factor::of(hidden), by_head, true, |_, _, _| {}),
+        );
     }
 }
 
-fn matrix(logits: &mut [f32], rows: usize, vocab: usize) -> ViewMut<'_> {
-    ViewMut::new(logits, rows, vocab, stride(vocab))
-}
-
-/// logits = hidden head^T
-fn project(hidden: View, head: View, logits: ViewMut) {
-    products(Factor::of(hidden), Factor::transposed(head), logits, false, |_, _, _| {});
+/// logits = hidden head^T, as rows of whole vectors.
+fn project<'a>(hidden: View, head: View, logits: &'a mut [f32]) -> ViewMut<'a> {
+    let (rows, vocab) = (hidden.rows(), head.rows());
+    let out = ViewMut::new(logits, rows, vocab, stride(vocab));
+    products(Factor::of(hidden), Factor::transposed(head), out, false, |_, _, _| {});
+    ViewMut::new(logits, rows, whole(vocab), stride(vocab))
 }
 
 /// Puts the losses of every position into `losses`, and the slopes of their weighed sum over the student's
 /// logits.
 fn differentiate(
-    terms: &[HeadTerm],
+    position: Position,
     student: ViewMut,
-    teacher: Option<View>,
+    teacher: Option<ViewMut>,
     losses: ViewMut,
     target: impl Fn(usize) -> Option<u32> + Sync,
 ) {
-    let (rows, vocab) = (row_block(student.cols()), student.cols());
-    let mut losses = losses.blocks(rows, terms.len()).into_iter().map(|(_, _, losses)| losses);
-    let blocks = student.blocks(rows, vocab).into_iter();
-    let tasks = blocks.map(|(first, _, student)| (first, student, losses.next())).collect();
-    for_each(tasks, |(first, mut student, mut losses): (usize, ViewMut, Option<ViewMut>)| {
-        let mut position = Position::new(terms);
+    let (rows, cols, terms) = (row_block(student.cols()), student.cols(), losses.cols());
+    let mut teacher = teacher.into_iter().flat_map(|teacher| teacher.blocks(rows, cols));
+    let mut losses = losses.blocks(rows, terms).into_iter();
+    let tasks = student.blocks(rows, cols).into_iter();
+    let tasks = tasks.map(|student| (student, teacher.next(), losses.next())).collect();
+    for_each(tasks, |((first, _, mut student), mut teacher, mut losses)| {
+        let mut position = position.clone();
         for i in 0..student.rows() {
-            let losses = losses.as_mut().map_or(&mut [][..], |losses| losses.row(i));
+            let losses = losses.as_mut().map_or(&mut [][..], |(_, _, losses)| losses.row(i));
+            let teacher = teacher.as_mut().map(|(_, _, teacher)| teacher.row(i));
             let (student, target) = (student.row(i), target(first + i));
-            let teacher = teacher.map(|teacher| teacher.row(first + i));
             wide(
                 #[inline(always)]
                 || position.differentiate(student, teacher, target, losses),

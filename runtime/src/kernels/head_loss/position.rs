@@ -6,61 +6,110 @@
 //! - JS:             T^2 (beta KL(p || m) + (1 - beta) KL(q || m))    T (1 - beta) q (ln(q / m) - KL(q || m))
 //! - cross entropy:  -ln q[target]                                    q - [target]
 //!
-//! Sums are f64, of f32 terms. KL(a || b) is the sum of a (b/a - 1 - ln(b/a)), in which no term is below zero:
-//! distributions that are nearly the same cost no digits, and errors of ln(b/a) common to all terms fall out.
+//! KL(a || b) is the sum of a (b/a - 1 - ln(b/a)), in which no term is below zero: distributions that are nearly
+//! the same cost no digits, and errors of ln(b/a) common to all terms fall out.
+//!
+//! Terms are f32, in as many sums as a vector has lanes; every [`BLOCK`] logits the sums are added up in f64.
 
-use super::super::math::{exp, maximum, softplus, sum};
+use super::super::math::{exp, maximum, softplus};
 use minic_compiler::graph::{HeadLoss, HeadTerm};
 
+/// Rows of logits are whole vectors of this many elements, which is a cache line, too.
+pub const LANES: usize = 16;
+
+/// Logits to a block: few enough for sums in f32, and for their slopes to stay in the first-level cache until
+/// all terms are in.
+const BLOCK: usize = 16 * LANES;
+
+/// What fills up the last vector of a row: the logit of a token of no probability.
+const NEVER: f32 = -1e30;
+
 /// The losses of positions, one after the other.
+#[derive(Clone)]
 pub struct Position<'a> {
     terms: &'a [HeadTerm],
+    vocab: usize,
     /// One a term.
     pairs: Vec<Pair>,
 }
 
-/// Logits whose slopes are added up before they take the place of the logits.
-const BLOCK: usize = 256;
-
 impl<'a> Position<'a> {
-    pub fn new(terms: &'a [HeadTerm]) -> Position<'a> {
-        Position { terms, pairs: Vec::with_capacity(terms.len()) }
+    pub fn new(terms: &'a [HeadTerm], vocab: usize) -> Position<'a> {
+        Position { terms, vocab, pairs: Vec::with_capacity(terms.len()) }
     }
 
-    /// Writes the losses, and in place of the student's logits the gradient of their weighed sum.
+    /// Writes the losses, and in place of the student's logits the gradient of their weighed sum. Without a
+    /// teacher nothing of it is used, and the student takes its place. Logits are whole vectors, of which those
+    /// past the vocabulary are filled here.
     #[inline(always)]
     pub fn differentiate(
         &mut self,
         student: &mut [f32],
-        teacher: Option<&[f32]>,
+        teacher: Option<&mut [f32]>,
         target: Option<u32>,
         losses: &mut [f32],
     ) {
-        // Without a teacher nothing of it is used; the student takes its place.
-        let logits = teacher.unwrap_or(&*student);
-        self.pairs.clear();
-        let tops = [maximum(student), maximum(logits)];
-        for (term, loss) in self.terms.iter().zip(losses) {
-            let mut pair = Pair::of(term.loss, student, logits, tops);
-            *loss = pair.loss(term.loss, student, logits, target) as f32;
-            self.pairs.push(pair);
-        }
+        student[self.vocab..].fill(NEVER);
+        let teacher = teacher.map(|teacher| {
+            teacher[self.vocab..].fill(NEVER);
+            &*teacher
+        });
+        self.compare(student, teacher.unwrap_or(&*student));
+        let target = target.map(|target| target as usize);
+        let logit = target.map(|target| student[..self.vocab].get(target).copied().unwrap_or(f32::NAN));
         let mut start = 0;
         while start < student.len() {
             let end = student.len().min(start + BLOCK);
             let mut slopes = [0.0f32; BLOCK];
             let slopes = &mut slopes[..end - start];
-            let logits = &teacher.unwrap_or(&*student)[start..end];
-            for (term, pair) in self.terms.iter().zip(&self.pairs) {
-                pair.slopes(term, &student[start..end], logits, target, slopes);
+            let logits = [&student[start..end], &teacher.unwrap_or(&*student)[start..end]];
+            for (term, pair) in self.terms.iter().zip(&mut self.pairs) {
+                if target.is_some() || term.loss.needs_teacher() {
+                    pair.add_slopes(term, logits, slopes);
+                }
             }
             student[start..end].copy_from_slice(slopes);
             start = end;
         }
-        let targets = self.terms.iter().filter(|term| term.loss == HeadLoss::CrossEntropy);
-        if let Some(slope) = target.and_then(|target| student.get_mut(target as usize)) {
-            targets.for_each(|term| *slope -= (term.weight * term.scale) as f32);
+        for ((term, pair), loss) in self.terms.iter().zip(&self.pairs).zip(losses) {
+            *loss = pair.loss(term.loss, logit) as f32;
+            if let (HeadLoss::CrossEntropy, Some(slope)) =
+                (term.loss, target.and_then(|v| student.get_mut(v)))
+            {
+                *slope -= (term.weight * term.scale) as f32;
+            }
         }
+    }
+
+    /// Makes the pairs, up to the slopes.
+    #[inline(always)]
+    fn compare(&mut self, student: &[f32], teacher: &[f32]) {
+        let tops = [maximum(student), maximum(teacher)];
+        self.pairs.clear();
+        for term in self.terms {
+            let rate = (1.0 / temperature(term.loss)) as f32;
+            let known = self.pairs.iter().find(|pair| pair.student.rate == rate).map(|pair| pair.student);
+            let of_student = match known {
+                Some(softmax) => softmax,
+                None => Softmax::of(student, tops[0], rate),
+            };
+            let of_teacher = match term.loss.needs_teacher() {
+                true => Softmax::of(teacher, tops[1], rate),
+                false => of_student,
+            };
+            let mut pair = Pair::new(of_student, of_teacher);
+            pair.set_student_kl(term.loss, [student, teacher]);
+            self.pairs.push(pair);
+        }
+    }
+}
+
+/// One where the loss has none.
+fn temperature(loss: HeadLoss) -> f64 {
+    match loss {
+        HeadLoss::ForwardKl { temperature } | HeadLoss::ReverseKl { temperature } => temperature,
+        HeadLoss::Js { temperature, .. } => temperature,
+        HeadLoss::CrossEntropy => 1.0,
     }
 }
 
@@ -78,7 +127,7 @@ struct Softmax {
 impl Softmax {
     #[inline(always)]
     fn of(logits: &[f32], max: f32, rate: f32) -> Softmax {
-        let total = sum(logits, logits, |x, _| f64::from(exp((x - max) * rate)));
+        let total = sum([logits, logits], |x, _| exp((x - max) * rate));
         let log_sum_exp = f64::from(max) * f64::from(rate) + total.ln();
         Softmax { max, rate, share: (1.0 / total) as f32, log_sum_exp }
     }
@@ -89,120 +138,136 @@ impl Softmax {
     }
 }
 
-/// Student and teacher at the temperature of one term.
+/// Student and teacher at the temperature of one term. Logits of both are given side by side.
+#[derive(Clone)]
 struct Pair {
     student: Softmax,
     teacher: Softmax,
     /// ln(q / p) = (z - t) / T + offset
     offset: f32,
-    /// What the slopes of the position are moved by so that their sum is zero.
-    mean: f32,
+    /// KL(q || p) or KL(q || m), by which the slopes are moved so that their sum is zero.
+    student_kl: f64,
+    /// KL(p || q) or KL(p || m), of the blocks whose slopes are made.
+    teacher_kl: f64,
 }
 
 impl Pair {
     #[inline(always)]
-    fn of(loss: HeadLoss, student: &[f32], teacher: &[f32], tops: [f32; 2]) -> Pair {
-        let temperature = match loss {
-            HeadLoss::ForwardKl { temperature } | HeadLoss::ReverseKl { temperature } => temperature,
-            HeadLoss::Js { temperature, .. } => temperature,
-            HeadLoss::CrossEntropy => 1.0,
-        };
-        let rate = (1.0 / temperature) as f32;
-        let student = Softmax::of(student, tops[0], rate);
-        let teacher = if loss.needs_teacher() { Softmax::of(teacher, tops[1], rate) } else { student };
+    fn new(student: Softmax, teacher: Softmax) -> Pair {
         let offset = (teacher.log_sum_exp - student.log_sum_exp) as f32;
-        Pair { student, teacher, offset, mean: 0.0 }
+        Pair { student, teacher, offset, student_kl: 0.0, teacher_kl: 0.0 }
     }
 
-    /// The sum of f(p, q, ln(q / p)).
+    /// p, q and ln(q / p)
     #[inline(always)]
-    fn sum(&self, student: &[f32], teacher: &[f32], f: impl Fn(f32, f32, f32) -> f32) -> f64 {
-        sum(student, teacher, |z, t| {
-            let d = (z - t) * self.student.rate + self.offset;
-            f64::from(f(self.teacher.at(t), self.student.at(z), d))
-        })
+    fn at(&self, z: f32, t: f32) -> (f32, f32, f32) {
+        (self.teacher.at(t), self.student.at(z), (z - t) * self.student.rate + self.offset)
     }
 
-    /// The loss; sets the mean.
     #[inline(always)]
-    fn loss(&mut self, loss: HeadLoss, student: &[f32], teacher: &[f32], target: Option<u32>) -> f64 {
-        match loss {
-            HeadLoss::ForwardKl { temperature } => {
-                temperature * temperature * self.sum(student, teacher, divergence)
-            }
-            HeadLoss::ReverseKl { temperature } => {
-                let kl = self.sum(student, teacher, |p, q, d| divergence(q, p, -d));
-                self.mean = kl as f32;
-                temperature * temperature * kl
-            }
-            HeadLoss::Js { beta, temperature } => {
+    fn set_student_kl(&mut self, loss: HeadLoss, logits: [&[f32]; 2]) {
+        self.student_kl = match loss {
+            HeadLoss::ForwardKl { .. } | HeadLoss::CrossEntropy => return,
+            HeadLoss::ReverseKl { .. } => sum(logits, |z, t| {
+                let (p, q, d) = self.at(z, t);
+                divergence(q, p, -d)
+            }),
+            HeadLoss::Js { beta, .. } => {
                 let mixture = Mixture::new(beta);
-                let of_teacher = self.sum(student, teacher, |p, q, d| {
-                    let (m, by_p, _) = mixture.at(p, q, d);
-                    divergence(p, m, by_p)
-                });
-                let of_student = self.sum(student, teacher, |p, q, d| {
+                sum(logits, |z, t| {
+                    let (p, q, d) = self.at(z, t);
                     let (m, _, by_q) = mixture.at(p, q, d);
                     divergence(q, m, by_q)
-                });
-                self.mean = of_student as f32;
-                temperature * temperature * (beta * of_teacher + (1.0 - beta) * of_student)
+                })
             }
-            HeadLoss::CrossEntropy => target.map_or(0.0, |target| {
-                let logit = student.get(target as usize).copied().unwrap_or(f32::NAN);
-                self.student.log_sum_exp - f64::from(logit)
+        };
+    }
+
+    /// Adds weight * scale * the slopes of some logits; those of a cross entropy are without its target.
+    #[inline(always)]
+    fn add_slopes(&mut self, term: &HeadTerm, logits: [&[f32]; 2], slopes: &mut [f32]) {
+        let weight = term.weight * term.scale * temperature(term.loss);
+        let mean = self.student_kl as f32;
+        self.teacher_kl += match term.loss {
+            HeadLoss::ForwardKl { .. } => self.sum_slopes(logits, weight, slopes, |p, q, d| {
+                let near = p * (d * d * excess(d));
+                let is_near = d.abs() < NEAR;
+                let difference = if is_near { p * d + near } else { q - p };
+                (difference, if is_near { near } else { difference - p * d })
             }),
-        }
-    }
-
-    /// Adds weight * scale * the slopes of some logits; of a cross entropy, without its target.
-    #[inline(always)]
-    fn slopes(
-        &self,
-        term: &HeadTerm,
-        student: &[f32],
-        teacher: &[f32],
-        target: Option<u32>,
-        slopes: &mut [f32],
-    ) {
-        let weight = term.weight * term.scale;
-        match term.loss {
-            HeadLoss::ForwardKl { temperature } => {
-                self.add(temperature * weight, student, teacher, slopes, difference);
+            HeadLoss::ReverseKl { .. } => {
+                self.sum_slopes(logits, weight, slopes, |_, q, d| (q * (d - mean), 0.0))
             }
-            HeadLoss::ReverseKl { temperature } => {
-                self.add(temperature * weight, student, teacher, slopes, |_, q, d| q * (d - self.mean));
-            }
-            HeadLoss::Js { beta, temperature } => {
+            HeadLoss::Js { beta, .. } => {
                 let mixture = Mixture::new(beta);
-                let weight = temperature * (1.0 - beta) * weight;
-                self.add(weight, student, teacher, slopes, |p, q, d| {
-                    q * (-mixture.at(p, q, d).2 - self.mean)
-                });
+                self.sum_slopes(logits, weight * (1.0 - beta), slopes, |p, q, d| {
+                    let (m, by_p, by_q) = mixture.at(p, q, d);
+                    (q * (-by_q - mean), divergence(p, m, by_p))
+                })
             }
-            HeadLoss::CrossEntropy if target.is_some() => {
-                self.add(weight, student, teacher, slopes, |_, q, _| q);
-            }
-            HeadLoss::CrossEntropy => {}
-        }
+            HeadLoss::CrossEntropy => self.sum_slopes(logits, weight, slopes, |_, q, _| (q, 0.0)),
+        };
     }
 
-    /// slopes += weight * f(p, q, ln(q / p))
+    /// With f(p, q, ln(q / p)) -> (slope, x): slopes += weight * slope, and the sum of x.
     #[inline(always)]
-    fn add(
+    fn sum_slopes(
         &self,
+        [student, teacher]: [&[f32]; 2],
         weight: f64,
-        student: &[f32],
-        teacher: &[f32],
         slopes: &mut [f32],
-        f: impl Fn(f32, f32, f32) -> f32,
-    ) {
+        f: impl Fn(f32, f32, f32) -> (f32, f32),
+    ) -> f64 {
         let weight = weight as f32;
-        for ((slope, &z), &t) in slopes.iter_mut().zip(student).zip(teacher) {
-            let d = (z - t) * self.student.rate + self.offset;
-            *slope += weight * f(self.teacher.at(t), self.student.at(z), d);
+        let mut sums = [0.0f32; LANES];
+        let (slopes, student) = (slopes.as_chunks_mut::<LANES>().0, student.as_chunks::<LANES>().0);
+        for ((slopes, z), t) in slopes.iter_mut().zip(student).zip(teacher.as_chunks::<LANES>().0) {
+            for i in 0..LANES {
+                let (p, q, d) = self.at(z[i], t[i]);
+                let (slope, x) = f(p, q, d);
+                slopes[i] += weight * slope;
+                sums[i] += x;
+            }
         }
+        total(&sums)
     }
+
+    /// The loss; `logit` is the student's of the target.
+    #[inline(always)]
+    fn loss(&self, loss: HeadLoss, logit: Option<f32>) -> f64 {
+        let nats = match loss {
+            HeadLoss::ForwardKl { .. } => self.teacher_kl,
+            HeadLoss::ReverseKl { .. } => self.student_kl,
+            HeadLoss::Js { beta, .. } => beta * self.teacher_kl + (1.0 - beta) * self.student_kl,
+            HeadLoss::CrossEntropy => logit.map_or(0.0, |x| self.student.log_sum_exp - f64::from(x)),
+        };
+        temperature(loss).powi(2) * nats
+    }
+}
+
+/// The sum of f over pairs of elements.
+#[inline(always)]
+fn sum([x, y]: [&[f32]; 2], f: impl Fn(f32, f32) -> f32) -> f64 {
+    let mut whole = 0.0;
+    for (x, y) in x.chunks(BLOCK).zip(y.chunks(BLOCK)) {
+        let mut sums = [0.0f32; LANES];
+        for (x, y) in x.as_chunks::<LANES>().0.iter().zip(y.as_chunks::<LANES>().0) {
+            for i in 0..LANES {
+                sums[i] += f(x[i], y[i]);
+            }
+        }
+        whole += total(&sums);
+    }
+    whole
+}
+
+#[inline(always)]
+fn total(sums: &[f32; LANES]) -> f64 {
+    let mut halves: [f64; LANES / 2] = [0.0; LANES / 2];
+    for i in 0..LANES / 2 {
+        halves[i] = f64::from(sums[i]) + f64::from(sums[i + LANES / 2]);
+    }
+    ((halves[0] + halves[4]) + (halves[1] + halves[5])) + ((halves[2] + halves[6]) + (halves[3] + halves[7]))
 }
 
 /// m = beta p + (1 - beta) q
@@ -251,10 +316,4 @@ fn excess(d: f32) -> f32 {
 #[inline(always)]
 fn divergence(a: f32, b: f32, d: f32) -> f32 {
     if d.abs() < NEAR { a * (d * d * excess(d)) } else { (b - a) - a * d }
-}
-
-/// q - p, with d = ln(q / p).
-#[inline(always)]
-fn difference(p: f32, q: f32, d: f32) -> f32 {
-    if d.abs() < NEAR { p * (d + d * d * excess(d)) } else { q - p }
 }

@@ -196,15 +196,18 @@ fn a_student_near_its_teacher_keeps_its_digits() {
 #[test]
 fn a_target_outside_the_vocabulary_gives_nan() {
     let mut sample = Sample::new(&[HeadLoss::CrossEntropy], 3, [2, 2], 5);
-    sample.tokens[1] = 5;
-    let losses = &sample.parts(&sample.compute().0)[1];
-    assert!(losses[0].is_nan() && losses[1] > 0.0 && losses[2] == 0.0);
+    for outside in [5, 15, u32::MAX] {
+        sample.tokens[1] = outside;
+        let losses = &sample.parts(&sample.compute().0)[1];
+        assert!(losses[0].is_nan() && losses[1] > 0.0 && losses[2] == 0.0);
+    }
 }
 
 #[test]
 fn chunks_are_even_and_keep_to_their_limit() {
-    assert_eq!((chunk(512, 260), chunk(0, 3), chunk(8192, 131072)), (512, 0, 249));
-    assert!(chunk(8192, 131072) * stride(131072) <= LOGITS && stride(131072) / LINE % 2 == 1);
+    let chunks = [(512, 260), (0, 3), (300, 20480), (8192, 131072)].map(|(l, vocab)| chunk(l, vocab));
+    assert_eq!(chunks, [512, 0, 150, 256]);
+    assert!(stride(131072) / LANES % 2 == 1 && stride(261) == stride(whole(261)));
 }
 
 #[test]
