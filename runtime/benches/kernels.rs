@@ -6,8 +6,7 @@
 #![allow(clippy::print_stdout, reason = "a program whose purpose is to print a table")]
 
 use minic_compiler::dim::{Dim, Extent};
-use minic_compiler::graph::{Activation, Elem, Node, Op, StreamLoss};
-use minic_compiler::graph::{Activation, Elem, HeadLoss, HeadTerm, Node, Op};
+use minic_compiler::graph::{Activation, Elem, HeadLoss, HeadTerm, Node, Op, StreamLoss};
 use minic_runtime::kernels::{Arg, Call, Out, View, ViewMut, find};
 use std::time::{Duration, Instant};
 

@@ -9,7 +9,7 @@ mod position;
 mod tests;
 
 use super::math::wide;
-use super::parallel::{for_each, row_block};
+use super::parallel::{for_each, row_block, with_buffer};
 use super::product::{Factor, products, products_scratch};
 use super::{Call, Exact, Kernel, View, ViewMut, logits};
 use minic_compiler::graph::{HeadLoss, HeadTerm, Op, reads_teacher};
@@ -31,8 +31,8 @@ fn terms(op: &Op) -> &[HeadTerm] {
     }
 }
 
-/// Elements from one row of logits to the next, of the vocabulary as of whole vectors: an odd number of cache lines, because rows that lie a power of
-/// two apart drive each other out of the cache.
+/// Elements from one row of logits to the next: an odd number of cache lines, because rows that lie a power of two
+/// apart drive each other out of the cache.
 fn stride(vocab: usize) -> usize {
     (vocab.div_ceil(LANES) | 1) * LANES
 }
@@ -64,11 +64,14 @@ fn scratch(op: &Op, operands: &[(usize, usize)]) -> usize {
 }
 
 fn cpu(call: Call) {
-    let chunk = chunk(call.f32(0).rows(), call.f32(1).rows());
-    by_chunks(call, chunk);
+    let (positions, vocab) = (call.f32(0).rows(), call.f32(1).rows());
+    let chunk = chunk(positions, vocab);
+    // Not the worker's own scratch: that is taken by the products, for which this waits.
+    let len = logits_len(terms(call.op), chunk, vocab) + LANES;
+    with_buffer(len, |space| by_chunks(call, chunk, space));
 }
 
-fn by_chunks(mut call: Call, chunk: usize) {
+fn by_chunks(mut call: Call, chunk: usize, space: &mut [f32]) {
     let terms = terms(call.op);
     let (hidden, head, tokens) = (call.f32(0), call.f32(1), call.tokens(2));
     let teacher = reads_teacher(terms).then(|| [call.f32(3), call.f32(4)]);
@@ -76,9 +79,7 @@ fn by_chunks(mut call: Call, chunk: usize) {
     let out = call.out_f32();
     let (vocab, width, columns) = (head.rows(), hidden.cols(), out.cols());
 
-    // Not the worker's own scratch: that is taken by the products, for which this waits.
     let len = logits_len(terms, chunk, vocab);
-    let mut space = vec![0.0f32; len + LANES];
     let start = space.as_ptr().align_offset(LANES * size_of::<f32>()).min(LANES);
     let (student_logits, teacher_logits) = space[start..start + len].split_at_mut(chunk * stride(vocab));
 

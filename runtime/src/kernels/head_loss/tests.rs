@@ -85,7 +85,8 @@ impl Sample {
             out: Out::F32(ViewMut::new(&mut out, self.positions(), columns, columns)),
             gradient: Some(ViewMut::new(&mut gradient, self.vocab, self.width(), self.width())),
         };
-        by_chunks(call, chunk);
+        let mut space = vec![f32::NAN; logits_len(terms(call.op), chunk, self.vocab) + LANES];
+        by_chunks(call, chunk, &mut space);
         (out, gradient)
     }
 
