@@ -86,7 +86,8 @@ impl Story {
     }
 
     fn paragraph(&self) -> String {
-        let asked = self.asked.iter().map(|&i| &self.questions[i]).map(|q| format!(" {} {}", q.ask, q.answer));
+        let asked =
+            self.asked.iter().map(|&i| &self.questions[i]).map(|q| format!(" {} {}", q.ask, q.answer));
         std::iter::once(self.body.clone()).chain(asked).collect()
     }
 

@@ -92,13 +92,15 @@ fn the_first_command_of_the_readme_prunes_and_distils_the_quickstart() {
     let done = minic(folder.path(), &arguments);
     assert_eq!(done.exit, 0, "{}", done.stderr);
     let printed = &blocks(&readme, "text")[0];
-    let figures = |name: &str| printed.lines().filter(|l| l.split(' ').next() == Some(name)).collect::<Vec<_>>();
+    let figures =
+        |name: &str| printed.lines().filter(|l| l.split(' ').next() == Some(name)).collect::<Vec<_>>();
     let (parent, half) = (figures("parent"), figures("half"));
     assert_eq!((parent.len(), half.len()), (3, 3), "{printed}");
     for line in parent.into_iter().chain(half) {
         assert!(done.stdout.lines().any(|l| is_alike(line, l)), "{line:?} is not in\n{}", done.stdout);
     }
-    let result = fs::read_to_string(folder.path().join("examples/quickstart/.minic/runs/quickstart/result.json"));
+    let result =
+        fs::read_to_string(folder.path().join("examples/quickstart/.minic/runs/quickstart/result.json"));
     let result: serde_json::Value = serde_json::from_str(&result.unwrap()).unwrap();
     let heldout = result["trainings"]["student"]["heldout"].as_array().unwrap();
     let loss = |row: &serde_json::Value| row["heldout_loss"].as_f64().unwrap();
