@@ -4,14 +4,15 @@
 //! cargo run --example stories -- OUT [--train N] [--heldout N] [--recall N] [--seed N]
 //! ```
 //!
-//! A story is one paragraph of about 600 bytes about two children, and closes with four questions and their answers:
+//! A story is one paragraph of two to four facts, told twice, and closes with questions and their answers:
 //!
 //! ```text
-//! Leo had a red drum. Anna had a pink kite. They met near Oslo. A goat saw the pink kite and took it. Anna ran after the goat. ..
-//! What was pink? It was the pink kite. Where was the drum? The drum was in the chest. Who had the kite? It was Anna. ..
+//! It was warm. Leo had a red drum. The kite was in Oslo. It was so. Leo had a red drum. The kite was in Oslo.
+//! Where was the kite? The kite was in Oslo. What was red? It was the red drum.
 //! ```
 //!
-//! Nothing but the story itself tells the answers: its eleven words are drawn afresh for each story. `OUT` gets
+//! Nothing but the story itself tells the answers: its words are drawn afresh for each story. Telling it twice is what a small
+//! model learns to remember from: in the second telling every word can be known. `OUT` gets
 //! `train.txt`, `heldout.txt` (no story of which is in the training text) and `recall.jsonl`, one `{"prompt", "answer"}` per line
 //! made from held-out stories. The same seed gives the same bytes on every machine.
 
@@ -21,29 +22,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-const NAMES: [&str; 12] =
-    ["Anna", "Ben", "Cora", "Dan", "Ella", "Finn", "Gus", "Hana", "Ivan", "Jane", "Kim", "Leo"];
-const THINGS: [&str; 12] =
-    ["ball", "cup", "drum", "flag", "hat", "kite", "lamp", "map", "net", "rope", "sled", "top"];
-const COLORS: [&str; 8] = ["red", "blue", "green", "white", "pink", "yellow", "silver", "violet"];
-const PLACES: [&str; 12] = [
-    "Athens", "Berlin", "Cairo", "Dublin", "Geneva", "Havana", "Lima", "Madrid", "Oslo", "Paris", "Rome",
-    "Vienna",
-];
-const PETS: [&str; 8] = ["cat", "dog", "fox", "goat", "hen", "owl", "pig", "rabbit"];
-const FOODS: [&str; 8] = ["apples", "bread", "cheese", "honey", "milk", "nuts", "plums", "soup"];
-const BOXES: [&str; 8] = ["bag", "chest", "jar", "nest", "pot", "sack", "trunk", "vase"];
-/// Every story begins with one of these, so that all words that matter follow a space and are one token each.
-const OPENINGS: [&str; 6] = [
-    "The sun was warm.",
-    "It was a cold day.",
-    "A bird flew by.",
-    "They sang a song.",
-    "Soon it began to rain.",
-    "All of them were happy.",
-];
-
-const QUESTIONS: usize = 4;
+const NAMES: [&str; 6] = ["Anna", "Ben", "Dan", "Ella", "Hana", "Leo"];
+const THINGS: [&str; 6] = ["ball", "cup", "drum", "kite", "map", "rope"];
+const COLORS: [&str; 6] = ["red", "blue", "green", "white", "pink", "yellow"];
+const PLACES: [&str; 6] = ["Athens", "Berlin", "Cairo", "Lima", "Oslo", "Rome"];
 
 /// SplitMix64 (Steele, Lea and Flood, 2014): eight lines, no dependency, the same numbers everywhere.
 struct Random(u64);
@@ -85,33 +67,33 @@ struct Question {
 
 struct Story {
     body: String,
+    /// All that can be asked of it, in random order.
     questions: Vec<Question>,
+    /// Those that its paragraph asks. It may ask one twice.
+    asked: Vec<usize>,
 }
 
 impl Story {
     fn tell(random: &mut Random) -> Story {
-        let opening = OPENINGS[random.below(OPENINGS.len())];
-        let words = Words::draw(random);
-        let body = words.body(random);
-        let mut questions = words.questions();
+        let facts = facts(random);
+        let told: String = facts.iter().map(|fact| format!(" {}", fact.told)).collect();
+        let body = format!("It was warm.{told} It was so.{told}");
+        let asked = facts.len();
+        let mut questions: Vec<Question> = facts.into_iter().flat_map(|fact| fact.questions).collect();
         random.shuffle(&mut questions);
-        questions.truncate(QUESTIONS);
-        Story { body: format!("{opening} {body}"), questions }
+        let asked = (0..asked).map(|_| random.below(questions.len())).collect();
+        Story { body, questions, asked }
     }
 
     fn paragraph(&self) -> String {
-        self.up_to(self.questions.len())
-    }
-
-    /// The story and its first `count` questions with their answers.
-    fn up_to(&self, count: usize) -> String {
-        let asked = self.questions[..count].iter().map(|q| format!(" {} {}", q.ask, q.answer));
+        let asked =
+            self.asked.iter().map(|&i| &self.questions[i]).map(|q| format!(" {} {}", q.ask, q.answer));
         std::iter::once(self.body.clone()).chain(asked).collect()
     }
 
-    /// The prompt of question `asked`: the story, the questions before it, and the question up to its answer.
-    fn prompt(&self, asked: usize) -> String {
-        format!("{} {}", self.up_to(asked), self.questions[asked].ask)
+    /// The prompt of a question: the story, and the question up to its answer.
+    fn prompt(&self, question: &Question) -> String {
+        format!("{} {}", self.body, question.ask)
     }
 }
 
@@ -120,73 +102,45 @@ struct Child {
     name: &'static str,
     thing: &'static str,
     color: &'static str,
-    /// Where the thing is in the end.
+    /// Where the thing is.
     place: &'static str,
+}
+
+/// A sentence of a story, and what can be asked of it.
+struct Fact {
+    told: String,
+    questions: Vec<Question>,
 }
 
 impl Child {
-    fn toy(&self) -> String {
-        format!("{} {}", self.color, self.thing)
-    }
-}
-
-/// The words that are drawn for one story.
-struct Words {
-    children: [Child; 2],
-    pet: &'static str,
-    place: &'static str,
-    food: &'static str,
-}
-
-impl Words {
-    fn draw(random: &mut Random) -> Words {
-        let [names, things, colors, boxes] =
-            [&NAMES[..], &THINGS, &COLORS, &BOXES].map(|w| random.draw(w, 2));
-        let child = |i: usize| Child { name: names[i], thing: things[i], color: colors[i], place: boxes[i] };
-        let mut one = |words: &[&'static str]| words[random.below(words.len())];
-        Words { children: [child(0), child(1)], pet: one(&PETS), place: one(&PLACES), food: one(&FOODS) }
-    }
-
-    /// Which child a sentence is about is drawn anew where the story allows it: its place in the story does not tell.
-    fn body(&self, random: &mut Random) -> String {
-        let Words { children, pet, place, food } = self;
-        let mut pair =
-            || if random.below(2) == 0 { [&children[0], &children[1]] } else { [&children[1], &children[0]] };
-        let [first, second] = pair();
-        let [owner, friend] = pair();
-        let [glad, busy] = pair();
-        let [left, right] = pair();
-        [
-            format!("{} had a {}. {} had a {}.", first.name, first.toy(), second.name, second.toy()),
-            format!("They met near {place}. A {pet} saw the {} and took it.", owner.toy()),
-            format!("{} ran after the {pet}. {} ate {food}.", owner.name, friend.name),
-            format!(
-                "Then {} looked in a {}. The {} was in the {}!",
-                owner.name, owner.place, owner.thing, owner.place
-            ),
-            format!("{} put the {} in a {}.", friend.name, friend.toy(), friend.place),
-            format!("Now the {} was in the {}.", friend.thing, friend.place),
-            format!("{} liked the {}. {} liked the {}.", glad.name, glad.toy(), busy.name, busy.toy()),
-            format!("They ate {food}. The {} and the {} were good toys.", left.toy(), right.toy()),
-            format!("It was dark near {place}."),
-        ]
-        .join(" ")
-    }
-
-    fn questions(&self) -> Vec<Question> {
+    fn facts(&self) -> [Fact; 2] {
+        let Child { name, thing, color, place } = self;
         let question = |ask: String, answer: &str| Question { ask, answer: format!("{answer}.") };
-        let mut all = vec![
-            question("Who was the thief? It was the".to_string(), self.pet),
-            question("Where did they meet? They met near".to_string(), self.place),
-            question("What did they eat? They ate".to_string(), self.food),
-        ];
-        for child in &self.children {
-            all.push(question(format!("Who had the {}? It was", child.thing), child.name));
-            all.push(question(format!("What was {0}? It was the {0}", child.color), child.thing));
-            all.push(question(format!("Where was the {0}? The {0} was in the", child.thing), child.place));
-        }
-        all
+        [
+            Fact {
+                told: format!("{name} had a {color} {thing}."),
+                questions: vec![
+                    question(format!("Who had the {thing}? It was"), name),
+                    question(format!("What was {color}? It was the {color}"), thing),
+                ],
+            },
+            Fact {
+                told: format!("The {thing} was in {place}."),
+                questions: vec![question(format!("Where was the {thing}? The {thing} was in"), place)],
+            },
+        ]
     }
+}
+
+/// Some facts of up to three children, in random order: where a sentence stands tells nothing.
+fn facts(random: &mut Random) -> Vec<Fact> {
+    let [names, things, colors, places] =
+        [&NAMES, &THINGS, &COLORS, &PLACES].map(|words| random.draw(words, 3));
+    let child = |i: usize| Child { name: names[i], thing: things[i], color: colors[i], place: places[i] };
+    let mut facts: Vec<Fact> = (0..3).flat_map(|i| child(i).facts()).collect();
+    random.shuffle(&mut facts);
+    facts.truncate(2 + random.below(3));
+    facts
 }
 
 pub struct Options {
@@ -199,7 +153,7 @@ pub struct Options {
 
 impl Options {
     pub fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
-        let mut options = Options { out: PathBuf::new(), train: 700, heldout: 100, recall: 200, seed: 1 };
+        let mut options = Options { out: PathBuf::new(), train: 5000, heldout: 100, recall: 300, seed: 1 };
         let mut out = None;
         while let Some(arg) = args.next() {
             let mut number = || -> Result<u64, String> {
@@ -221,12 +175,12 @@ impl Options {
     }
 }
 
-/// `count` paragraphs that differ from each other and from those already `told`.
-fn paragraphs(random: &mut Random, count: usize, told: &mut HashSet<String>) -> Vec<Story> {
+/// `count` stories that tell something else than each other and those already `told`, whatever they ask.
+fn stories(random: &mut Random, count: usize, told: &mut HashSet<String>) -> Vec<Story> {
     let mut stories = Vec::with_capacity(count);
     while stories.len() < count {
         let story = Story::tell(random);
-        if told.insert(story.paragraph()) {
+        if told.insert(story.body.clone()) {
             stories.push(story);
         }
     }
@@ -240,15 +194,12 @@ fn write_text(path: &Path, stories: &[Story]) -> io::Result<()> {
 
 /// One question of each story in turn, until there are `count`. The words need no JSON escapes.
 fn write_recall(path: &Path, stories: &[Story], count: usize) -> io::Result<()> {
-    let lines: String = (0..QUESTIONS)
-        .flat_map(|asked| stories.iter().map(move |story| (story, asked)))
+    let most = stories.iter().map(|story| story.questions.len()).max().unwrap_or(0);
+    let lines: String = (0..most)
+        .flat_map(|i| stories.iter().filter_map(move |story| Some((story, story.questions.get(i)?))))
         .take(count)
-        .map(|(story, asked)| {
-            format!(
-                "{{\"prompt\": \"{}\", \"answer\": \" {}\"}}\n",
-                story.prompt(asked),
-                story.questions[asked].answer
-            )
+        .map(|(story, question)| {
+            format!("{{\"prompt\": \"{}\", \"answer\": \" {}\"}}\n", story.prompt(question), question.answer)
         })
         .collect();
     fs::write(path, lines)
@@ -258,8 +209,8 @@ pub fn write_corpus(options: &Options) -> io::Result<()> {
     fs::create_dir_all(&options.out)?;
     let mut told = HashSet::new();
     // The held-out stories come first, so that they stay the same whatever the length of the training text.
-    let heldout = paragraphs(&mut Random(options.seed), options.heldout, &mut told);
-    let train = paragraphs(&mut Random(options.seed ^ 0x5EED), options.train, &mut told);
+    let heldout = stories(&mut Random(options.seed), options.heldout, &mut told);
+    let train = stories(&mut Random(options.seed ^ 0x5EED), options.train, &mut told);
     write_text(&options.out.join("train.txt"), &train)?;
     write_text(&options.out.join("heldout.txt"), &heldout)?;
     write_recall(&options.out.join("recall.jsonl"), &heldout, options.recall)

@@ -97,13 +97,14 @@ fn what_is_no_text_or_not_there_is_told() {
 
 #[test]
 fn shipped_recipes_are_laid_out() {
-    let recipes: Vec<String> = fs::read_dir(repository("recipes"))
-        .unwrap()
+    let recipes: Vec<String> = ["recipes", "examples/quickstart"]
+        .into_iter()
+        .flat_map(|folder| fs::read_dir(repository(folder)).unwrap())
         .map(|e| e.unwrap().path())
         .filter(|p| p.extension().is_some_and(|e| e == "mrecipe"))
         .map(|p| p.display().to_string())
         .collect();
-    let mut arguments = vec!["fmt", "--check", "examples/quickstart/quickstart.mrecipe"];
+    let mut arguments = vec!["fmt", "--check"];
     arguments.extend(recipes.iter().map(String::as_str));
     let done = minic(Path::new(env!("CARGO_MANIFEST_DIR")), &arguments);
     assert_eq!((done.exit, done.stdout.as_str()), (0, ""));

@@ -40,7 +40,7 @@ const COMMANDS: &[(&str, &[&str], &[&str])] = &[
         &["model", "--tokens", "ids.json", "--output", "l.safetensors"],
         &["model", "--tokens", "bad.mrecipe", "--output", "l"],
     ),
-    ("verify", &["half"], &["model"]),
+    ("verify", &["half"], &["nowhere"]),
     ("synth", &["model", "--output", "made"], &["nowhere", "--output", "made"]),
     ("diff", &["model", "half"], &["model", "recipe.mrecipe"]),
     ("bench", &["surgery", "model"], &["surgery", "nowhere"]),

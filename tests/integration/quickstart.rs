@@ -38,11 +38,13 @@ fn another_seed_tells_other_stories() {
 
 #[test]
 fn no_held_out_story_is_in_the_training_text() {
-    let train = committed("train.txt");
-    let told: HashSet<&str> = train.split("\n\n").collect();
-    let heldout = committed("heldout.txt");
-    for story in heldout.split("\n\n").filter(|story| !story.is_empty()) {
-        assert!(!told.contains(story), "told twice: {story}");
+    let facts = |story: &str| story.split_once(" It was so.").expect("a second telling").0.to_string();
+    let of = |file: &str| -> Vec<String> {
+        committed(file).split("\n\n").filter(|story| !story.is_empty()).map(facts).collect()
+    };
+    let told: HashSet<String> = of("train.txt").into_iter().collect();
+    for story in of("heldout.txt") {
+        assert!(!told.contains(&story), "told twice: {story}");
     }
 }
 

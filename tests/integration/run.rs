@@ -85,7 +85,7 @@ fn wrong_inputs_and_devices_have_exit_code_1_and_wrong_command_lines_2() {
     assert_eq!(run(folder.path(), &["--device", "vulkan"]).exit, 1);
     assert_eq!(run(folder.path(), &["--device", "abacus"]).exit, 2);
     assert_eq!(minic(folder.path(), &["run"]).exit, 2);
-    assert_eq!(minic(folder.path(), &["verify", "model"]).exit, 1);
+    assert_eq!(minic(folder.path(), &["verify", "."]).exit, 1);
 }
 
 #[test]

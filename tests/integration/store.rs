@@ -26,7 +26,7 @@ prune half from parent {
     calibrate on calibration
     axis mamba_num_heads = 12 by activation
     axis ffn_hidden_size = 256 by energy at ffn.act
-    axis num_layers = 10 by kld
+    axis num_layers = 7 by kld
 }
 evaluate half against parent on heldout { loss, kl }
 export half to "half"
