@@ -14,7 +14,7 @@ use minic_runtime::device::cpu::Cpu;
 use minic_runtime::device::{Device, TrainingState, Weights};
 use minic_runtime::events::Watch;
 use minic_runtime::samples::Runner;
-use minic_runtime::source::{self, SourceError, WeightSource};
+use minic_runtime::source::{self, WeightSource};
 use minic_runtime::train::optimizer::Update;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::BTreeSet;
@@ -83,7 +83,7 @@ fn planned_and_used_in_training(folder: &Path, batch: usize, recompute: Recomput
     PEAK.store(before, Ordering::Relaxed);
     let load = || {
         let names = desc.weights().into_iter().map(|w| w.name);
-        Weights::load(names, |name| Ok::<_, SourceError>(model.read_f32(name)?)).unwrap()
+        Weights::load(names, |name| model.read_f32(name)).unwrap()
     };
     let state = TrainingState { weights: load(), ..TrainingState::default() };
     let mut training = Cpu.train(schedule, load().scoped(TEACHER), state, lanes).unwrap();
