@@ -39,6 +39,8 @@ const LINE: usize = 16;
 pub fn with_scratch<R>(len: usize, work: impl FnOnce(&mut [f32]) -> R) -> R {
     let mut buffer = SCRATCH.take();
     if buffer.len() < len + LINE {
+        // The old one goes first, so that both are never there.
+        drop(buffer);
         buffer = vec![0.0; len + LINE];
     }
     let start = buffer.as_ptr().align_offset(LINE * size_of::<f32>()).min(LINE);
