@@ -41,9 +41,7 @@ impl Op {
             Op::GatedNormGrad { .. } | Op::GatedNormWeightGrad { .. } => 4,
             Op::AttentionGrad { .. } => 5,
             Op::SsdGrad { .. } => 8,
-            Op::HeadLoss { terms } => {
-                4 + 2 * usize::from(reads_teacher(terms)) + targets_of(terms).count()
-            }
+            Op::HeadLoss { terms } => 4 + 2 * usize::from(reads_teacher(terms)) + targets_of(terms).count(),
             Op::Concat { extent } => extent.parts.len(),
         }
     }

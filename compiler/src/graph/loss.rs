@@ -95,7 +95,9 @@ impl fmt::Display for HeadTerm {
         let HeadTerm { weight, scale, loss } = self;
         match loss {
             HeadLoss::ForwardKl { temperature } => write!(f, "{weight}*forward_kl(T={temperature})")?,
-            HeadLoss::TopK(TopK { k, temperature }) => write!(f, "{weight}*forward_kl(T={temperature}, k={k})")?,
+            HeadLoss::TopK(TopK { k, temperature }) => {
+                write!(f, "{weight}*forward_kl(T={temperature}, k={k})")?
+            }
             HeadLoss::ReverseKl { temperature } => write!(f, "{weight}*reverse_kl(T={temperature})")?,
             HeadLoss::Js { beta, temperature } => write!(f, "{weight}*js(beta={beta}, T={temperature})")?,
             HeadLoss::CrossEntropy => write!(f, "{weight}*cross_entropy")?,

@@ -5,6 +5,7 @@
 //! takes the place of z. Losses and G of one position are in [`position`].
 
 mod position;
+mod tail;
 #[cfg(test)]
 mod tests;
 
@@ -12,8 +13,10 @@ use super::math::wide;
 use super::parallel::{for_each, row_block};
 use super::product::{Factor, products, products_scratch};
 use super::{Call, Exact, Kernel, View, ViewMut, logits};
-use minic_compiler::graph::{HeadLoss, HeadTerm, Op, reads_teacher};
+use minic_compiler::graph::{HeadLoss, HeadTerm, Op, TopK, reads_teacher, targets_of};
 use position::Position;
+use std::collections::BTreeMap;
+use tail::Tail;
 
 pub const KERNEL: Kernel = Kernel { name: "head_loss", version: 1, cpu, reference, scratch, tolerance: 1e-5 };
 
@@ -54,7 +57,9 @@ fn scratch(op: &Op, operands: &[(usize, usize)]) -> usize {
     let [(positions, width), (vocab, _), ..] = *operands else { return 0 };
     let teacher = operands.get(3).map_or(0, |hidden| hidden.1);
     let depth = width.max(teacher).max(vocab).max(positions);
+    let tails = targets_of(terms(op)).map(|targets| Tail::bytes(vocab, targets.k)).sum::<usize>();
     (logits_len(terms(op), chunk(positions, vocab), vocab) + LINE) * size_of::<f32>()
+        + tails
         + products_scratch(depth, width.max(vocab))
 }
 
@@ -67,6 +72,8 @@ fn by_chunks(mut call: Call, chunk: usize) {
     let terms = terms(call.op);
     let (hidden, head, tokens) = (call.f32(0), call.f32(1), call.tokens(2));
     let teacher = reads_teacher(terms).then(|| [call.f32(3), call.f32(4)]);
+    let targets: Vec<View> =
+        (first_targets(terms)..).zip(targets_of(terms)).map(|(i, _)| call.f32(i)).collect();
     let mut gradient = call.gradient();
     let out = call.out_f32();
     let (vocab, width, columns) = (head.rows(), hidden.cols(), out.cols());
@@ -87,15 +94,30 @@ fn by_chunks(mut call: Call, chunk: usize) {
         });
         project(hidden, head, matrix(student_logits, n, vocab));
         let losses = out.block(0, n, width, terms.len());
-        differentiate(terms, matrix(student_logits, n, vocab), compared, losses, |i| {
-            tokens.get(first + i + 1).copied()
-        });
+        let given = Given { teacher: compared, targets: &targets, tokens, first };
+        differentiate(terms, matrix(student_logits, n, vocab), &given, losses);
 
         let slopes = View::new(student_logits, n, vocab, stride(vocab));
         products(Factor::of(slopes), Factor::of(head), out.block(0, n, 0, width), false, |_, _, _| {});
         let gradient = gradient.block(0, vocab, 0, width);
         products(Factor::transposed(slopes), Factor::of(hidden), gradient, true, |_, _, _| {});
     }
+}
+
+/// The operand with the targets of the first term that has any.
+fn first_targets(terms: &[HeadTerm]) -> usize {
+    3 + 2 * usize::from(reads_teacher(terms))
+}
+
+/// What the positions of a chunk are compared with.
+struct Given<'a> {
+    /// Logits of the chunk.
+    teacher: Option<View<'a>>,
+    /// Of all positions, one for each term that has them.
+    targets: &'a [View<'a>],
+    tokens: &'a [u32],
+    /// The chunk's first position.
+    first: usize,
 }
 
 fn matrix(logits: &mut [f32], rows: usize, vocab: usize) -> ViewMut<'_> {
@@ -109,13 +131,7 @@ fn project(hidden: View, head: View, logits: ViewMut) {
 
 /// Puts the losses of every position into `losses`, and the slopes of their weighed sum over the student's
 /// logits.
-fn differentiate(
-    terms: &[HeadTerm],
-    student: ViewMut,
-    teacher: Option<View>,
-    losses: ViewMut,
-    target: impl Fn(usize) -> Option<u32> + Sync,
-) {
+fn differentiate(terms: &[HeadTerm], student: ViewMut, given: &Given, losses: ViewMut) {
     let (rows, vocab) = (row_block(student.cols()), student.cols());
     let mut losses = losses.blocks(rows, terms.len()).into_iter().map(|(_, _, losses)| losses);
     let blocks = student.blocks(rows, vocab).into_iter();
@@ -124,11 +140,12 @@ fn differentiate(
         let mut position = Position::new(terms);
         for i in 0..student.rows() {
             let losses = losses.as_mut().map_or(&mut [][..], |losses| losses.row(i));
-            let (student, target) = (student.row(i), target(first + i));
-            let teacher = teacher.map(|teacher| teacher.row(first + i));
+            let (student, at) = (student.row(i), given.first + first + i);
+            let teacher = given.teacher.map(|teacher| teacher.row(first + i));
+            let (target, targets) = (given.tokens.get(at + 1).copied(), |n: usize| given.targets[n].row(at));
             wide(
                 #[inline(always)]
-                || position.differentiate(student, teacher, target, losses),
+                || position.differentiate(student, teacher, targets, target, losses),
             );
         }
     });
@@ -144,9 +161,12 @@ fn reference(op: &Op, operands: &[Exact]) -> Vec<f64> {
         let teacher = reads_teacher(terms).then(|| logits::reference(operands[3].row(t), &operands[4]));
         let mut slopes = vec![0.0; head.rows()];
         let mut losses = Vec::new();
+        let mut targets = operands[first_targets(terms)..].iter();
         for HeadTerm { weight, scale, loss } in terms {
             let target = tokens.get(t + 1).map(|token| *token as usize);
-            let (value, by_logits) = reference_loss(*loss, &student, teacher.as_deref(), target);
+            let targets = loss.targets().and_then(|_| targets.next()).map(|targets| targets.row(t));
+            let beside = targets.or(teacher.as_deref());
+            let (value, by_logits) = reference_loss(*loss, &student, beside, target);
             losses.push(value);
             slopes.iter_mut().zip(by_logits).for_each(|(sum, slope)| *sum += weight * scale * slope);
         }
@@ -163,7 +183,8 @@ fn reference(op: &Op, operands: &[Exact]) -> Vec<f64> {
     out
 }
 
-/// The loss of one position, and its gradient by the student's logits.
+/// The loss of one position, and its gradient by the student's logits. `teacher` are logits, or targets where the
+/// loss reads them.
 fn reference_loss(
     loss: HeadLoss,
     student: &[f64],
@@ -184,6 +205,24 @@ fn reference_loss(
             let (p, q) = both(temperature);
             let slopes = p.iter().zip(&q).map(|(p, q)| temperature * (q.exp() - p.exp())).collect();
             (temperature.powi(2) * kl(&p, &q), slopes)
+        }
+        HeadLoss::TopK(TopK { k, temperature }) => {
+            let q = log_softmax(student, temperature);
+            let (ids, log_p) = teacher.unwrap_or_default().split_at(k);
+            let (log_p, rest) = (&log_p[..k], log_p[k]);
+            let known: BTreeMap<usize, f64> =
+                ids.iter().map(|id| *id as usize).zip(log_p.iter().copied()).collect();
+            let others = |v: &usize| !known.contains_key(v);
+            let share = (0..q.len()).filter(others).map(|v| q[v].exp()).sum::<f64>();
+            let in_rest = if rest > 0.0 { rest * (rest / share).ln() } else { 0.0 };
+            let value = known.iter().map(|(v, p)| p.exp() * (p - q[*v])).sum::<f64>() + in_rest;
+            // The sum of what is given is 1 up to its rounding.
+            let sum = known.values().map(|p| p.exp()).sum::<f64>() + rest;
+            let slope = |v: usize| match known.get(&v) {
+                Some(p) => temperature * (sum * q[v].exp() - p.exp()),
+                None => temperature * q[v].exp() * (sum - rest / share),
+            };
+            (temperature.powi(2) * value, (0..q.len()).map(slope).collect())
         }
         HeadLoss::ReverseKl { temperature } => {
             let (p, q) = both(temperature);

@@ -2,6 +2,7 @@
 //! p = softmax(t / T), q = softmax(z / T), and m = beta p + (1 - beta) q:
 //!
 //! - forward:        T^2 KL(p || q)                                   T (q - p)
+//! - forward, top k: see [`super::tail`]
 //! - reverse:        T^2 KL(q || p)                                   T q (ln(q / p) - KL(q || p))
 //! - JS:             T^2 (beta KL(p || m) + (1 - beta) KL(q || m))    T (1 - beta) q (ln(q / m) - KL(q || m))
 //! - cross entropy:  -ln q[target]                                    q - [target]
@@ -10,13 +11,16 @@
 //! distributions that are nearly the same cost no digits, and errors of ln(b/a) common to all terms fall out.
 
 use super::super::math::{exp, maximum, softplus, sum};
-use minic_compiler::graph::{HeadLoss, HeadTerm};
+use super::tail::Tail;
+use minic_compiler::graph::{HeadLoss, HeadTerm, targets_of};
 
 /// The losses of positions, one after the other.
 pub struct Position<'a> {
     terms: &'a [HeadTerm],
     /// One a term.
     pairs: Vec<Pair>,
+    /// One a term with targets.
+    tails: Vec<Tail>,
 }
 
 /// Logits whose slopes are added up before they take the place of the logits.
@@ -24,15 +28,18 @@ const BLOCK: usize = 256;
 
 impl<'a> Position<'a> {
     pub fn new(terms: &'a [HeadTerm]) -> Position<'a> {
-        Position { terms, pairs: Vec::with_capacity(terms.len()) }
+        let tails = targets_of(terms).map(|_| Tail::default()).collect();
+        Position { terms, pairs: Vec::with_capacity(terms.len()), tails }
     }
 
-    /// Writes the losses, and in place of the student's logits the gradient of their weighed sum.
+    /// Writes the losses, and in place of the student's logits the gradient of their weighed sum. `targets` are
+    /// those of the n-th term that has any.
     #[inline(always)]
-    pub fn differentiate(
+    pub fn differentiate<'t>(
         &mut self,
         student: &mut [f32],
         teacher: Option<&[f32]>,
+        targets: impl Fn(usize) -> &'t [f32],
         target: Option<u32>,
         losses: &mut [f32],
     ) {
@@ -40,9 +47,18 @@ impl<'a> Position<'a> {
         let logits = teacher.unwrap_or(&*student);
         self.pairs.clear();
         let tops = [maximum(student), maximum(logits)];
+        let mut tails = self.tails.iter_mut().enumerate();
         for (term, loss) in self.terms.iter().zip(losses) {
-            let mut pair = Pair::of(term.loss, student, logits, tops);
-            *loss = pair.loss(term.loss, student, logits, target) as f32;
+            let tail = term.loss.targets().and_then(|wanted| Some((wanted, tails.next()?)));
+            let (pair, value) = match tail {
+                Some((wanted, (n, tail))) => tail.loss(term, wanted, student, tops[0], targets(n)),
+                None => {
+                    let mut pair = Pair::of(term.loss, student, logits, tops);
+                    let value = pair.loss(term.loss, student, logits, target);
+                    (pair, value)
+                }
+            };
+            *loss = value as f32;
             self.pairs.push(pair);
         }
         let mut start = 0;
@@ -51,11 +67,17 @@ impl<'a> Position<'a> {
             let mut slopes = [0.0f32; BLOCK];
             let slopes = &mut slopes[..end - start];
             let logits = &teacher.unwrap_or(&*student)[start..end];
+            let mut tails = self.tails.iter();
             for (term, pair) in self.terms.iter().zip(&self.pairs) {
+                let tail = term.loss.targets().and_then(|_| tails.next());
+                let logits = tail.map_or(logits, |tail| &tail.logits[start..end]);
                 pair.slopes(term, &student[start..end], logits, target, slopes);
             }
             student[start..end].copy_from_slice(slopes);
             start = end;
+        }
+        for tail in &self.tails {
+            tail.add_kept(student);
         }
         let targets = self.terms.iter().filter(|term| term.loss == HeadLoss::CrossEntropy);
         if let Some(slope) = target.and_then(|target| student.get_mut(target as usize)) {
@@ -66,13 +88,13 @@ impl<'a> Position<'a> {
 
 /// The softmax of one row at a temperature.
 #[derive(Clone, Copy)]
-struct Softmax {
+pub struct Softmax {
     max: f32,
     /// 1 / T
     rate: f32,
     /// 1 / sum(e^((x - max) / T))
     share: f32,
-    log_sum_exp: f64,
+    pub log_sum_exp: f64,
 }
 
 impl Softmax {
@@ -84,32 +106,43 @@ impl Softmax {
     }
 
     #[inline(always)]
-    fn at(&self, x: f32) -> f32 {
+    pub fn at(&self, x: f32) -> f32 {
         exp((x - self.max) * self.rate) * self.share
+    }
+
+    /// ln of [`Softmax::at`]
+    #[inline(always)]
+    pub fn log(&self, x: f32) -> f64 {
+        f64::from(x) * f64::from(self.rate) - self.log_sum_exp
     }
 }
 
-/// Student and teacher at the temperature of one term.
-struct Pair {
-    student: Softmax,
-    teacher: Softmax,
+/// Student and teacher at the temperature of one term; in place of a teacher that is known by targets, the rest
+/// of the student.
+pub struct Pair {
+    pub student: Softmax,
+    pub teacher: Softmax,
     /// ln(q / p) = (z - t) / T + offset
     offset: f32,
-    /// What the slopes of the position are moved by so that their sum is zero.
-    mean: f32,
+    /// What the slopes of the position are moved by so that their sum is zero; beside targets, R - r.
+    pub mean: f32,
 }
 
 impl Pair {
     #[inline(always)]
-    fn of(loss: HeadLoss, student: &[f32], teacher: &[f32], tops: [f32; 2]) -> Pair {
+    pub fn of(loss: HeadLoss, student: &[f32], teacher: &[f32], tops: [f32; 2]) -> Pair {
         let temperature = match loss {
             HeadLoss::ForwardKl { temperature } | HeadLoss::ReverseKl { temperature } => temperature,
             HeadLoss::Js { temperature, .. } => temperature,
+            HeadLoss::TopK(targets) => targets.temperature,
             HeadLoss::CrossEntropy => 1.0,
         };
         let rate = (1.0 / temperature) as f32;
         let student = Softmax::of(student, tops[0], rate);
-        let teacher = if loss.needs_teacher() { Softmax::of(teacher, tops[1], rate) } else { student };
+        let teacher = match loss {
+            HeadLoss::CrossEntropy => student,
+            _ => Softmax::of(teacher, tops[1], rate),
+        };
         let offset = (teacher.log_sum_exp - student.log_sum_exp) as f32;
         Pair { student, teacher, offset, mean: 0.0 }
     }
@@ -152,6 +185,7 @@ impl Pair {
                 let logit = student.get(target as usize).copied().unwrap_or(f32::NAN);
                 self.student.log_sum_exp - f64::from(logit)
             }),
+            HeadLoss::TopK(_) => panic!("bug: targets are compared by `Tail`"),
         }
     }
 
@@ -170,6 +204,11 @@ impl Pair {
             HeadLoss::ForwardKl { temperature } => {
                 self.add(temperature * weight, student, teacher, slopes, difference);
             }
+            HeadLoss::TopK(targets) if self.mean != 0.0 => {
+                let weight = targets.temperature * weight;
+                self.add(weight, student, teacher, slopes, |of_rest, _, _| of_rest * self.mean);
+            }
+            HeadLoss::TopK(_) => {}
             HeadLoss::ReverseKl { temperature } => {
                 self.add(temperature * weight, student, teacher, slopes, |_, q, d| q * (d - self.mean));
             }
@@ -249,12 +288,12 @@ fn excess(d: f32) -> f32 {
 
 /// a (b/a - 1 - ln(b/a)), never below zero, with d = ln(b/a).
 #[inline(always)]
-fn divergence(a: f32, b: f32, d: f32) -> f32 {
+pub fn divergence(a: f32, b: f32, d: f32) -> f32 {
     if d.abs() < NEAR { a * (d * d * excess(d)) } else { (b - a) - a * d }
 }
 
 /// q - p, with d = ln(q / p).
 #[inline(always)]
-fn difference(p: f32, q: f32, d: f32) -> f32 {
+pub fn difference(p: f32, q: f32, d: f32) -> f32 {
     if d.abs() < NEAR { p * (d + d * d * excess(d)) } else { q - p }
 }
