@@ -14,7 +14,7 @@ use crate::store::{Key, Payload, Store};
 use minic_compiler::forward::{self, Objective, output};
 use minic_compiler::graph::TopK;
 use minic_compiler::schedule;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Raised when blocks are laid out anew.
 pub const VERSION: u32 = 1;
@@ -137,16 +137,13 @@ impl Maker<'_> {
         Ok(Targets { input: self.wanted.input(), places, windows, bytes, blocks })
     }
 
-    /// The blocks of the windows that are yet to be seen, in order.
-    fn needed(&self, feed: &mut Feed, begin: u64, windows: usize, places: &[usize]) -> Vec<usize> {
-        let (count, batch) = (places.len() as u64, self.phase.phase.batch as u64);
+    /// The blocks of the windows that are yet to be seen.
+    fn needed(&self, feed: &mut Feed, begin: u64, windows: usize, places: &[usize]) -> BTreeSet<usize> {
+        let batch = self.phase.phase.batch as u64;
         let (first, end) = (self.phase.first + begin * batch, self.phase.first + self.phase.updates * batch);
-        // An epoch has them all.
-        let end = end.min(first + count);
-        let mut blocks: Vec<usize> = (first..end).map(|n| places[feed.index(n)] / windows).collect();
-        blocks.sort_unstable();
-        blocks.dedup();
-        blocks
+        // So many in a row hold one whole epoch, wherever they begin, and that has all.
+        let end = end.min(first + 2 * places.len() as u64);
+        (first..end).map(|n| places[feed.index(n)] / windows).collect()
     }
 
     fn runner(&self, windows: usize, teacher: &mut Option<Weights>) -> Result<Runner, RunError> {
