@@ -159,7 +159,13 @@ impl Executor<'_> {
             answers: samples.answers(),
             every: *every,
         });
-        let beside = || teacher.as_ref().map_or_else(|| Ok(Weights::default()), |t| weights(&t.source));
+        let beside = || -> Result<Weights, RunError> {
+            let Some(teacher) = teacher else { return Ok(Weights::default()) };
+            let weights = weights(&teacher.source)?;
+            // What is made of them outlives a training that fails.
+            teacher.source.base().unchanged()?;
+            Ok(weights)
+        };
         let fed = feeds.iter().map(|feed| (feed.samples().digest.clone(), feed.seed())).collect::<Vec<_>>();
         let of_feed = phases.iter().zip(&inputs.phases).map(|(phase, (set, _))| (phase.feed, *set));
         let of_feed: BTreeMap<usize, usize> = of_feed.collect();

@@ -103,38 +103,56 @@ impl Maker<'_> {
         let mut places = vec![0; order.len()];
         order.iter().enumerate().for_each(|(place, sample)| places[*sample] = place);
 
+        let (mut blocks, mut missing) = (BTreeMap::new(), Vec::new());
         let key = (self.job.shelf.key)(self.phase, self.wanted)?.field("windows", windows);
-        let key = |block: usize| {
-            let subject = format!("{} {}", key.subject, block + 1);
-            key.clone().called(subject).field("block", block)
-        };
-        let mut blocks = BTreeMap::new();
-        let mut missing = Vec::new();
         for block in self.needed(feed, begin, windows, &places) {
-            match self.job.shelf.store.payload(&key(block))? {
+            let subject = format!("{}, block {}", key.subject, block + 1);
+            let key = key.clone().called(subject).field("block", block);
+            match self.job.shelf.store.payload(&key)? {
                 Some(payload) => _ = blocks.insert(block, payload),
-                None => missing.push(block),
+                None => missing.push((block, key)),
             }
         }
+        let of_block = |block: usize| &order[block * windows..((block + 1) * windows).min(order.len())];
         if !missing.is_empty() {
-            let samples_of = |block: usize| &order[block * windows..((block + 1) * windows).min(order.len())];
-            let total = missing.iter().map(|block| samples_of(*block).len()).sum();
-            let mut runner = self.runner(total, teacher)?;
-            self.watch.note(&format!("the teacher's {} of {total} windows are written down", self.wanted));
-            let mut done = 0;
-            for block in missing {
-                self.block(feed, samples_of(block), &mut runner, &key(block))?;
-                done += samples_of(block).len();
-                self.watch.progress(done, total);
-                if let Some(payload) = self.job.shelf.store.payload(&key(block))? {
-                    blocks.insert(block, payload);
-                }
-                if self.watch.stop.is_set() {
-                    return Err(RunError::Stopped);
-                }
-            }
+            let blocks: Vec<_> = missing.iter().map(|(block, key)| (key, of_block(*block))).collect();
+            self.make(feed, &blocks, teacher)?;
+        }
+        for (block, key) in missing {
+            blocks.extend(self.job.shelf.store.payload(&key)?.map(|payload| (block, payload)));
         }
         Ok(Targets { input: self.wanted.input(), places, windows, bytes, blocks })
+    }
+
+    /// Makes blocks and stores them.
+    fn make(
+        &self,
+        feed: &Feed,
+        blocks: &[(&Key, &[usize])],
+        teacher: &mut Option<Weights>,
+    ) -> Result<(), RunError> {
+        let total = blocks.iter().map(|(_, samples)| samples.len()).sum();
+        let mut runner = self.runner(total, teacher)?;
+        self.watch.note(&format!("the teacher's {} of {total} windows are written down", self.wanted));
+        // Told of by blocks, and heard between windows.
+        let quiet = Watch { stop: self.watch.stop.clone(), ..Watch::new(self.watch.stage, &()) };
+        let mut done = 0;
+        for (key, samples) in blocks {
+            let windows: Vec<&[u32]> = samples.iter().map(|s| feed.samples().window(*s)).collect();
+            let mut bytes = Vec::new();
+            runner.all(&windows, &quiet, |outputs| {
+                if let Some(targets) = outputs.get(output::TARGETS) {
+                    bytes.extend_from_slice(&convert::f32_bytes(targets.f32()));
+                }
+            })?;
+            self.job.shelf.store.put_bytes(key, &bytes)?;
+            done += samples.len();
+            self.watch.progress(done, total);
+            if self.watch.stop.is_set() {
+                return Err(RunError::Stopped);
+            }
+        }
+        Ok(())
     }
 
     /// The blocks of the windows that are yet to be seen.
@@ -159,19 +177,5 @@ impl Maker<'_> {
         let runner = Runner::new(self.job.device, schedule, weights, windows)?;
         self.watch.planned(runner.memory);
         Ok(runner)
-    }
-
-    /// Makes one block and stores it.
-    fn block(&self, feed: &Feed, samples: &[usize], runner: &mut Runner, key: &Key) -> Result<(), RunError> {
-        let windows: Vec<&[u32]> = samples.iter().map(|sample| feed.samples().window(*sample)).collect();
-        // Told of by blocks, and heard between windows.
-        let quiet = Watch { stop: self.watch.stop.clone(), ..Watch::new(self.watch.stage, &()) };
-        let mut bytes = Vec::new();
-        runner.all(&windows, &quiet, |outputs| {
-            if let Some(targets) = outputs.get(output::TARGETS) {
-                bytes.extend_from_slice(&convert::f32_bytes(targets.f32()));
-            }
-        })?;
-        Ok(self.job.shelf.store.put_bytes(key, &bytes)?)
     }
 }
