@@ -188,7 +188,6 @@ fn check_gradients(desc: &ModelDesc, objective: &Objective) {
         let size = norm(expected.iter().copied());
         let off = norm(expected.iter().zip(found).map(|(e, f)| e - f64::from(*f))) / size;
         let along = differences(&weight, expected, &wide, &loss);
-        println!("{:48} |g| {size:9.2e}  f32 off {off:8.1e}  differences off {along:8.1e}", weight.name);
         assert!(size > 1e-9, "{} has no gradient", weight.name);
         assert!(off < 1e-4, "{}: {off:e} off in norm", weight.name);
         assert!(along < 1e-5, "{}: {along:e} off the difference", weight.name);
