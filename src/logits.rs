@@ -10,7 +10,7 @@ use minic_compiler::graph::Masks;
 use minic_compiler::model::DType;
 use minic_compiler::schedule;
 use minic_runtime::convert;
-use minic_runtime::device::{Device, Training, TrainingState, Weights};
+use minic_runtime::device::{Bindings, Device, Training, TrainingState, Weights};
 use minic_runtime::error::IoError;
 use minic_runtime::input;
 use minic_runtime::run::RunError;
@@ -101,7 +101,7 @@ fn gradients(
     let schedule = schedule::schedule(&graph)?;
     let state = TrainingState { weights: source::bind(&schedule, model)?, ..TrainingState::default() };
     let mut training = device.train(Arc::new(schedule), Weights::default(), state, 1)?;
-    training.gradients(&samples.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
+    training.gradients(&samples.iter().map(|tokens| Bindings::of(tokens)).collect::<Vec<_>>())?;
     Ok(training)
 }
 

@@ -2,7 +2,7 @@
 
 mod training;
 
-pub use training::{Objective, Reading, TEACHER, Training, lanes, training};
+pub use training::{Objective, Reading, TEACHER, Training, lanes, targets, training};
 
 use crate::dim::{Dim, Extent};
 use crate::graph::{Builder, Graph, Masks, ShapeError, ValueId};
@@ -33,6 +33,8 @@ pub mod output {
     /// Losses of training.
     pub const LOSSES: &str = "losses";
     pub const LOGITS: &str = "logits";
+    /// A teacher's, [L, ids | log_p | rest].
+    pub const TARGETS: &str = "targets";
     /// The stream after a block.
     pub const STREAM: &str = "stream";
 

@@ -11,7 +11,7 @@ mod print;
 
 pub use build::{Builder, MaskInput, Masks};
 pub use infer::ShapeError;
-pub use loss::{HeadLoss, HeadTerm, StreamLoss, reads_teacher};
+pub use loss::{HeadLoss, HeadTerm, StreamLoss, TopK, reads_teacher, targets_of};
 pub use op::{Activation, Elem, Op};
 
 use crate::dim::Extent;

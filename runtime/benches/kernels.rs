@@ -6,7 +6,7 @@
 #![allow(clippy::print_stdout, reason = "a program whose purpose is to print a table")]
 
 use minic_compiler::dim::{Dim, Extent};
-use minic_compiler::graph::{Activation, Elem, HeadLoss, HeadTerm, Node, Op, StreamLoss};
+use minic_compiler::graph::{Activation, Elem, HeadLoss, HeadTerm, Node, Op, StreamLoss, TopK};
 use minic_runtime::kernels::{Arg, Call, Out, View, ViewMut, find};
 use std::time::{Duration, Instant};
 
@@ -213,6 +213,12 @@ fn rows(m: &Model, l: usize) -> Vec<Row> {
                 matrix(m.vocab, m.hidden),
             ],
             4.0 * (l * m.hidden * m.vocab) as f64,
+        ),
+        row(
+            "top_k",
+            Op::TopK(TopK { k: 64, temperature: 1.0 }),
+            vec![matrix(l, m.hidden), matrix(m.vocab, m.hidden)],
+            2.0 * (l * m.hidden * m.vocab) as f64,
         ),
         row(
             "rms_norm_grad",

@@ -15,7 +15,7 @@ use minic_compiler::model::{ModelDesc, Role, Weight};
 use minic_compiler::schedule;
 use minic_runtime::checkpoint::Checkpoint;
 use minic_runtime::device::cpu::Cpu;
-use minic_runtime::device::{Device, TrainingState, Weights};
+use minic_runtime::device::{Bindings, Device, TrainingState, Weights};
 use minic_runtime::events::Watch;
 use minic_runtime::memory;
 use minic_runtime::samples::Runner;
@@ -85,7 +85,7 @@ fn train(model: &WeightSource, batch: usize, sequence: usize) -> (Duration, Dura
     let lanes = forward::lanes(model.desc().params(), batch);
     let mut training = Cpu.train(schedule, Weights::default(), state, lanes).expect("a training");
     let samples = samples(model, batch, sequence);
-    let windows: Vec<&[u32]> = samples.iter().map(Vec::as_slice).collect();
+    let windows: Vec<Bindings> = samples.iter().map(|tokens| Bindings::of(tokens)).collect();
     let decay = BTreeSet::new();
     let mut step = 0;
     times(|| {

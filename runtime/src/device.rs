@@ -44,6 +44,13 @@ pub struct Bindings<'a> {
     pub inputs: BTreeMap<&'a str, &'a [f32]>,
 }
 
+impl<'a> Bindings<'a> {
+    /// A sample of tokens alone.
+    pub fn of(tokens: &'a [u32]) -> Bindings<'a> {
+        Bindings { tokens, inputs: BTreeMap::new() }
+    }
+}
+
 /// A result of a run, row-major.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Output {
@@ -130,7 +137,7 @@ pub struct TrainingState {
 pub trait Training: Send {
     /// Forward and backward of the samples of one update; results in the samples' order. Gradients of earlier
     /// updates are forgotten. They are summed in an order that lanes and samples alone decide.
-    fn gradients(&mut self, samples: &[&[u32]]) -> Result<Vec<Outputs>, DeviceError>;
+    fn gradients(&mut self, samples: &[Bindings]) -> Result<Vec<Outputs>, DeviceError>;
 
     /// The norm of all gradients together.
     fn norm(&mut self) -> f64;
@@ -139,7 +146,7 @@ pub trait Training: Send {
     fn update(&mut self, update: &Update, weight_decay: f64, decay: &BTreeSet<String>);
 
     /// Runs the samples again, step by step: the first value that is not finite, by what computes it.
-    fn first_non_finite(&mut self, samples: &[&[u32]]) -> Result<Option<String>, DeviceError>;
+    fn first_non_finite(&mut self, samples: &[Bindings]) -> Result<Option<String>, DeviceError>;
 
     /// The gradient of a weight, as [`Training::gradients`] left it.
     fn gradient(&self, weight: &str) -> Option<&[f32]>;

@@ -36,6 +36,7 @@ mod sums;
 #[cfg(test)]
 mod tests;
 mod token_loss;
+mod top_k;
 mod view;
 
 pub use math::Level;
@@ -59,6 +60,7 @@ pub const KERNELS: &[Kernel] = &[
     mask::KERNEL,
     token_loss::KERNEL,
     divergence::KERNEL,
+    top_k::KERNEL,
     cosine_distance::KERNEL,
     metric::KERNEL,
     concat::KERNEL,

@@ -20,7 +20,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::fs::{self, File};
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -60,6 +60,23 @@ pub struct Header {
     /// Length of the payload in bytes, and its BLAKE3.
     pub bytes: u64,
     pub digest: String,
+}
+
+/// The payload of an object, in its file.
+#[derive(Debug)]
+pub struct Payload {
+    path: PathBuf,
+    begin: u64,
+}
+
+impl Payload {
+    /// Fills `bytes` with what is at `offset`.
+    pub fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<(), IoError> {
+        let at = IoError::at(&self.path, "read");
+        let mut file = File::open(&self.path).map_err(IoError::at(&self.path, "open"))?;
+        let read = file.seek(SeekFrom::Start(self.begin + offset)).and_then(|_| file.read_exact(bytes));
+        read.map_err(at)
+    }
 }
 
 /// An open store.
@@ -116,6 +133,14 @@ impl Store {
             memo::touch(&path);
         }
         Ok(payload)
+    }
+
+    /// The same for a payload that is read piece by piece; that it is whole is proved here, once.
+    pub fn payload(&self, key: &Key) -> Result<Option<Payload>, StoreError> {
+        let path = self.object(key);
+        let Some((_, begin)) = whole(&path)? else { return Ok(None) };
+        memo::touch(&path);
+        Ok(Some(Payload { path, begin: begin as u64 }))
     }
 
     /// The object of this key is there; its payload is not read.
@@ -234,17 +259,22 @@ fn header(bytes: &[u8]) -> Option<(Header, usize)> {
 
 /// The payload of an object's file; a damaged one is removed, and counts as absent.
 fn read(path: &Path) -> Result<Option<Vec<u8>>, IoError> {
-    let mut bytes = match fs::read(path) {
+    Ok(whole(path)?.map(|(mut bytes, begin)| bytes.split_off(begin)))
+}
+
+/// An object's file, and where its payload begins, on the same terms.
+fn whole(path: &Path) -> Result<Option<(Vec<u8>, usize)>, IoError> {
+    let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(IoError::at(path, "read")(e)),
     };
-    let whole = header(&bytes).filter(|(header, begin)| {
+    let checked = header(&bytes).filter(|(header, begin)| {
         let payload = &bytes[*begin..];
         payload.len() as u64 == header.bytes && blake3::hash(payload).to_hex().as_str() == header.digest
     });
-    match whole {
-        Some((_, begin)) => Ok(Some(bytes.split_off(begin))),
+    match checked {
+        Some((_, begin)) => Ok(Some((bytes, begin))),
         None => {
             let _ = fs::remove_file(path);
             Ok(None)

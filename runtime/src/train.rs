@@ -10,11 +10,12 @@ pub mod feed;
 pub mod optimizer;
 pub mod rate;
 mod save;
+pub mod targets;
 
 pub use error::TrainError;
 pub use feed::Feed;
 
-use crate::device::{Device, Memory, Outputs, Training, TrainingState, Weights};
+use crate::device::{Bindings, Device, Memory, Outputs, Training, TrainingState, Weights};
 use crate::evaluate;
 use crate::events::Watch;
 use crate::memory;
@@ -23,6 +24,7 @@ use crate::run::RunError;
 use crate::samples::Saves;
 use crate::store::StoreError;
 use minic_compiler::autodiff::Recompute;
+use minic_compiler::dim::Dim;
 use minic_compiler::forward::{self, Comparison, Objective, Reading, TEACHER};
 use minic_compiler::hir::{self, LossTerm};
 use minic_compiler::model::ModelDesc;
@@ -33,6 +35,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use targets::{Shelf, Targets};
 
 /// Raised when the same training gives other weights.
 pub const VERSION: u32 = 1;
@@ -41,11 +44,20 @@ pub const VERSION: u32 = 1;
 pub struct Job<'a> {
     pub device: &'a dyn Device,
     pub student: &'a ModelDesc,
-    pub teacher: Option<(&'a ModelDesc, Weights)>,
+    pub teacher: Option<Teacher<'a>>,
     /// The teacher's layers from which the student's were cut.
     pub origins: Vec<usize>,
     pub phases: Vec<Phase<'a>>,
     pub heldout: Option<Heldout<'a>>,
+    /// Where the teacher's targets are kept, for losses that read them.
+    pub shelf: Shelf<'a>,
+}
+
+/// A teacher whose weights are read where they are needed: to run beside the student, to be compared with on
+/// data that is held out, and to make targets.
+pub struct Teacher<'a> {
+    pub desc: &'a ModelDesc,
+    pub weights: &'a dyn Fn() -> Result<Weights, RunError>,
 }
 
 /// A phase, and the windows that it takes: the feed's from `first` on.
@@ -82,6 +94,18 @@ impl Job<'_> {
         self.phases.iter().map(|phase| phase.updates).sum()
     }
 
+    fn vocab(&self) -> usize {
+        self.student.size(Dim::VocabSize)
+    }
+
+    /// The teacher's weights, where more than its targets is asked for.
+    fn beside(&self) -> Result<Weights, RunError> {
+        let reads = |phase: &Phase| Objective::new(&phase.phase.loss, &self.origins).reads_teacher();
+        let is_read = self.heldout.is_some() || self.phases.iter().any(reads);
+        let teacher = self.teacher.as_ref().filter(|_| is_read);
+        Ok(teacher.map(|teacher| (teacher.weights)()).transpose()?.unwrap_or_default())
+    }
+
     /// Trains `begin`, or goes on from the last save. `feeds` are those that the phases name.
     pub fn train(
         &self,
@@ -92,9 +116,10 @@ impl Job<'_> {
         record: impl FnOnce(u64) -> Result<Option<Record>, RunError>,
     ) -> Result<(Weights, Trained), RunError> {
         let saved = saves.map_or(Ok(None), |saves| save::load(&saves))?;
+        let done = saved.as_ref().map_or(0, |(_, trained)| trained.updates);
+        let targets = targets::of_phases(self, feeds, done, watch)?;
         let (state, trained) = match saved {
             Some((state, trained)) => {
-                let done = trained.updates;
                 watch.note(&format!("goes on after {done} of {} updates", self.updates()));
                 (state, trained)
             }
@@ -102,8 +127,9 @@ impl Job<'_> {
         };
         let decay = self.student.weights().into_iter().filter(optimizer::decays).map(|w| w.name).collect();
         let record = record(trained.updates)?;
-        let mut run = Run { job: self, watch, saves, record, decay, trained, saver: Saver::new() };
-        let state = run.phases(feeds, state)?;
+        let (beside, saver) = (self.beside()?, Saver::new());
+        let mut run = Run { job: self, watch, saves, record, decay, beside, trained, saver };
+        let state = run.phases(feeds, &targets, state)?;
         if let Some(record) = run.record.take() {
             record.finish()?;
         }
@@ -119,6 +145,8 @@ struct Run<'a> {
     record: Option<Record>,
     /// Weights that decay.
     decay: BTreeSet<String>,
+    /// The teacher, or nothing where its targets are enough.
+    beside: Weights,
     trained: Trained,
     saver: Saver,
 }
@@ -142,18 +170,24 @@ impl Saver {
 
 impl Run<'_> {
     /// Every phase that is not done.
-    fn phases(&mut self, feeds: &mut [Feed], mut state: TrainingState) -> Result<TrainingState, RunError> {
+    fn phases(
+        &mut self,
+        feeds: &mut [Feed],
+        targets: &[Vec<Targets>],
+        mut state: TrainingState,
+    ) -> Result<TrainingState, RunError> {
         let mut before = 0;
-        for phase in &self.job.phases {
+        for (phase, targets) in self.job.phases.iter().zip(targets) {
             let end = before + phase.updates;
             if self.trained.updates < end {
                 let setup = Setup::new(self.job, phase)?;
                 self.watch.planned(setup.memory(self.job));
-                let mut training = setup.start(self.job, state)?;
+                let mut training = setup.start(self.job, &self.beside, state)?;
                 while self.trained.updates < end {
                     self.evaluate(training.as_ref())?;
-                    let feed = &mut feeds[phase.feed];
-                    self.update(&setup, training.as_mut(), phase, self.trained.updates - before, feed)?;
+                    let index = self.trained.updates - before;
+                    let windows = windows(phase, index, &mut feeds[phase.feed], targets)?;
+                    self.update(&setup, training.as_mut(), phase, index, &windows)?;
                     self.pause(training.as_ref())?;
                 }
                 state = training.into_state();
@@ -171,13 +205,11 @@ impl Run<'_> {
         training: &mut dyn Training,
         phase: &Phase,
         index: u64,
-        feed: &mut Feed,
+        windows: &[Window],
     ) -> Result<(), RunError> {
         let began = Instant::now();
         let hir::Phase { optimizer, rate, batch, name, .. } = phase.phase;
-        let first = phase.first + index * *batch as u64;
-        let windows: Vec<Vec<u32>> = (0..*batch as u64).map(|i| feed.window(first + i).to_vec()).collect();
-        let samples: Vec<&[u32]> = windows.iter().map(Vec::as_slice).collect();
+        let samples: Vec<Bindings> = windows.iter().map(Window::bindings).collect();
         let outputs = training.gradients(&samples)?;
         let losses = setup.losses(&outputs);
         let loss =
@@ -217,7 +249,7 @@ impl Run<'_> {
     }
 
     /// What went wrong first is named.
-    fn diverged(&mut self, training: &mut dyn Training, samples: &[&[u32]]) -> RunError {
+    fn diverged(&mut self, training: &mut dyn Training, samples: &[Bindings]) -> RunError {
         match training.first_non_finite(samples) {
             Ok(found) => {
                 let what = found.unwrap_or_else(|| "the norm of all gradients together".into());
@@ -280,9 +312,9 @@ impl Run<'_> {
         let teacher = self.job.teacher.as_ref();
         let mut models = vec![(STUDENT, self.job.student)];
         let mut weights = state.weights.scoped(STUDENT);
-        if let Some((desc, own)) = teacher {
-            models.push((TEACHER, desc));
-            weights = weights.with(&own.scoped(TEACHER));
+        if let Some(teacher) = teacher {
+            models.push((TEACHER, teacher.desc));
+            weights = weights.with(&self.beside.scoped(TEACHER));
         }
         let comparison = Comparison { model: STUDENT, against: teacher.map(|_| TEACHER) };
         // Whoever stops meanwhile is heard after the next update.
@@ -314,6 +346,37 @@ impl Run<'_> {
     }
 }
 
+/// A window of an update, and the inputs that belong to it.
+struct Window<'a> {
+    tokens: Vec<u32>,
+    inputs: Vec<(&'a str, Vec<f32>)>,
+}
+
+impl Window<'_> {
+    fn bindings(&self) -> Bindings<'_> {
+        let inputs = self.inputs.iter().map(|(name, data)| (*name, data.as_slice())).collect();
+        Bindings { tokens: &self.tokens, inputs }
+    }
+}
+
+/// Those of the `index`-th update of a phase.
+fn windows<'a>(
+    phase: &Phase,
+    index: u64,
+    feed: &mut Feed,
+    targets: &'a [Targets],
+) -> Result<Vec<Window<'a>>, RunError> {
+    let batch = phase.phase.batch as u64;
+    let first = phase.first + index * batch;
+    let window = |n| {
+        let sample = feed.index(n);
+        let inputs = targets.iter().map(|targets| Ok((targets.input.as_str(), targets.of(sample)?)));
+        let inputs = inputs.collect::<Result<_, RunError>>()?;
+        Ok(Window { tokens: feed.window(n).to_vec(), inputs })
+    };
+    (first..first + batch).map(window).collect()
+}
+
 /// What the updates of one phase have in common.
 struct Setup {
     objective: Objective,
@@ -335,7 +398,7 @@ impl Setup {
     fn with(job: &Job, phase: &Phase, recompute: Recompute) -> Result<Setup, RunError> {
         let hir::Phase { loss, batch, .. } = phase.phase;
         let objective = Objective::new(loss, &job.origins);
-        let teacher = job.teacher.as_ref().map(|(desc, _)| *desc);
+        let teacher = job.teacher.as_ref().map(|teacher| teacher.desc);
         let forward::Training { graph, readings } =
             forward::training(job.student, teacher, &objective, phase.sequence, *batch, recompute)?;
         let schedule = Arc::new(schedule::schedule(&graph)?);
@@ -348,9 +411,13 @@ impl Setup {
         Memory { weights: planned.weights + self.schedule.average_bytes(), ..planned }
     }
 
-    fn start(&self, job: &Job, state: TrainingState) -> Result<Box<dyn Training>, RunError> {
-        let frozen = job.teacher.as_ref().map(|(_, weights)| weights.scoped(TEACHER)).unwrap_or_default();
-        Ok(job.device.train(self.schedule.clone(), frozen, state, self.lanes)?)
+    fn start(
+        &self,
+        job: &Job,
+        teacher: &Weights,
+        state: TrainingState,
+    ) -> Result<Box<dyn Training>, RunError> {
+        Ok(job.device.train(self.schedule.clone(), teacher.scoped(TEACHER), state, self.lanes)?)
     }
 
     /// The terms of the loss, each a mean over the update.

@@ -11,7 +11,7 @@ use minic_compiler::losses::Term;
 use minic_compiler::{dim::Dim, schedule};
 use minic_runtime::checkpoint::Checkpoint;
 use minic_runtime::device::cpu::Cpu;
-use minic_runtime::device::{Device, TrainingState, Weights};
+use minic_runtime::device::{Bindings, Device, TrainingState, Weights};
 use minic_runtime::events::Watch;
 use minic_runtime::samples::Runner;
 use minic_runtime::source::{self, WeightSource};
@@ -70,7 +70,7 @@ fn planned_and_used_in_training(folder: &Path, batch: usize, recompute: Recomput
     let vocab = desc.size(Dim::VocabSize) as u32;
     let samples: Vec<Vec<u32>> =
         (0..batch as u32).map(|s| (0..SEQUENCE as u32).map(|t| (t * 7 + s) % vocab).collect()).collect();
-    let windows: Vec<&[u32]> = samples.iter().map(Vec::as_slice).collect();
+    let windows: Vec<Bindings> = samples.iter().map(|tokens| Bindings::of(tokens)).collect();
     let term = Term::Head(HeadLoss::ForwardKl { temperature: 1.0 });
     let (arguments, span) = Default::default();
     let loss = [LossTerm { weight: 1.0, loss: "forward_kl", arguments, term, span }];

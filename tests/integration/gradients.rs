@@ -9,7 +9,7 @@ use minic_compiler::losses::LOSSES;
 use minic_compiler::model::Weight;
 use minic_compiler::schedule;
 use minic_runtime::device::cpu::Cpu;
-use minic_runtime::device::{Device, Outputs, TrainingState, Weights};
+use minic_runtime::device::{Bindings, Device, Outputs, TrainingState, Weights};
 use minic_runtime::safetensors::Reader;
 use minic_runtime::source::WeightSource;
 use std::collections::BTreeSet;
@@ -97,11 +97,11 @@ struct Distilled {
 impl Distilled {
     fn new(student: &Path, teacher: &Path, loss: &str) -> Distilled {
         let samples = tokens(&student.join("tokens-short.json"));
-        let samples: Vec<&[u32]> = samples.iter().map(Vec::as_slice).collect();
+        let samples: Vec<Bindings> = samples.iter().map(|tokens| Bindings::of(tokens)).collect();
         let objective = objective(student, teacher, loss);
         let (student, teacher) = (source(student), source(teacher));
         let (own, beside) = (student.desc(), Some(teacher.desc()));
-        let (sequence, batch) = (samples[0].len(), samples.len());
+        let (sequence, batch) = (samples[0].tokens.len(), samples.len());
         let training = forward::training(own, beside, &objective, sequence, batch, Recompute::Cheap).unwrap();
         let schedule = Arc::new(schedule::schedule(&training.graph).unwrap());
         let state = TrainingState { weights: weights(&student), ..TrainingState::default() };

@@ -1,8 +1,12 @@
-//! The graph of training: the student forwards and backwards, beside a teacher where a loss compares with one.
+//! The graph of training: the student forwards and backwards, beside a teacher where a loss compares with one,
+//! or beside targets that were made of the teacher before.
 
 use super::{Ends, ends, output};
 use crate::autodiff::{self, Recompute};
-use crate::graph::{Builder, Graph, HeadLoss, HeadTerm, Op, ShapeError, StreamLoss, reads_teacher};
+use crate::dim::{Dim, Extent};
+use crate::graph::{
+    Builder, Graph, HeadLoss, HeadTerm, Op, ShapeError, StreamLoss, TopK, reads_teacher, targets_of,
+};
 use crate::hir::LossTerm;
 use crate::losses::Term;
 use crate::model::ModelDesc;
@@ -44,11 +48,23 @@ impl Objective {
         Objective { terms: vec![(1.0, Wanted::Head(HeadLoss::CrossEntropy))] }
     }
 
+    /// The teacher runs beside the student.
     pub fn reads_teacher(&self) -> bool {
         self.terms.iter().any(|(_, term)| match term {
             Wanted::Head(loss) => loss.needs_teacher(),
             Wanted::Streams(..) => true,
         })
+    }
+
+    /// The targets that terms read, each once.
+    pub fn targets(&self, vocab: usize) -> Vec<TopK> {
+        let mut all = Vec::new();
+        for targets in targets_of(&self.head(2, 1, vocab).0) {
+            if !all.contains(&targets) {
+                all.push(targets);
+            }
+        }
+        all
     }
 
     /// Weights of the terms.
@@ -57,11 +73,12 @@ impl Objective {
     }
 
     /// The terms over the logits, with their places among all terms.
-    fn head(&self, sequence: usize, batch: usize) -> (Vec<HeadTerm>, Vec<usize>) {
+    fn head(&self, sequence: usize, batch: usize, vocab: usize) -> (Vec<HeadTerm>, Vec<usize>) {
         let of = |(i, (weight, term)): (usize, &(f64, Wanted))| {
             let Wanted::Head(loss) = term else { return None };
             let scale = 1.0 / (batch * term.positions(sequence)) as f64;
-            Some((HeadTerm { weight: *weight, scale, loss: *loss }, i))
+            let loss = loss.targets().map_or(*loss, |targets| HeadLoss::TopK(targets.of(vocab)));
+            Some((HeadTerm { weight: *weight, scale, loss }, i))
         };
         self.terms.iter().enumerate().filter_map(of).unzip()
     }
@@ -111,11 +128,15 @@ pub fn training(
     let own = ends(&mut b, student, tokens);
     b.layer = None;
     let (mut seeds, mut readings) = (Vec::new(), Vec::new());
-    let (terms, places) = objective.head(sequence, batch);
+    let (terms, places) = objective.head(sequence, batch, student.size(Dim::VocabSize));
     if !terms.is_empty() {
         let teacher = beside.as_ref().filter(|_| reads_teacher(&terms));
         let mut read = vec![own.hidden, own.head, tokens];
         read.extend(teacher.into_iter().flat_map(|t| [t.hidden, t.head]));
+        for targets in targets_of(&terms) {
+            let shape = vec![Extent::of(Dim::Sequence, sequence), targets.columns()];
+            read.push(b.input(&targets.input(), shape));
+        }
         read.push(b.gradient(own.head));
         let scales: Vec<f64> = terms.iter().map(|term| term.scale * batch as f64).collect();
         let loss = b.add_op(Op::HeadLoss { terms }, &read);
@@ -162,4 +183,15 @@ pub fn lanes(params: u64, batch: usize) -> usize {
         _ => 1,
     };
     most.min(batch)
+}
+
+/// What a teacher's targets at every position of a sample are made by.
+pub fn targets(teacher: &ModelDesc, sequence: usize, targets: TopK) -> Result<Graph, ShapeError> {
+    let mut b = Builder::new();
+    let tokens = b.tokens(sequence);
+    let Ends { hidden, head, .. } = ends(&mut b, teacher, tokens);
+    b.layer = None;
+    let value = b.add_op(Op::TopK(targets), &[hidden, head]);
+    b.output(output::TARGETS, value);
+    b.finish()
 }

@@ -7,8 +7,8 @@
 //! - a gradient is the last operand of an operation that adds to it, and nothing else;
 //! - the stored shape is the inferred one; outputs name nodes of the graph.
 
-use super::loss::reads_teacher;
-use super::{Graph, Node, Op};
+use super::loss::{reads_teacher, targets_of};
+use super::{Graph, Node, Op, TopK};
 use crate::dim::{Dim, Extent, Part};
 
 /// A shape that does not fit, told in the operation's terms.
@@ -24,7 +24,7 @@ impl Op {
         match self {
             Op::Tokens | Op::Input { .. } | Op::Weight { .. } | Op::Gradient { .. } => 0,
             Op::Part { .. } | Op::Activation(_) | Op::Metric { .. } => 1,
-            Op::Embed | Op::RmsNorm { .. } | Op::Add | Op::Mask | Op::CosineDistance => 2,
+            Op::Embed | Op::RmsNorm { .. } | Op::Add | Op::Mask | Op::CosineDistance | Op::TopK(_) => 2,
             Op::Linear { bias, residual } => 2 + usize::from(*bias) + usize::from(*residual),
             Op::ConvSilu { bias, .. } => 2 + usize::from(*bias),
             Op::GatedNorm { .. } | Op::Attention { .. } | Op::TokenLoss => 3,
@@ -41,7 +41,7 @@ impl Op {
             Op::GatedNormGrad { .. } | Op::GatedNormWeightGrad { .. } => 4,
             Op::AttentionGrad { .. } => 5,
             Op::SsdGrad { .. } => 8,
-            Op::HeadLoss { terms } => 4 + 2 * usize::from(reads_teacher(terms)),
+            Op::HeadLoss { terms } => 4 + 2 * usize::from(reads_teacher(terms)) + targets_of(terms).count(),
             Op::Concat { extent } => extent.parts.len(),
         }
     }
@@ -153,6 +153,17 @@ impl Op {
                 want("student's positions", rows[2], rows[0])?;
                 Ok(vec![Extent::of(Dim::Sequence, rows[0]), columns("kl_mse", 2)])
             }
+            Op::TopK(targets) => {
+                want("columns of the head", cols[1], cols[0])?;
+                let vocab = rows[1];
+                if targets.k == 0 || targets.k > vocab {
+                    return fail(format!("{} of {vocab} tokens", targets.k));
+                }
+                if vocab > TopK::MOST_TOKENS {
+                    return fail(format!("ids of {vocab} tokens are no whole numbers of f32"));
+                }
+                Ok(vec![operands[0].shape[0].clone(), targets.columns()])
+            }
             Op::CosineDistance => {
                 want("columns of the second operand", cols[1], cols[0])?;
                 want("rows of the second operand", rows[1], rows[0])?;
@@ -172,6 +183,11 @@ impl Op {
                     want("columns of the teacher's head", cols[4], cols[3])?;
                     want("teacher's vocabulary", rows[4], rows[1])?;
                     want("teacher's positions", rows[3], rows[0])?;
+                }
+                let first = 3 + 2 * usize::from(reads_teacher(terms));
+                for (i, targets) in targets_of(terms).enumerate() {
+                    want("positions of the targets", rows[first + i], rows[0])?;
+                    want("columns of the targets", cols[first + i], targets.columns().size())?;
                 }
                 want("elements of the gradient", operands[last].len(), rows[1] * cols[1])?;
                 Ok(vec![operands[0].shape[0].clone(), with_losses(cols[0], terms.len())])

@@ -1,6 +1,6 @@
 //! The operations, each with its formula and its shapes.
 
-use super::loss::{HeadTerm, StreamLoss};
+use super::loss::{HeadTerm, StreamLoss, TopK};
 use crate::dim::Extent;
 use crate::metrics::Program;
 use std::sync::Arc;
@@ -76,6 +76,9 @@ pub enum Op {
     /// (teacher hidden [L, E], teacher head [V, E], student hidden [L, E'], student head [V, E'])
     /// -> f64 [L, 2]: KL(teacher || student) in nats, mean over V of (teacher logit - student logit)^2.
     Divergence,
+    /// (hidden [L, E], head [V, E]) -> [L, ids | log_p | rest]: the k likeliest tokens of softmax(logits / T), of
+    /// equals those of lower ids, with the logarithms of their probabilities, and the sum of all others'.
+    TopK(TopK),
     /// (x [L, E], y [L, E]) -> f64 [L, 1]: 1 - cos(x, y), a block's influence.
     CosineDistance,
     /// (x [L, C]) -> f64 [program.slots(), C]: one sample's partial of a metric.
@@ -87,7 +90,8 @@ pub enum Op {
     /// by operations that [`Op::accumulates`].
     Gradient { name: String },
     /// (hidden [L, E], head [V, E], tokens [L], then teacher hidden [L, E'] and teacher head [V, E'] if a term
-    /// compares with a teacher, gradient of the head [V, E])
+    /// reads the teacher's logits, the values of an [`Op::TopK`] for each term that has targets, gradient of the
+    /// head [V, E])
     /// -> [L, hidden | losses]: the gradient of `sum over terms and positions of weight * scale * loss` by
     /// hidden, and the losses themselves, one column a term, neither weighed nor scaled. Adds the head's
     /// gradient. Logits are never whole.
@@ -154,6 +158,7 @@ impl Op {
             Op::Mask => "mask",
             Op::TokenLoss => "token_loss",
             Op::Divergence => "divergence",
+            Op::TopK(_) => "top_k",
             Op::CosineDistance => "cosine_distance",
             Op::Metric { .. } => "metric",
             Op::Gradient { .. } => "gradient",

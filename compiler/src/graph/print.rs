@@ -1,6 +1,6 @@
 //! The text of a graph: one line a node, `%3 = rms_norm(%1, %2) [sequence:64, hidden_size:160]`.
 
-use super::{Graph, Op};
+use super::{Graph, Op, TopK};
 use std::fmt;
 
 impl fmt::Display for Graph {
@@ -45,6 +45,7 @@ fn attributes(op: &Op) -> String {
         Op::Attention { heads, kv_heads, head_dim } | Op::AttentionGrad { heads, kv_heads, head_dim } => {
             format!(" heads={heads} kv_heads={kv_heads} head_dim={head_dim}")
         }
+        Op::TopK(TopK { k, temperature }) => format!(" k={k} T={temperature}"),
         Op::Metric { program } => format!(" {program}"),
         Op::Gradient { name } => format!(" \"{name}\""),
         Op::HeadLoss { terms } => terms.iter().map(|term| format!(" {term}")).collect(),

@@ -1,13 +1,28 @@
-//! `forward_kl(temperature = T)`: T^2 sum(p log(p / q)): the teacher's tokens are covered
+//! `forward_kl(temperature = T, top_k = K)`: T^2 sum(p log(p / q)): the teacher's tokens are covered
 
 use super::common::{TEMPERATURE, temperature};
 use super::{Loss, Term};
-use crate::graph::HeadLoss;
+use crate::check::{Accepts, Argument, Default};
+use crate::graph::{HeadLoss, TopK};
 
 pub const LOSS: Loss = Loss {
     name: "forward_kl",
-    arguments: &[TEMPERATURE],
+    arguments: &[
+        TEMPERATURE,
+        Argument {
+            name: "top_k",
+            accepts: Accepts::Count,
+            default: Default::Absent,
+            doc: "the teacher's likeliest tokens, which are written down once; all others are one class",
+        },
+    ],
     needs_teacher: true,
     doc: "T^2 sum(p log(p / q)): the teacher's tokens are covered",
-    build: |given| Term::Head(HeadLoss::ForwardKl { temperature: temperature(given) }),
+    build: |given| {
+        let temperature = temperature(given);
+        Term::Head(match given.get("top_k") {
+            Some(k) => HeadLoss::TopK(TopK { k: k as usize, temperature }),
+            None => HeadLoss::ForwardKl { temperature },
+        })
+    },
 };

@@ -5,6 +5,7 @@
 //! takes the place of z. Losses and G of one position are in [`position`].
 
 mod position;
+mod tail;
 #[cfg(test)]
 mod tests;
 
@@ -12,8 +13,10 @@ use super::math::wide;
 use super::parallel::{for_each, row_block, with_buffer};
 use super::product::{Factor, products, products_scratch};
 use super::{Call, Exact, Kernel, View, ViewMut, logits};
-use minic_compiler::graph::{HeadLoss, HeadTerm, Op, reads_teacher};
+use minic_compiler::graph::{HeadLoss, HeadTerm, Op, TopK, reads_teacher, targets_of};
 use position::{LANES, Position};
+use std::collections::BTreeMap;
+use tail::Tail;
 
 pub const KERNEL: Kernel = Kernel { name: "head_loss", version: 1, cpu, reference, scratch, tolerance: 1e-5 };
 
@@ -59,7 +62,9 @@ fn scratch(op: &Op, operands: &[(usize, usize)]) -> usize {
     let [(positions, width), (vocab, _), ..] = *operands else { return 0 };
     let teacher = operands.get(3).map_or(0, |hidden| hidden.1);
     let depth = width.max(teacher).max(vocab).max(positions);
+    let tails = targets_of(terms(op)).map(|targets| Tail::bytes(whole(vocab), targets.k)).sum::<usize>();
     (logits_len(terms(op), chunk(positions, vocab), vocab) + LANES) * size_of::<f32>()
+        + tails
         + products_scratch(depth, width.max(vocab))
 }
 
@@ -75,6 +80,8 @@ fn by_chunks(mut call: Call, chunk: usize, space: &mut [f32]) {
     let terms = terms(call.op);
     let (hidden, head, tokens) = (call.f32(0), call.f32(1), call.tokens(2));
     let teacher = reads_teacher(terms).then(|| [call.f32(3), call.f32(4)]);
+    let targets: Vec<View> =
+        (first_targets(terms)..).zip(targets_of(terms)).map(|(i, _)| call.f32(i)).collect();
     let mut gradient = call.gradient();
     let out = call.out_f32();
     let (vocab, width, columns) = (head.rows(), hidden.cols(), out.cols());
@@ -95,8 +102,8 @@ fn by_chunks(mut call: Call, chunk: usize, space: &mut [f32]) {
             },
         );
         let losses = out.block(0, n, width, terms.len());
-        let target = |i: usize| tokens.get(first + i + 1).copied();
-        differentiate(Position::new(terms, vocab), student, compared, losses, target);
+        let given = Given { targets: &targets, tokens, first };
+        differentiate(Position::new(terms, vocab), student, compared, given, losses);
 
         let slopes = View::new(student_logits, n, vocab, stride(vocab));
         let (by_hidden, by_head) = (out.block(0, n, 0, width), gradient.block(0, vocab, 0, width));
@@ -105,6 +112,21 @@ fn by_chunks(mut call: Call, chunk: usize, space: &mut [f32]) {
             || products(Factor::transposed(slopes), Factor::of(hidden), by_head, true, |_, _, _| {}),
         );
     }
+}
+
+/// The operand with the targets of the first term that has any.
+fn first_targets(terms: &[HeadTerm]) -> usize {
+    3 + 2 * usize::from(reads_teacher(terms))
+}
+
+/// What the positions of a chunk are compared with, beside the teacher's logits.
+#[derive(Clone, Copy)]
+struct Given<'a> {
+    /// Of all positions, one for each term that has them.
+    targets: &'a [View<'a>],
+    tokens: &'a [u32],
+    /// The chunk's first position.
+    first: usize,
 }
 
 /// logits = hidden head^T, as rows of whole vectors.
@@ -121,8 +143,8 @@ fn differentiate(
     position: Position,
     student: ViewMut,
     teacher: Option<ViewMut>,
+    given: Given,
     losses: ViewMut,
-    target: impl Fn(usize) -> Option<u32> + Sync,
 ) {
     let (rows, cols, terms) = (row_block(student.cols()), student.cols(), losses.cols());
     let mut teacher = teacher.into_iter().flat_map(|teacher| teacher.blocks(rows, cols));
@@ -134,10 +156,11 @@ fn differentiate(
         for i in 0..student.rows() {
             let losses = losses.as_mut().map_or(&mut [][..], |(_, _, losses)| losses.row(i));
             let teacher = teacher.as_mut().map(|(_, _, teacher)| teacher.row(i));
-            let (student, target) = (student.row(i), target(first + i));
+            let (student, at) = (student.row(i), given.first + first + i);
+            let (target, targets) = (given.tokens.get(at + 1).copied(), |n: usize| given.targets[n].row(at));
             wide(
                 #[inline(always)]
-                || position.differentiate(student, teacher, target, losses),
+                || position.differentiate(student, teacher, targets, target, losses),
             );
         }
     });
@@ -153,9 +176,12 @@ fn reference(op: &Op, operands: &[Exact]) -> Vec<f64> {
         let teacher = reads_teacher(terms).then(|| logits::reference(operands[3].row(t), &operands[4]));
         let mut slopes = vec![0.0; head.rows()];
         let mut losses = Vec::new();
+        let mut targets = operands[first_targets(terms)..].iter();
         for HeadTerm { weight, scale, loss } in terms {
             let target = tokens.get(t + 1).map(|token| *token as usize);
-            let (value, by_logits) = reference_loss(*loss, &student, teacher.as_deref(), target);
+            let targets = loss.targets().and_then(|_| targets.next()).map(|targets| targets.row(t));
+            let beside = targets.or(teacher.as_deref());
+            let (value, by_logits) = reference_loss(*loss, &student, beside, target);
             losses.push(value);
             slopes.iter_mut().zip(by_logits).for_each(|(sum, slope)| *sum += weight * scale * slope);
         }
@@ -172,7 +198,8 @@ fn reference(op: &Op, operands: &[Exact]) -> Vec<f64> {
     out
 }
 
-/// The loss of one position, and its gradient by the student's logits.
+/// The loss of one position, and its gradient by the student's logits. `teacher` are logits, or targets where the
+/// loss reads them.
 fn reference_loss(
     loss: HeadLoss,
     student: &[f64],
@@ -193,6 +220,24 @@ fn reference_loss(
             let (p, q) = both(temperature);
             let slopes = p.iter().zip(&q).map(|(p, q)| temperature * (q.exp() - p.exp())).collect();
             (temperature.powi(2) * kl(&p, &q), slopes)
+        }
+        HeadLoss::TopK(TopK { k, temperature }) => {
+            let q = log_softmax(student, temperature);
+            let (ids, log_p) = teacher.unwrap_or_default().split_at(k);
+            let (log_p, rest) = (&log_p[..k], log_p[k]);
+            let known: BTreeMap<usize, f64> =
+                ids.iter().map(|id| *id as usize).zip(log_p.iter().copied()).collect();
+            let others = |v: &usize| !known.contains_key(v);
+            let share = (0..q.len()).filter(others).map(|v| q[v].exp()).sum::<f64>();
+            let in_rest = if rest > 0.0 { rest * (rest / share).ln() } else { 0.0 };
+            let value = known.iter().map(|(v, p)| p.exp() * (p - q[*v])).sum::<f64>() + in_rest;
+            // The sum of what is given is 1 up to its rounding.
+            let sum = known.values().map(|p| p.exp()).sum::<f64>() + rest;
+            let slope = |v: usize| match known.get(&v) {
+                Some(p) => temperature * (sum * q[v].exp() - p.exp()),
+                None => temperature * q[v].exp() * (sum - rest / share),
+            };
+            (temperature.powi(2) * value, (0..q.len()).map(slope).collect())
         }
         HeadLoss::ReverseKl { temperature } => {
             let (p, q) = both(temperature);

@@ -4,15 +4,19 @@ pub mod differences;
 
 use super::*;
 use minic_compiler::dim::{Dim, Extent, Part};
-use minic_compiler::graph::{Activation, HeadLoss, HeadTerm, Node, StreamLoss, reads_teacher};
+use minic_compiler::graph::{
+    Activation, HeadLoss, HeadTerm, Node, StreamLoss, TopK, reads_teacher, targets_of,
+};
 use minic_compiler::metrics::{Binary, Expr, Leaf, Program, REDUCERS, Reduction, Unary};
 use std::sync::Arc;
 
-/// An operand of a case: values drawn evenly from a range, or tokens below a bound.
+/// An operand of a case: values drawn evenly from a range, tokens below a bound, or a teacher's targets of a
+/// vocabulary.
 #[derive(Clone, Copy, Debug)]
 enum Given {
     Matrix { rows: usize, cols: usize, low: f64, high: f64 },
     Tokens { count: usize, below: u32 },
+    Targets { rows: usize, k: usize, vocab: usize },
 }
 
 use Given::Tokens;
@@ -92,6 +96,15 @@ fn cases(kernel: &str) -> Vec<Case> {
             .into_iter()
             .map(|(l, e, s, v)| {
                 (Op::Divergence, vec![matrix(l, e), matrix(v, e), matrix(l, s), matrix(v, s)])
+            })
+            .collect(),
+        // Few near ties among the best, because f32 may see them the other way round.
+        "top_k" => [(1, 1, 3, 3), (5, 7, 33, 8), (66, 1, 1031, 16), (13, 37, 260, 64), (70, 1, 260, 260)]
+            .into_iter()
+            .flat_map(|(l, e, v, k)| {
+                [1.0, 2.5].map(|temperature| {
+                    (Op::TopK(TopK { k, temperature }), vec![matrix(l, e), between(v, e, -4.0, 4.0)])
+                })
             })
             .collect(),
         "metric" => {
@@ -263,7 +276,8 @@ fn ssd_cases() -> Vec<Case> {
 }
 
 fn head_loss_cases() -> Vec<Case> {
-    use HeadLoss::*;
+    use HeadLoss::{CrossEntropy, ForwardKl, Js, ReverseKl};
+    let top = |k, temperature| HeadLoss::TopK(TopK { k, temperature });
     let cool = [
         (1.0, ForwardKl { temperature: 1.0 }),
         (1.0, ReverseKl { temperature: 1.0 }),
@@ -276,6 +290,13 @@ fn head_loss_cases() -> Vec<Case> {
         vec![(0.9, ReverseKl { temperature: 1.5 }), (0.1, Js { beta: 0.1, temperature: 3.0 })],
         vec![(0.4, CrossEntropy), (0.6, Js { beta: 0.0, temperature: 0.7 })],
         cool.to_vec(),
+        vec![(1.0, top(2, 1.0))],
+        vec![
+            (0.5, top(1, 2.0)),
+            (0.2, CrossEntropy),
+            (0.3, top(3, 1.0)),
+            (0.2, ForwardKl { temperature: 1.5 }),
+        ],
     ];
     // Positions, width, the teacher's width, vocabulary.
     let sizes = [(1, 1, 1, 3), (2, 5, 7, 3), (65, 20, 12, 260), (66, 37, 40, 1031), (257, 16, 33, 260)];
@@ -286,8 +307,9 @@ fn head_loss_cases() -> Vec<Case> {
         let teacher = [between(l, of_teacher, -2.0, 2.0), matrix(v, of_teacher)];
         let teacher = if reads_teacher(&terms) { teacher.to_vec() } else { Vec::new() };
         let student = [between(l, e, -2.0, 2.0), matrix(v, e), Tokens { count: l, below: v as u32 }];
-        let operands = student.into_iter().chain(teacher).chain([matrix(v, e)]);
-        (Op::HeadLoss { terms }, operands.collect())
+        let targets = targets_of(&terms).map(|targets| Given::Targets { rows: l, k: targets.k, vocab: v });
+        let operands = student.into_iter().chain(teacher).chain(targets).chain([matrix(v, e)]).collect();
+        (Op::HeadLoss { terms }, operands)
     };
     alone.chain(mixed).flat_map(|terms| sizes.map(|size| case(terms.clone(), size))).collect()
 }
@@ -330,10 +352,28 @@ impl Stored {
                 let element = |_| (low + draw.next() * (high - low)) as f32;
                 Stored::F32 { data: (0..rows * (cols + GAP)).map(element).collect(), rows, cols }
             }
+            Given::Targets { rows, k, vocab } => Stored::targets(rows, k, vocab, draw),
             Tokens { count, below } => {
                 Stored::U32((0..count).map(|_| (draw.next() * f64::from(below)) as u32).collect())
             }
         }
+    }
+
+    /// Of logits in [0, 4), any of whose tokens are the targets.
+    fn targets(rows: usize, k: usize, vocab: usize, draw: &mut Draw) -> Stored {
+        let mut data = Vec::new();
+        for _ in 0..rows {
+            let logits: Vec<f64> = (0..vocab).map(|_| 4.0 * draw.next()).collect();
+            let total = logits.iter().map(|x| x.exp()).sum::<f64>().ln();
+            let first = (draw.next() * vocab as f64) as usize;
+            let ids: Vec<usize> = (0..k).map(|i| (first + i * (vocab / k)) % vocab).collect();
+            let rest = (0..vocab).filter(|v| !ids.contains(v)).map(|v| (logits[v] - total).exp());
+            data.extend(ids.iter().map(|v| *v as f32));
+            data.extend(ids.iter().map(|v| (logits[*v] - total) as f32));
+            data.push(rest.sum::<f64>() as f32);
+            data.extend([f32::NAN; GAP]);
+        }
+        Stored::F32 { data, rows, cols: 2 * k + 1 }
     }
 
     fn arg(&self) -> Arg<'_> {

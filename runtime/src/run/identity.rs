@@ -14,8 +14,9 @@ use crate::store::{Key, digest_of};
 use crate::train;
 use minic_compiler::autodiff::Recompute;
 use minic_compiler::cut::CutPlan;
+use minic_compiler::dim::Dim;
 use minic_compiler::forward::{self, Comparison, Gather};
-use minic_compiler::graph::{Graph, Masks};
+use minic_compiler::graph::{Graph, Masks, TopK};
 use minic_compiler::hir::{self, LayerMetric};
 use minic_compiler::metrics::Program;
 use minic_compiler::plan;
@@ -210,7 +211,14 @@ impl Keys<'_> {
             let (desc, recompute) = (student.source.desc(), Recompute::Cheap);
             let graph = forward::training(desc, beside, &objective, *sequence, phase.batch, recompute)?.graph;
             self.versions(&graph, &mut versions);
-            let text = blake3::hash(graph.to_string().as_bytes()).to_hex().to_string();
+            let mut text = graph.to_string();
+            for targets in objective.targets(desc.size(Dim::VocabSize)) {
+                let Some(teacher) = beside else { continue };
+                let made = forward::targets(teacher, *sequence, targets)?;
+                self.versions(&made, &mut versions);
+                text += &made.to_string();
+            }
+            let text = blake3::hash(text.as_bytes()).to_hex().to_string();
             let name = if i == 0 { "phase".to_string() } else { format!("phase {}", i + 1) };
             // The graph says all of the loss; here it is again for whoever asks what differs.
             let whole = json!({
@@ -227,6 +235,25 @@ impl Keys<'_> {
         }
         let key = key.field("device", self.device.kind()).field("operations", json!(versions));
         Ok(key.field("version", train::VERSION))
+    }
+
+    /// A teacher's targets on windows that are known by their digest and by what their order follows from.
+    pub fn targets(
+        &self,
+        teacher: &Made,
+        samples: &SampleSet,
+        (digest, seed): (&str, u64),
+        sequence: usize,
+        targets: TopK,
+    ) -> Result<Key, RunError> {
+        let graph = forward::targets(teacher.source.desc(), sequence, targets)?;
+        let place = format!("{targets} of {} on {}", teacher.name, samples.name());
+        let key = Key::new("targets", place)
+            .input("teacher", &teacher.identity.digest, teacher.identity.origin.clone())
+            .input("samples", digest, samples.identity.origin.clone())
+            .field("order", seed)
+            .field("version", train::targets::VERSION);
+        Ok(self.computed(key, &graph))
     }
 
     fn versions(&self, graph: &Graph, versions: &mut BTreeMap<String, u32>) {

@@ -17,7 +17,8 @@ use crate::samples::Saves;
 use crate::source::{SourceError, WeightSource};
 use crate::store::Key;
 use crate::synth;
-use crate::train::{Feed, Heldout, Job, Phase, TrainError, Trained};
+use crate::train::targets::{BLOCK, Shelf};
+use crate::train::{Feed, Heldout, Job, Phase, Teacher, TrainError, Trained};
 use minic_compiler::config;
 use minic_compiler::hir;
 use minic_compiler::model::{DType, ModelDesc};
@@ -182,14 +183,31 @@ impl Executor<'_> {
             answers: samples.answers(),
             every: *every,
         });
-        let beside = teacher.as_ref().map(|t| Ok::<_, RunError>((t.source.desc(), weights(&t.source)?)));
+        let beside = || -> Result<Weights, RunError> {
+            let Some(teacher) = teacher else { return Ok(Weights::default()) };
+            let weights = weights(&teacher.source)?;
+            // What is made of them outlives a training that fails.
+            teacher.source.base().unchanged()?;
+            Ok(weights)
+        };
+        let fed = feeds.iter().map(|feed| (feed.samples().digest.clone(), feed.seed())).collect::<Vec<_>>();
+        let of_feed = phases.iter().zip(&inputs.phases).map(|(phase, (set, _))| (phase.feed, *set));
+        let of_feed: BTreeMap<usize, usize> = of_feed.collect();
+        let shelved = |phase: &Phase, targets| {
+            let (Some(teacher), Some(set)) = (teacher, of_feed.get(&phase.feed)) else {
+                return Err(RunError::Unplanned { what: "a teacher".into() });
+            };
+            let (digest, seed) = &fed[phase.feed];
+            self.keys().targets(teacher, &inputs.sets[*set], (digest, *seed), phase.sequence, targets)
+        };
         let job = Job {
             device: self.device,
             student: student.source.desc(),
-            teacher: beside.transpose()?,
+            teacher: teacher.as_ref().map(|t| Teacher { desc: t.source.desc(), weights: &beside }),
             origins: origins(student, teacher.as_ref()),
             phases,
             heldout,
+            shelf: Shelf { store: self.store, key: &shelved, block: BLOCK },
         };
         let begin = || match training.weights {
             hir::Weights::Own => weights(&student.source),

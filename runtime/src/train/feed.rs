@@ -21,13 +21,34 @@ impl Feed {
 
     /// The `n`-th window of a training.
     pub fn window(&mut self, n: u64) -> &[u32] {
-        let count = self.samples.len();
-        let (epoch, index) = (n / count as u64, (n % count as u64) as usize);
+        let index = self.index(n);
+        self.samples.window(index)
+    }
+
+    /// The place of the `n`-th window among the samples.
+    pub fn index(&mut self, n: u64) -> usize {
+        let count = self.samples.len() as u64;
+        let epoch = n / count;
         if self.epoch != Some(epoch) {
-            self.order = SplitMix64::stream(self.seed, epoch).sample(count, count);
+            self.order = self.order(epoch);
             self.epoch = Some(epoch);
         }
-        self.samples.window(self.order[index])
+        self.order[(n % count) as usize]
+    }
+
+    /// The samples of an epoch as they follow each other.
+    pub fn order(&self, epoch: u64) -> Vec<usize> {
+        let count = self.samples.len();
+        SplitMix64::stream(self.seed, epoch).sample(count, count)
+    }
+
+    pub fn samples(&self) -> &Arc<Samples> {
+        &self.samples
+    }
+
+    /// What the orders follow from.
+    pub fn seed(&self) -> u64 {
+        self.seed
     }
 
     /// Windows that so many epochs have; part of the last one may be asked for.

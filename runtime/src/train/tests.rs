@@ -9,10 +9,11 @@ use crate::store::{Key, Store};
 use crate::synth;
 use crate::testing;
 use minic_compiler::graph::{Graph, Op};
-use minic_compiler::graph::{HeadLoss, StreamLoss};
+use minic_compiler::graph::{HeadLoss, StreamLoss, TopK};
 use minic_compiler::losses::Term;
 use minic_compiler::model::Weight;
 use serde_json::json;
+use std::cell::Cell;
 
 /// The graph in f64 by the kernels' references: what every node is, and the gradients that were added up.
 struct Interpreted {
@@ -22,7 +23,7 @@ struct Interpreted {
 
 type Tensors = BTreeMap<String, Vec<f64>>;
 
-fn interpret(graph: &Graph, weights: &Tensors, tokens: &[u32]) -> Interpreted {
+fn interpret(graph: &Graph, weights: &Tensors, inputs: &Tensors, tokens: &[u32]) -> Interpreted {
     let mut values: Vec<Vec<f64>> = Vec::new();
     let mut gradients = BTreeMap::new();
     for id in graph.order() {
@@ -31,6 +32,7 @@ fn interpret(graph: &Graph, weights: &Tensors, tokens: &[u32]) -> Interpreted {
         let value = match &node.op {
             Op::Tokens => Vec::new(),
             Op::Weight { name } => weights[name].clone(),
+            Op::Input { name } => inputs[name].clone(),
             Op::Gradient { name } => {
                 gradients.entry(name.clone()).or_insert_with(|| vec![0.0; node.len()]);
                 Vec::new()
@@ -86,6 +88,21 @@ fn head(weight: f64, loss: HeadLoss) -> LossTerm {
     term(weight, "head", Term::Head(loss))
 }
 
+fn top(weight: f64, k: usize, temperature: f64) -> LossTerm {
+    head(weight, HeadLoss::TopK(TopK { k, temperature }))
+}
+
+/// What the teacher's targets are by the reference, as they are kept: in f32.
+fn exact_targets(teacher: &ModelDesc, weights: &Weights, objective: &Objective, tokens: &[u32]) -> Tensors {
+    let of = |targets: TopK| {
+        let graph = forward::targets(teacher, tokens.len(), targets).unwrap();
+        let interpreted = interpret(&graph, &exact(weights), &Tensors::new(), tokens);
+        let values = interpreted.values[graph.outputs[0].1.index()].iter().map(|x| f64::from(*x as f32));
+        (targets.input(), values.collect())
+    };
+    objective.targets(teacher.size(Dim::VocabSize)).into_iter().map(of).collect()
+}
+
 /// Every loss at once.
 fn all_losses() -> Vec<LossTerm> {
     let streams =
@@ -95,6 +112,8 @@ fn all_losses() -> Vec<LossTerm> {
         head(0.2, HeadLoss::ReverseKl { temperature: 1.0 }),
         head(0.3, HeadLoss::Js { beta: 0.4, temperature: 1.5 }),
         head(0.5, HeadLoss::CrossEntropy),
+        top(0.6, 5, 1.5),
+        top(0.3, 40, 1.0),
         term(0.4, "mse", streams(StreamLoss::Mse)),
         term(0.6, "cosine", streams(StreamLoss::Cosine)),
     ]
@@ -153,11 +172,16 @@ fn check_gradients(desc: &ModelDesc, objective: &Objective) {
     let frozen = beside.scoped(TEACHER);
     let state = TrainingState { weights: own.clone(), ..TrainingState::default() };
     let mut device = Cpu.train(schedule, frozen.clone(), state, 1).unwrap();
-    device.gradients(&[&tokens]).unwrap();
+    let inputs = exact_targets(&teacher, &beside, objective, &tokens);
+    let narrow = inputs.iter().map(|(name, x)| (name, x.iter().map(|x| *x as f32).collect::<Vec<f32>>()));
+    let narrow: Vec<_> = narrow.collect();
+    let given = narrow.iter().map(|(name, data)| (name.as_str(), data.as_slice())).collect();
+    device.gradients(&[Bindings { tokens: &tokens, inputs: given }]).unwrap();
     let wide = exact(&own.clone().with(&frozen));
-    let interpreted = interpret(&training.graph, &wide, &tokens);
+    let interpreted = interpret(&training.graph, &wide, &inputs, &tokens);
     let loss = |weights: &Tensors| {
-        exact_loss(&training, &objective.weights(), &interpret(&training.graph, weights, &tokens))
+        let interpreted = interpret(&training.graph, weights, &inputs, &tokens);
+        exact_loss(&training, &objective.weights(), &interpreted)
     };
     for weight in desc.weights() {
         let expected = &interpreted.gradients[&weight.name];
@@ -211,7 +235,7 @@ fn what_is_computed_again_changes_no_bit() {
     let desc = hybrid();
     let objective = Objective::cross_entropy();
     let samples = [tokens(24, 1), tokens(24, 2), tokens(24, 3)];
-    let samples: Vec<&[u32]> = samples.iter().map(Vec::as_slice).collect();
+    let samples: Vec<Bindings> = samples.iter().map(|tokens| Bindings::of(tokens)).collect();
     let gradients = |recompute, lanes| {
         let graph = forward::training(&desc, None, &objective, 24, 3, recompute).unwrap().graph;
         let schedule = Arc::new(schedule::schedule(&graph).unwrap());
@@ -240,12 +264,20 @@ fn phase(tokens: u64, batch: usize, sequence: usize, loss: Vec<LossTerm>) -> hir
     }
 }
 
+/// Of [`distilled`], and more than there are windows of one kind.
+const UPDATES: usize = 8;
+
+/// The key of targets where nothing reads any.
+fn unshelved(_: &Phase, targets: TopK) -> Result<Key, RunError> {
+    panic!("{targets} are read by no loss")
+}
+
 /// Stops after so many updates.
 struct StopAfter(usize, Stop);
 
 impl Observer for StopAfter {
     fn observe(&self, event: &Event) {
-        if matches!(event, Event::Progress { done, .. } if *done >= self.0) {
+        if matches!(event, Event::Progress { done, total: UPDATES, .. } if *done >= self.0) {
             self.1.set();
         }
     }
@@ -253,16 +285,25 @@ impl Observer for StopAfter {
 
 /// Two phases of two lengths with a teacher and held-out data; weights and figures in bits.
 fn distilled(saves: Option<Saves>, stop_after: usize) -> Result<String, RunError> {
+    let place = tempfile::tempdir().unwrap();
+    let apart = Store::open(place.path()).unwrap();
     let desc = hybrid();
     let phases = [phase(5 * 3 * 16, 3, 16, all_losses()), phase(3 * 2 * 24, 2, 24, all_losses())];
     let samples = |sequence: usize| Arc::new(Samples::of(sequence, tokens(sequence * 7, 5)));
     let mut feeds = [Feed::new(samples(16), 1), Feed::new(samples(24), 1)];
     let held: Vec<Vec<u32>> = (0..3).map(|i| tokens(16, 50 + i)).collect();
+    let key = |phase: &Phase, targets: TopK| {
+        Ok(Key::new("targets", format!("{targets} {}", phase.feed))
+            .field("of", targets.to_string())
+            .field("feed", phase.feed))
+    };
+    let store = saves.as_ref().map_or(&apart, |saves| saves.store);
     let job = Job {
         device: &Cpu,
         student: &desc,
-        teacher: Some((&desc, tensors(&desc, 2))),
+        teacher: Some(Teacher { desc: &desc, weights: &|| Ok(tensors(&desc, 2)) }),
         origins: vec![0, 1, 2],
+        shelf: Shelf { store, key: &key, block: 1000 },
         phases: vec![
             Phase { phase: &phases[0], feed: 0, first: 0, sequence: 16, updates: 5 },
             Phase { phase: &phases[1], feed: 1, first: 10, sequence: 24, updates: 3 },
@@ -313,6 +354,8 @@ fn any_number_of_threads_trains_the_same_bits() {
 #[test]
 fn training_makes_the_loss_small() {
     let desc = hybrid();
+    let place = tempfile::tempdir().unwrap();
+    let store = Store::open(place.path()).unwrap();
     let phases = [phase(60 * 4 * 16, 4, 16, vec![head(1.0, HeadLoss::CrossEntropy)])];
     let mut feeds = [Feed::new(Arc::new(Samples::of(16, tokens(16 * 4, 5))), 1)];
     let windows = [tokens(64, 5)];
@@ -321,6 +364,7 @@ fn training_makes_the_loss_small() {
         device: &Cpu,
         student: &desc,
         teacher: None,
+        shelf: Shelf { store: &store, key: &unshelved, block: 0 },
         origins: vec![0, 1, 2],
         phases: vec![Phase { phase: &phases[0], feed: 0, first: 0, sequence: 16, updates: 60 }],
         heldout: Some(Heldout { windows, answers: None, every: 1 << 40 }),
@@ -334,20 +378,21 @@ fn training_makes_the_loss_small() {
 #[test]
 fn the_first_value_that_is_not_finite_is_named_and_the_model_before_it_kept() {
     let desc = hybrid();
+    let place = tempfile::tempdir().unwrap();
+    let store = Store::open(place.path()).unwrap();
     let phases = [phase(4 * 2 * 16, 2, 16, vec![head(1.0, HeadLoss::CrossEntropy)])];
     let mut feeds = [Feed::new(Arc::new(Samples::of(16, tokens(16 * 9, 5))), 1)];
     let job = Job {
         device: &Cpu,
         student: &desc,
         teacher: None,
+        shelf: Shelf { store: &store, key: &unshelved, block: 0 },
         origins: vec![0, 1, 2],
         phases: vec![Phase { phase: &phases[0], feed: 0, first: 0, sequence: 16, updates: 4 }],
         heldout: None,
     };
     let mut weights = tensors(&desc, 1);
     weights.get_mut("backbone.layers.1.mixer.up_proj.weight").unwrap()[7] = 3e38;
-    let place = tempfile::tempdir().unwrap();
-    let store = Store::open(place.path()).unwrap();
     let key = Key::new("training", "bad");
     let saves = Saves { store: &store, key: &key, every: Duration::from_secs(3600) };
     let quiet = Watch::new("student", &());
@@ -362,6 +407,8 @@ fn the_first_value_that_is_not_finite_is_named_and_the_model_before_it_kept() {
 #[test]
 fn a_held_out_loss_that_is_not_finite_ends_the_training_and_keeps_the_model() {
     let desc = hybrid();
+    let place = tempfile::tempdir().unwrap();
+    let store = Store::open(place.path()).unwrap();
     let phases = [phase(4 * 2 * 16, 2, 16, vec![head(1.0, HeadLoss::CrossEntropy)])];
     let mut feeds = [Feed::new(Arc::new(Samples::of(16, tokens(16 * 9, 5))), 1)];
     let held = tokens(16, 50);
@@ -372,11 +419,10 @@ fn a_held_out_loss_that_is_not_finite_ends_the_training_and_keeps_the_model() {
         origins: vec![0, 1, 2],
         phases: vec![Phase { phase: &phases[0], feed: 0, first: 0, sequence: 16, updates: 4 }],
         heldout: Some(Heldout { windows: vec![&held], answers: None, every: 1 << 40 }),
+        shelf: Shelf { store: &store, key: &unshelved, block: 0 },
     };
     let mut weights = tensors(&desc, 1);
     weights.get_mut("backbone.layers.1.mixer.up_proj.weight").unwrap()[7] = 3e38;
-    let place = tempfile::tempdir().unwrap();
-    let store = Store::open(place.path()).unwrap();
     let key = Key::new("training", "bad");
     let saves = Saves { store: &store, key: &key, every: Duration::from_secs(3600) };
     let quiet = Watch::new("student", &());
@@ -384,4 +430,152 @@ fn a_held_out_loss_that_is_not_finite_ends_the_training_and_keeps_the_model() {
     let told = error.to_string();
     assert!(told.starts_with("`student`: update 1: the held-out loss is not a finite number"), "{told}");
     assert_eq!(save::load(&saves).unwrap().unwrap().1.updates, 0);
+}
+
+/// A training beside targets alone, in a store.
+struct Shelved<'a> {
+    store: &'a Store,
+    /// How often the teacher's weights were read.
+    read: Cell<usize>,
+    loss: Vec<LossTerm>,
+    updates: u64,
+}
+
+/// Windows of [`Shelved`], four to a block.
+const WINDOWS: usize = 11;
+
+impl Shelved<'_> {
+    fn new(store: &Store, updates: u64) -> Shelved<'_> {
+        let loss = vec![top(0.8, 20, 2.0), head(0.2, HeadLoss::CrossEntropy)];
+        Shelved { store, read: Cell::new(0), loss, updates }
+    }
+
+    /// The bits of the weights, and the last loss.
+    fn train(&self, observer: &dyn Observer, stop: Stop) -> Result<(Vec<Vec<u32>>, f64), RunError> {
+        let desc = hybrid();
+        let phases = [phase(self.updates * 3 * 16, 3, 16, self.loss.clone())];
+        let mut feeds = [Feed::new(Arc::new(Samples::of(16, tokens(16 * WINDOWS, 5))), 1)];
+        let teacher = || {
+            self.read.set(self.read.get() + 1);
+            Ok(tensors(&desc, 2))
+        };
+        let key = |_: &Phase, targets: TopK| Ok(Key::new("targets", "all").field("of", targets.to_string()));
+        let job = Job {
+            device: &Cpu,
+            student: &desc,
+            teacher: Some(Teacher { desc: &desc, weights: &teacher }),
+            origins: vec![0, 1, 2],
+            phases: vec![Phase { phase: &phases[0], feed: 0, first: 0, sequence: 16, updates: self.updates }],
+            heldout: None,
+            shelf: Shelf { store: self.store, key: &key, block: 4 * 16 * 41 * 4 },
+        };
+        let watch = Watch { stop, ..Watch::new("test", observer) };
+        let begin = || Ok(tensors(&desc, 1));
+        let (weights, trained) = job.train(&mut feeds, begin, &watch, None, |_| Ok(None))?;
+        let bits = |n| weights.get(n).unwrap().iter().map(|x| x.to_bits()).collect();
+        Ok((weights.names().map(bits).collect(), trained.loss))
+    }
+
+    fn whole(&self) -> (Vec<Vec<u32>>, f64) {
+        self.train(&(), Stop::default()).unwrap()
+    }
+
+    /// Blocks by the names of their objects, with their digests.
+    fn blocks(&self) -> BTreeMap<String, String> {
+        let entries = self.store.list().unwrap().into_iter();
+        entries.map(|entry| (entry.name, entry.header.digest)).collect()
+    }
+}
+
+#[test]
+fn targets_are_made_once_and_serve_every_training() {
+    let place = tempfile::tempdir().unwrap();
+    let store = Store::open(place.path()).unwrap();
+    // One update sees three windows: the beginning of the first epoch, one block.
+    let short = Shelved::new(&store, 1);
+    short.whole();
+    assert_eq!((short.read.get(), short.blocks().len()), (1, 1));
+    // Several epochs need all eleven windows.
+    let long = Shelved::new(&store, 9);
+    let first = long.whole();
+    let blocks = long.blocks();
+    assert_eq!((long.read.get(), blocks.len()), (1, 3));
+    assert!(short.blocks().iter().all(|block| blocks.contains_key(block.0)));
+    // Once more, with another weight: nothing is made, and the teacher is not read.
+    let again = Shelved { loss: vec![top(0.5, 20, 2.0)], ..Shelved::new(&store, 9) };
+    assert!(again.whole().1.is_finite());
+    assert_eq!((again.read.get(), again.blocks()), (0, blocks.clone()));
+    // Another number of targets, other blocks.
+    let other = Shelved { loss: vec![top(0.5, 21, 2.0)], ..Shelved::new(&store, 9) };
+    other.whole();
+    assert!(other.read.get() == 1 && other.blocks().len() > blocks.len());
+    // A damaged block is made again, the same.
+    let name = blocks.keys().next().unwrap();
+    let path = place.path().join("objects").join(&name[..2]).join(name);
+    let mut bytes = std::fs::read(&path).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    let mended = Shelved::new(&store, 9);
+    assert_eq!((mended.whole(), mended.read.get()), (first, 1));
+    assert!(blocks.iter().all(|(name, digest)| mended.blocks()[name] == *digest));
+}
+
+/// Stops once so many windows have their targets, and keeps how many there were to be made.
+struct StopMaking(usize, Stop, std::sync::Mutex<Vec<usize>>);
+
+impl Observer for StopMaking {
+    fn observe(&self, event: &Event) {
+        if let Event::Progress { done, total, .. } = event {
+            self.2.lock().unwrap().push(*total);
+            if *done >= self.0 {
+                self.1.set();
+            }
+        }
+    }
+}
+
+#[test]
+fn the_making_of_targets_goes_on_where_it_was_stopped() {
+    let places = [0, 1].map(|_| tempfile::tempdir().unwrap());
+    let [stopped, whole] = [0, 1].map(|i| Store::open(places[i].path()).unwrap());
+    let whole = Shelved::new(&whole, 9);
+    let training = Shelved::new(&stopped, 9);
+    for (made, left) in [(0, 11), (1, 7), (2, 3)] {
+        let observer = StopMaking(1, Stop::default(), Default::default());
+        assert!(matches!(training.train(&observer, observer.1.clone()), Err(RunError::Stopped)), "{made}");
+        assert_eq!((training.blocks().len(), observer.2.lock().unwrap()[0]), (made + 1, left));
+    }
+    assert_eq!(training.whole(), whole.whole());
+    assert_eq!((training.read.get(), training.blocks()), (3, whole.blocks()));
+}
+
+#[test]
+fn beside_targets_alone_no_teacher_is_held() {
+    let desc = hybrid();
+    let weights = |loss: &[LossTerm]| {
+        let objective = Objective::new(loss, &[0, 1, 2]);
+        let graph = forward::training(&desc, Some(&desc), &objective, 24, 3, Recompute::Cheap).unwrap().graph;
+        schedule::schedule(&graph).unwrap()
+    };
+    let targets =
+        weights(&[top(1.0, 9, 1.0), top(1.0, 9, 1.0), top(1.0, 3, 2.0), head(0.1, HeadLoss::CrossEntropy)]);
+    assert!(!targets.weights.keys().any(|name| name.starts_with(TEACHER)));
+    let inputs: Vec<(&str, usize)> = targets.inputs.iter().map(|(name, n)| (name.as_str(), *n)).collect();
+    assert_eq!(inputs, [("teacher top 3 at T=2", 24 * 7), ("teacher top 9 at T=1", 24 * 19)]);
+    let dense = weights(&[head(1.0, HeadLoss::ForwardKl { temperature: 1.0 })]);
+    assert!(dense.weights.keys().any(|name| name.starts_with(TEACHER)));
+}
+
+/// More targets than tokens are all of them.
+#[test]
+fn targets_of_every_token_train_as_the_teacher_does() {
+    let place = tempfile::tempdir().unwrap();
+    let store = Store::open(place.path()).unwrap();
+    let last = |term| Shelved { loss: vec![term], ..Shelved::new(&store, 4) }.whole().1;
+    let all = last(top(1.0, 10_000, 2.0));
+    let dense = last(head(1.0, HeadLoss::ForwardKl { temperature: 2.0 }));
+    assert!((all / dense - 1.0).abs() < 1e-5, "{all} {dense}");
+    let some = last(top(1.0, 4, 2.0));
+    assert!((some / dense - 1.0).abs() > 1e-3, "{some} {dense}");
 }

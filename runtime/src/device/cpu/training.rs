@@ -43,12 +43,12 @@ impl CpuTraining {
 
 impl Training for CpuTraining {
     /// Sample i is of lane i modulo their number.
-    fn gradients(&mut self, samples: &[&[u32]]) -> Result<Vec<Outputs>, DeviceError> {
+    fn gradients(&mut self, samples: &[Bindings]) -> Result<Vec<Outputs>, DeviceError> {
         let (count, weights) = (self.lanes.len(), Bound { own: &self.state.weights, frozen: &self.frozen });
         let of_lane = |(first, lane): (usize, &mut Lane)| -> Result<Vec<Outputs>, DeviceError> {
             lane.gradients.values_mut().for_each(|gradient| gradient.fill(0.0));
             let own = samples.iter().skip(first).step_by(count);
-            own.map(|tokens| lane.run(weights, &Bindings { tokens, ..Bindings::default() })).collect()
+            own.map(|sample| lane.run(weights, sample)).collect()
         };
         let outputs: Vec<_> = self.lanes.par_iter_mut().with_max_len(1).enumerate().map(of_lane).collect();
         let outputs = outputs.into_iter().collect::<Result<Vec<_>, _>>()?;
@@ -75,11 +75,11 @@ impl Training for CpuTraining {
         }
     }
 
-    fn first_non_finite(&mut self, samples: &[&[u32]]) -> Result<Option<String>, DeviceError> {
+    fn first_non_finite(&mut self, samples: &[Bindings]) -> Result<Option<String>, DeviceError> {
         let (weights, lane) = (Bound { own: &self.state.weights, frozen: &self.frozen }, &mut self.lanes[0]);
-        for tokens in samples {
+        for sample in samples {
             let mut found = None;
-            lane.run_each(weights, &Bindings { tokens, ..Bindings::default() }, |lane, step| {
+            lane.run_each(weights, sample, |lane, step| {
                 found = non_finite(lane, step).then(|| told(step));
                 found.is_none()
             })?;

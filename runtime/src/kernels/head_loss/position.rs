@@ -2,6 +2,7 @@
 //! p = softmax(t / T), q = softmax(z / T), and m = beta p + (1 - beta) q:
 //!
 //! - forward:        T^2 KL(p || q)                                   T (q - p)
+//! - forward, top k: see [`super::tail`]
 //! - reverse:        T^2 KL(q || p)                                   T q (ln(q / p) - KL(q || p))
 //! - JS:             T^2 (beta KL(p || m) + (1 - beta) KL(q || m))    T (1 - beta) q (ln(q / m) - KL(q || m))
 //! - cross entropy:  -ln q[target]                                    q - [target]
@@ -12,7 +13,8 @@
 //! Terms are f32, in as many sums as a vector has lanes; every [`BLOCK`] logits the sums are added up in f64.
 
 use super::super::math::{exp, maximum, softplus};
-use minic_compiler::graph::{HeadLoss, HeadTerm};
+use super::tail::Tail;
+use minic_compiler::graph::{HeadLoss, HeadTerm, targets_of};
 
 /// Rows of logits are whole vectors of this many elements, which is a cache line, too.
 pub const LANES: usize = 16;
@@ -22,7 +24,7 @@ pub const LANES: usize = 16;
 const BLOCK: usize = 16 * LANES;
 
 /// What fills up the last vector of a row: the logit of a token of no probability.
-const NEVER: f32 = -1e30;
+pub const NEVER: f32 = -1e30;
 
 /// The losses of positions, one after the other.
 #[derive(Clone)]
@@ -31,21 +33,25 @@ pub struct Position<'a> {
     vocab: usize,
     /// One a term.
     pairs: Vec<Pair>,
+    /// One a term with targets.
+    tails: Vec<Tail>,
 }
 
 impl<'a> Position<'a> {
     pub fn new(terms: &'a [HeadTerm], vocab: usize) -> Position<'a> {
-        Position { terms, vocab, pairs: Vec::with_capacity(terms.len()) }
+        let tails = targets_of(terms).map(|_| Tail::default()).collect();
+        Position { terms, vocab, pairs: Vec::with_capacity(terms.len()), tails }
     }
 
     /// Writes the losses, and in place of the student's logits the gradient of their weighed sum. Without a
     /// teacher nothing of it is used, and the student takes its place. Logits are whole vectors, of which those
-    /// past the vocabulary are filled here.
+    /// past the vocabulary are filled here. `targets` are those of the n-th term that has any.
     #[inline(always)]
-    pub fn differentiate(
+    pub fn differentiate<'t>(
         &mut self,
         student: &mut [f32],
         teacher: Option<&mut [f32]>,
+        targets: impl Fn(usize) -> &'t [f32],
         target: Option<u32>,
         losses: &mut [f32],
     ) {
@@ -54,7 +60,7 @@ impl<'a> Position<'a> {
             teacher[self.vocab..].fill(NEVER);
             &*teacher
         });
-        self.compare(student, teacher.unwrap_or(&*student));
+        self.compare(student, teacher.unwrap_or(&*student), targets);
         let target = target.map(|target| target as usize);
         let logit = target.map(|target| student[..self.vocab].get(target).copied().unwrap_or(f32::NAN));
         let mut start = 0;
@@ -68,8 +74,14 @@ impl<'a> Position<'a> {
                     pair.add_slopes(term, logits, slopes);
                 }
             }
+            for tail in &self.tails {
+                tail.add_slopes_of_rest(start..end, slopes);
+            }
             student[start..end].copy_from_slice(slopes);
             start = end;
+        }
+        for tail in &self.tails {
+            tail.add_slopes_of_targets(student);
         }
         for ((term, pair), loss) in self.terms.iter().zip(&self.pairs).zip(losses) {
             *loss = pair.loss(term.loss, logit) as f32;
@@ -81,10 +93,11 @@ impl<'a> Position<'a> {
         }
     }
 
-    /// Makes the pairs, up to the slopes.
+    /// Makes the pairs and tails, up to the slopes.
     #[inline(always)]
-    fn compare(&mut self, student: &[f32], teacher: &[f32]) {
+    fn compare<'t>(&mut self, student: &[f32], teacher: &[f32], targets: impl Fn(usize) -> &'t [f32]) {
         let tops = [maximum(student), maximum(teacher)];
+        let mut tails = self.tails.iter_mut().enumerate();
         self.pairs.clear();
         for term in self.terms {
             let rate = (1.0 / temperature(term.loss)) as f32;
@@ -99,42 +112,54 @@ impl<'a> Position<'a> {
             };
             let mut pair = Pair::new(of_student, of_teacher);
             pair.set_student_kl(term.loss, [student, teacher]);
+            if term.loss.targets().is_some()
+                && let Some((n, tail)) = tails.next()
+            {
+                pair.teacher_kl = tail.compare(term, student, self.vocab, of_student, targets(n));
+            }
             self.pairs.push(pair);
         }
     }
 }
 
 /// One where the loss has none.
-fn temperature(loss: HeadLoss) -> f64 {
+pub fn temperature(loss: HeadLoss) -> f64 {
     match loss {
         HeadLoss::ForwardKl { temperature } | HeadLoss::ReverseKl { temperature } => temperature,
         HeadLoss::Js { temperature, .. } => temperature,
+        HeadLoss::TopK(targets) => targets.temperature,
         HeadLoss::CrossEntropy => 1.0,
     }
 }
 
 /// The softmax of one row at a temperature.
 #[derive(Clone, Copy)]
-struct Softmax {
+pub struct Softmax {
     max: f32,
     /// 1 / T
-    rate: f32,
+    pub rate: f32,
     /// 1 / sum(e^((x - max) / T))
     share: f32,
-    log_sum_exp: f64,
+    pub log_sum_exp: f64,
 }
 
 impl Softmax {
     #[inline(always)]
-    fn of(logits: &[f32], max: f32, rate: f32) -> Softmax {
+    pub fn of(logits: &[f32], max: f32, rate: f32) -> Softmax {
         let total = sum([logits, logits], |x, _| exp((x - max) * rate));
         let log_sum_exp = f64::from(max) * f64::from(rate) + total.ln();
         Softmax { max, rate, share: (1.0 / total) as f32, log_sum_exp }
     }
 
     #[inline(always)]
-    fn at(&self, x: f32) -> f32 {
+    pub fn at(&self, x: f32) -> f32 {
         exp((x - self.max) * self.rate) * self.share
+    }
+
+    /// ln of [`Softmax::at`]
+    #[inline(always)]
+    pub fn log(&self, x: f32) -> f64 {
+        f64::from(x) * f64::from(self.rate) - self.log_sum_exp
     }
 }
 
@@ -147,7 +172,7 @@ struct Pair {
     offset: f32,
     /// KL(q || p) or KL(q || m), by which the slopes are moved so that their sum is zero.
     student_kl: f64,
-    /// KL(p || q) or KL(p || m), of the blocks whose slopes are made.
+    /// KL(p || q) or KL(p || m), of the blocks whose slopes are made; beside targets, of the whole row.
     teacher_kl: f64,
 }
 
@@ -167,7 +192,7 @@ impl Pair {
     #[inline(always)]
     fn set_student_kl(&mut self, loss: HeadLoss, logits: [&[f32]; 2]) {
         self.student_kl = match loss {
-            HeadLoss::ForwardKl { .. } | HeadLoss::CrossEntropy => return,
+            HeadLoss::ForwardKl { .. } | HeadLoss::TopK(_) | HeadLoss::CrossEntropy => return,
             HeadLoss::ReverseKl { .. } => sum(logits, |z, t| {
                 let (p, q, d) = self.at(z, t);
                 divergence(q, p, -d)
@@ -189,12 +214,9 @@ impl Pair {
         let weight = term.weight * term.scale * temperature(term.loss);
         let mean = self.student_kl as f32;
         self.teacher_kl += match term.loss {
-            HeadLoss::ForwardKl { .. } => self.sum_slopes(logits, weight, slopes, |p, q, d| {
-                let near = p * (d * d * excess(d));
-                let is_near = d.abs() < NEAR;
-                let difference = if is_near { p * d + near } else { q - p };
-                (difference, if is_near { near } else { difference - p * d })
-            }),
+            HeadLoss::ForwardKl { .. } => self.sum_slopes(logits, weight, slopes, difference),
+            // Of their tail.
+            HeadLoss::TopK(_) => return,
             HeadLoss::ReverseKl { .. } => {
                 self.sum_slopes(logits, weight, slopes, |_, q, d| (q * (d - mean), 0.0))
             }
@@ -236,7 +258,7 @@ impl Pair {
     #[inline(always)]
     fn loss(&self, loss: HeadLoss, logit: Option<f32>) -> f64 {
         let nats = match loss {
-            HeadLoss::ForwardKl { .. } => self.teacher_kl,
+            HeadLoss::ForwardKl { .. } | HeadLoss::TopK(_) => self.teacher_kl,
             HeadLoss::ReverseKl { .. } => self.student_kl,
             HeadLoss::Js { beta, .. } => beta * self.teacher_kl + (1.0 - beta) * self.student_kl,
             HeadLoss::CrossEntropy => logit.map_or(0.0, |x| self.student.log_sum_exp - f64::from(x)),
@@ -316,4 +338,13 @@ fn excess(d: f32) -> f32 {
 #[inline(always)]
 fn divergence(a: f32, b: f32, d: f32) -> f32 {
     if d.abs() < NEAR { a * (d * d * excess(d)) } else { (b - a) - a * d }
+}
+
+/// b - a, and the divergence of b from a, with d = ln(b/a).
+#[inline(always)]
+pub fn difference(a: f32, b: f32, d: f32) -> (f32, f32) {
+    let near = a * (d * d * excess(d));
+    let is_near = d.abs() < NEAR;
+    let difference = if is_near { a * d + near } else { b - a };
+    (difference, if is_near { near } else { difference - a * d })
 }

@@ -1,6 +1,6 @@
 //! The gradients by their own size, losses by finite differences, and what only a chunk or a token can break.
 
-use super::super::{Arg, Out};
+use super::super::{Arg, Out, top_k};
 use super::*;
 
 /// What a call is given.
@@ -12,6 +12,8 @@ struct Sample {
     hidden: Vec<f32>,
     head: Vec<f32>,
     teacher: [Vec<f32>; 2],
+    /// Of the terms that have them, [`TopK::columns`] of the teacher.
+    targets: Vec<Vec<f64>>,
 }
 
 fn draw(n: usize, seed: u32) -> Vec<f32> {
@@ -27,8 +29,11 @@ fn term(weight: f64, positions: usize, loss: HeadLoss) -> HeadTerm {
     HeadTerm { weight, scale: 1.0 / (3 * positions) as f64, loss }
 }
 
-fn kinds() -> [HeadLoss; 5] {
+/// Every kind that fits a vocabulary of seven.
+fn kinds() -> [HeadLoss; 7] {
     [
+        HeadLoss::TopK(TopK { k: 3, temperature: 1.5 }),
+        HeadLoss::TopK(TopK { k: 1, temperature: 0.7 }),
         HeadLoss::ForwardKl { temperature: 2.0 },
         HeadLoss::ReverseKl { temperature: 0.8 },
         HeadLoss::Js { beta: 0.3, temperature: 1.5 },
@@ -39,14 +44,29 @@ fn kinds() -> [HeadLoss; 5] {
 
 impl Sample {
     fn new(losses: &[HeadLoss], positions: usize, [width, of_teacher]: [usize; 2], vocab: usize) -> Sample {
-        Sample {
+        let mut sample = Sample {
             terms: losses.iter().map(|loss| term(0.9, positions, *loss)).collect(),
             vocab,
             tokens: (0..positions).map(|i| (i * 7919 % vocab) as u32).collect(),
             hidden: draw(positions * width, 1),
             head: draw(vocab * width, 2),
             teacher: [draw(positions * of_teacher, 3), draw(vocab * of_teacher, 4)],
-        }
+            targets: Vec::new(),
+        };
+        sample.take_targets();
+        sample
+    }
+
+    /// Makes the targets anew, of the teacher as it is.
+    fn take_targets(&mut self) {
+        let [hidden, head] =
+            [0, 1].map(|i| self.teacher[i].iter().map(|x| f64::from(*x)).collect::<Vec<_>>());
+        let (positions, vocab) = (self.positions(), self.vocab);
+        let matrix =
+            |data: &Vec<f64>, rows: usize| Exact::F64 { data: data.clone(), rows, cols: data.len() / rows };
+        let operands = [matrix(&hidden, positions), matrix(&head, vocab)];
+        let made = |targets| (top_k::KERNEL.reference)(&Op::TopK(targets), &operands);
+        self.targets = targets_of(&self.terms).map(made).collect();
     }
 
     fn op(&self) -> Op {
@@ -76,6 +96,9 @@ impl Sample {
         if reads_teacher(&self.terms) {
             args.extend([view(&self.teacher[0]), head(&self.teacher[1])]);
         }
+        let targets: Vec<Vec<f32>> =
+            self.targets.iter().map(|targets| targets.iter().map(|x| *x as f32).collect()).collect();
+        args.extend(targets.iter().map(|targets| view(targets)));
         let columns = self.width() + self.terms.len();
         let (mut out, mut gradient) =
             (vec![f32::NAN; self.positions() * columns], vec![0.0; self.head.len()]);
@@ -101,6 +124,7 @@ impl Sample {
             operands.push(matrix(wide(&self.teacher[0]), self.positions()));
             operands.push(matrix(wide(&self.teacher[1]), self.vocab));
         }
+        operands.extend(self.targets.iter().map(|targets| matrix(targets.clone(), self.positions())));
         operands.push(matrix(vec![0.0; self.head.len()], self.vocab));
         reference(&self.op(), &operands)
     }
@@ -136,7 +160,12 @@ fn gradients_are_exact_beside_their_own_size() {
             let by_hidden = off(&by_hidden, &exact_by_hidden);
             assert!(by_hidden < 3e-6 && by_head < 3e-6, "{losses:?} {vocab}: {by_hidden:e} {by_head:e}");
             for (got, exact) in values.iter().zip(exact_values) {
-                assert!((f64::from(*got) - exact).abs() <= 2e-6 * exact, "{losses:?}: {got} for {exact}");
+                // Targets themselves are rounded to f32.
+                let given = if sample.targets.is_empty() { 0.0 } else { 1e-8 };
+                assert!(
+                    (f64::from(*got) - exact).abs() <= 2e-6 * exact + given,
+                    "{losses:?}: {got} for {exact}"
+                );
             }
         }
     }
@@ -170,9 +199,10 @@ fn gradients_are_the_slopes_of_the_losses() {
 
 #[test]
 fn a_student_near_its_teacher_keeps_its_digits() {
-    for loss in kinds().into_iter().filter(|loss| loss.needs_teacher()) {
+    for loss in kinds().into_iter().filter(|loss| *loss != HeadLoss::CrossEntropy) {
         let mut sample = Sample::new(&[loss], 20, [40, 40], 1031);
         sample.teacher = [sample.hidden.clone(), sample.head.clone()];
+        sample.take_targets();
         let (value, gradient) = sample.compute();
         assert!(
             sample.parts(&value)[1].iter().all(|loss| (0.0..1e-12).contains(loss)),
@@ -182,6 +212,7 @@ fn a_student_near_its_teacher_keeps_its_digits() {
 
         let noise = draw(sample.head.len(), 9);
         sample.teacher[1].iter_mut().zip(noise).for_each(|(x, noise)| *x += 1e-3 * noise);
+        sample.take_targets();
         let ((value, gradient), exact) = (sample.compute(), sample.exact(|_, _| {}));
         let [by_hidden, values] = sample.parts(&value);
         let [exact_by_hidden, exact_values] = sample.parts(&exact);
@@ -220,4 +251,62 @@ fn chunks_go_on_where_the_last_one_ended() {
         let found = [off(&value, &exact[..value.len()]), off(&gradient, &exact[value.len()..])];
         assert!(found.iter().all(|off| *off < 1e-6), "{chunk}: {found:?}");
     }
+}
+
+#[test]
+fn targets_of_the_whole_vocabulary_are_the_teacher() {
+    for temperature in [1.0, 2.5] {
+        let dense = Sample::new(&[HeadLoss::ForwardKl { temperature }], 20, [24, 17], 131);
+        let all = Sample::new(&[HeadLoss::TopK(TopK { k: 131, temperature })], 20, [24, 17], 131);
+        let (dense, all) = (dense.compute(), all.compute());
+        let wide = |x: &[f32]| x.iter().map(|x| f64::from(*x)).collect::<Vec<_>>();
+        let found = [off(&all.0, &wide(&dense.0)), off(&all.1, &wide(&dense.1))];
+        assert!(found.iter().all(|off| *off < 3e-6), "{found:?}");
+    }
+}
+
+/// More targets see more of the difference, and no more than there is.
+#[test]
+fn targets_bound_the_divergence_from_below() {
+    let sum = |loss| {
+        let sample = Sample::new(&[loss], 20, [24, 17], 131);
+        sample.parts(&sample.exact(|_, _| {}))[1].iter().sum::<f64>()
+    };
+    let losses = [1, 4, 16, 64, 131].map(|k| sum(HeadLoss::TopK(TopK { k, temperature: 1.0 })));
+    let dense = sum(HeadLoss::ForwardKl { temperature: 1.0 });
+    assert!(losses.is_sorted() && losses[0] > 0.0 && losses[3] < dense, "{losses:?} {dense}");
+    assert!((losses[4] / dense - 1.0).abs() < 1e-9);
+}
+
+/// One position, one channel: the logits of the student are the head.
+fn one(logits: &[f32], targets: &[f64]) -> (Vec<f32>, Vec<f32>) {
+    let k = targets.len() / 2;
+    let mut sample = Sample::new(&[HeadLoss::TopK(TopK { k, temperature: 1.0 })], 1, [1, 1], logits.len());
+    (sample.hidden, sample.head, sample.targets) = (vec![1.0], logits.to_vec(), vec![targets.to_vec()]);
+    let (value, slopes) = sample.compute();
+    let weight = (sample.terms[0].weight * sample.terms[0].scale) as f32;
+    (value, slopes.iter().map(|slope| slope / weight).collect())
+}
+
+#[test]
+fn a_rest_without_weight_is_finite_and_pulls() {
+    // The student gives the rest e^-150 and e^-151, the teacher a tenth.
+    let (value, slopes) = one(&[150.0, 0.0, -1.0], &[0.0, 0.9f64.ln(), 0.1]);
+    let of_rest = 0.1 / (1.0 + (-1.0f32).exp());
+    // ln(1 + e^-1) = 0.31326
+    let loss = 0.9 * 0.9f32.ln() + 0.1 * (0.1f32.ln() + 150.0 - 0.313_261_7);
+    assert!((value[1] - loss).abs() < 1e-4, "{value:?}");
+    assert!((slopes[1] + of_rest).abs() < 1e-6 && (slopes.iter().sum::<f32>()).abs() < 1e-6, "{slopes:?}");
+    // The teacher gives it nothing at all.
+    let (value, slopes) = one(&[1.0, 1.0, 0.0], &[0.0, 0.0, 0.0]);
+    assert!(value[1].is_finite() && (value[1] - (2.0 + (-1.0f32).exp()).ln()).abs() < 1e-6, "{value:?}");
+    assert!(slopes[0] < 0.0 && slopes[1] > slopes[2] && slopes[2] > 0.0, "{slopes:?}");
+    // Nor does the student.
+    let (value, slopes) = one(&[200.0, 0.0, 0.0], &[0.0, 0.0, 0.0]);
+    assert!(value[1] == 0.0 && slopes.iter().all(|slope| slope.abs() < 1e-30), "{value:?} {slopes:?}");
+}
+
+#[test]
+fn a_target_outside_of_the_vocabulary_gives_nan() {
+    assert!(one(&[1.0, 1.0, 0.0], &[3.0, 0.5f64.ln(), 0.5]).0[1].is_nan());
 }
