@@ -62,8 +62,8 @@ fn planned_and_used(folder: &Path, sequence: usize, gather: &Gather) -> (usize, 
     (planned, PEAK.load(Ordering::Relaxed) - before)
 }
 
-/// The same of two updates of a model that is taught by its equal.
-fn planned_and_used_in_training(folder: &Path, batch: usize, recompute: Recompute) -> (usize, usize) {
+/// The same of two updates of a model that is taught by its equal, and how much of the plan is scratch.
+fn planned_and_used_in_training(folder: &Path, batch: usize, recompute: Recompute) -> (usize, usize, usize) {
     const SEQUENCE: usize = 256;
     let model = WeightSource::new(Arc::new(Checkpoint::open(folder).unwrap()));
     let desc = model.desc();
@@ -78,7 +78,8 @@ fn planned_and_used_in_training(folder: &Path, batch: usize, recompute: Recomput
     let graph = forward::training(desc, Some(desc), &objective, SEQUENCE, batch, recompute).unwrap().graph;
     let schedule = Arc::new(schedule::schedule(&graph).unwrap());
     let lanes = forward::lanes(desc.params(), batch);
-    let planned = Cpu.memory(&schedule, lanes).total() + schedule.average_bytes();
+    let memory = Cpu.memory(&schedule, lanes);
+    let planned = memory.total() + schedule.average_bytes();
     let before = NOW.load(Ordering::Relaxed);
     PEAK.store(before, Ordering::Relaxed);
     let load = || {
@@ -93,7 +94,7 @@ fn planned_and_used_in_training(folder: &Path, batch: usize, recompute: Recomput
         let update = Update { beta1: 0.9, beta2: 0.95, eps: 1e-8, rate: 1e-3, step, scale: 1.0 };
         training.update(&update, 0.0, &BTreeSet::new());
     }
-    (planned as usize, PEAK.load(Ordering::Relaxed) - before)
+    (planned as usize, memory.scratch as usize, PEAK.load(Ordering::Relaxed) - before)
 }
 
 /// The plan leaves out what does not grow with the model: names, lists of steps, the threads' own buffers.
@@ -115,11 +116,12 @@ fn a_run_holds_what_was_planned() {
             println!("{folder}: {planned} bytes planned, {used} held");
         }
         for (batch, recompute) in [(1, Recompute::Cheap), (6, Recompute::Cheap), (6, Recompute::Blocks)] {
-            let (planned, used) = planned_and_used_in_training(&root.join(folder), batch, recompute);
+            let (planned, scratch, used) = planned_and_used_in_training(&root.join(folder), batch, recompute);
             let told =
                 format!("{folder}, batch {batch}, {recompute:?}: {used} bytes were held, {planned} planned");
             assert!(used <= planned + SLACK, "{told}");
-            assert!(used + SLACK >= planned * 9 / 10, "{told}");
+            // The workers may have their scratch from a model before.
+            assert!(used + SLACK >= (planned - scratch) * 9 / 10, "{told}");
             println!("{told}");
         }
     }
