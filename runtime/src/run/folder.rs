@@ -108,7 +108,8 @@ fn unfinished(events: &Path) -> Option<String> {
     let start = events.iter().rposition(|e| e["event"] == "run_started")?;
     let run = &events[start..];
     let last = |kind: &str| run.iter().rev().find(|e| e["event"] == kind);
-    let stage = last("stage_started").and_then(|e| e["stage"].as_str()).unwrap_or("its beginning");
+    let begun = |field: &str| last("stage_started").and_then(|e| e[field].as_str());
+    let stage = begun("stage").unwrap_or("its beginning");
     if last("run_finished").is_some() {
         return None;
     }
@@ -120,6 +121,7 @@ fn unfinished(events: &Path) -> Option<String> {
         return Some(format!("the run before failed in `{stage}`: {message}"));
     }
     let progress = last("progress").filter(|e| e["stage"] == stage);
-    let far = progress.map(|e| format!(" after {} of {} samples", e["done"], e["total"])).unwrap_or_default();
+    let unit = if matches!(begun("kind"), Some("train" | "distill")) { "updates" } else { "samples" };
+    let far = progress.map(|e| format!(" after {} of {} {unit}", e["done"], e["total"])).unwrap_or_default();
     Some(format!("the run before was cut off in `{stage}`{far}"))
 }
