@@ -180,7 +180,8 @@ impl Checkpoint {
         digest::digests(&self.folder, names, digest)
     }
 
-    fn place(&self, name: &str) -> Result<(&Reader, &str), CheckpointError> {
+    /// The file that holds a weight, and the name that it has there.
+    pub(crate) fn place(&self, name: &str) -> Result<(&Reader, &str), CheckpointError> {
         let place = self.places.get(name).ok_or_else(|| self.unknown(name))?;
         Ok((&self.files[place.file], &place.stored))
     }

@@ -14,7 +14,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 pub use stage::StagedFolder;
-pub use weights::{Piece, Written, WrittenFile, write_weights};
+pub use weights::{Piece, Written, WrittenFile, groups, write_weights};
 
 /// Files of a checkpoint that go along unchanged: generation settings, and everything of the tokenizer.
 const COMPANIONS: &[&str] = &[

@@ -98,9 +98,13 @@ impl Scorer<'_> {
         let layers: Vec<usize> = (0..kinds.len()).filter(has_tap).collect();
         let mut places: Vec<Option<usize>> = layers.iter().copied().map(Some).collect();
         places.extend((axis.scope == Scope::Model).then_some(None));
-        // Weights are read by all threads, each with a layer of its own.
-        let scores: Vec<Result<Scores, RunError>> =
-            places.into_par_iter().map(|layer| self.at_tap(tap, program, layer)).collect();
+        let score = |layer| self.at_tap(tap, program, layer);
+        let scores: Vec<Result<Scores, RunError>> = match program.uses_w() && self.model.is_rotated() {
+            // One layer after the other: a weight that is computed whole is held alone.
+            true => places.into_iter().map(score).collect(),
+            // Weights are read by all threads, each with a layer of its own.
+            false => places.into_par_iter().map(score).collect(),
+        };
         let scores: Vec<Scores> = scores.into_iter().collect::<Result<_, _>>()?;
         Ok(match axis.scope {
             Scope::Model => Table::Model(scores),

@@ -101,10 +101,10 @@ impl Synth<'_> {
             staged.path(),
             &entries,
             Some(self.shard),
-            |entry, rows, piece: &mut Piece| -> Result<(), SynthError> {
-                let row: usize = entry.shape.iter().skip(1).product();
-                let elements = rows.start * row..rows.end * row;
-                if let Some(draw) = draws.get(&entry.name) {
+            |entry| Ok(draws.get(&entry.name)),
+            |draw, _, piece: &mut Piece| -> Result<(), SynthError> {
+                let elements = piece.elements();
+                if let Some(draw) = draw {
                     draw.each(elements.clone(), |values| piece.write_f32(values))?;
                 }
                 let bytes = (elements.len() * dtype.bytes()) as u64;

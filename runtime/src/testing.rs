@@ -3,12 +3,14 @@
 use crate::convert;
 use crate::random::SplitMix64;
 use crate::safetensors::{Entry, Writer};
+use crate::source::Rotation;
 use minic_compiler::config;
 use minic_compiler::families;
 use minic_compiler::model::{DType, ModelDesc};
 use serde_json::{Value, json};
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 /// A hybrid of three layers, every kind of block, every size different where it may be.
 pub fn config() -> Value {
@@ -89,6 +91,30 @@ pub fn write_sharded(folder: &Path, config: &Value, dtype: DType, per_shard: usi
     let total: u64 = entries.iter().map(Entry::bytes).sum();
     let index = json!({ "metadata": { "total_size": total }, "weight_map": map });
     std::fs::write(folder.join("model.safetensors.index.json"), index.to_string()).unwrap();
+}
+
+/// A random orthogonal basis: Gram and Schmidt on seeded rows, in f64.
+pub fn basis(width: usize, seed: u64) -> Vec<f64> {
+    let mut rng = SplitMix64::new(seed);
+    let mut basis: Vec<Vec<f64>> = Vec::new();
+    while basis.len() < width {
+        let mut row: Vec<f64> =
+            (0..width).map(|_| rng.below(1 << 20) as f64 / f64::from(1 << 19) - 1.0).collect();
+        // Twice: what rounding leaves of the others the first time is taken away the second.
+        for other in basis.iter().chain(&basis) {
+            let along: f64 = row.iter().zip(other).map(|(a, b)| a * b).sum();
+            row.iter_mut().zip(other).for_each(|(a, b)| *a -= along * b);
+        }
+        let norm = row.iter().map(|v| v * v).sum::<f64>().sqrt();
+        row.iter_mut().for_each(|v| *v /= norm);
+        basis.push(row);
+    }
+    basis.concat()
+}
+
+pub fn rotation(width: usize, seed: u64) -> Arc<Rotation> {
+    let basis = basis(width, seed).into_iter().map(|v| v as f32).collect();
+    Arc::new(Rotation::new(width, basis).unwrap())
 }
 
 /// A byte-level tokenizer.json: ids 0..256 are the bytes, then four special tokens, then the merges.

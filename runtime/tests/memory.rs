@@ -4,23 +4,27 @@
 #![allow(clippy::print_stdout, reason = "what was held is shown with --nocapture")]
 
 use minic_compiler::autodiff::Recompute;
+use minic_compiler::families;
 use minic_compiler::forward::{self, Gather, Objective, TEACHER};
 use minic_compiler::graph::HeadLoss;
 use minic_compiler::hir::{LayerMetric, LossTerm};
 use minic_compiler::losses::Term;
+use minic_compiler::model::{DType, Role};
 use minic_compiler::{dim::Dim, schedule};
 use minic_runtime::checkpoint::Checkpoint;
 use minic_runtime::device::cpu::Cpu;
 use minic_runtime::device::{Bindings, Device, TrainingState, Weights};
 use minic_runtime::events::Watch;
 use minic_runtime::samples::Runner;
-use minic_runtime::source::{self, WeightSource};
+use minic_runtime::source::{self, Rotation, WeightSource};
+use minic_runtime::synth::Synth;
 use minic_runtime::train::optimizer::Update;
+use serde_json::json;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 struct Counting;
 
@@ -100,8 +104,12 @@ fn planned_and_used_in_training(folder: &Path, batch: usize, recompute: Recomput
 /// The plan leaves out what does not grow with the model: names, lists of steps, the threads' own buffers.
 const SLACK: usize = 768 << 10;
 
+/// One test at a time counts.
+static ALONE: Mutex<()> = Mutex::new(());
+
 #[test]
 fn a_run_holds_what_was_planned() {
+    let _alone = ALONE.lock().unwrap_or_else(|e| e.into_inner());
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let layers = vec![LayerMetric::Kld, LayerMetric::Cosine];
     let gathers =
@@ -125,4 +133,36 @@ fn a_run_holds_what_was_planned() {
             println!("{told}");
         }
     }
+}
+
+/// A matrix that writes to a rotated stream is computed whole: it is held once, beside some of its rows before.
+#[test]
+fn a_rotated_tensor_is_held_once() {
+    let _alone = ALONE.lock().unwrap_or_else(|e| e.into_inner());
+    let (width, neurons, rows) = (1600, 8192, 768);
+    let config = json!({
+        "model_type": "nemotron_h", "hybrid_override_pattern": "-", "vocab_size": 64, "hidden_size": width,
+        "intermediate_size": neurons, "time_step_limit": [0.001, { "__float__": "Infinity" }]
+    });
+    let desc = families::describe(config.as_object().unwrap()).unwrap();
+    let home = tempfile::tempdir().unwrap();
+    let (folder, config) = (home.path().join("model"), config.to_string());
+    let synth = Synth { desc: &desc, config: &config, dtype: Some(DType::BF16), seed: 1, shard: u64::MAX };
+    synth.write(&folder, false, &Watch::new("test", &())).unwrap();
+    let mut basis = vec![0.0; width * width];
+    (0..width).for_each(|i| basis[i * width + (i + 1) % width] = 1.0);
+    let rotation = Arc::new(Rotation::new(width, basis).unwrap());
+    let model = WeightSource::new(Arc::new(Checkpoint::open(&folder).unwrap())).rotate(rotation).unwrap();
+    let down = desc.weights().into_iter().find(|w| w.role == Role::DownProj).unwrap().name;
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+    let before = NOW.load(Ordering::Relaxed);
+    PEAK.store(before, Ordering::Relaxed);
+    let values = pool.install(|| model.read_f32(&down)).unwrap();
+    let (used, result) = (PEAK.load(Ordering::Relaxed) - before, size_of_val(values.as_slice()));
+    let rows = size_of::<f32>() * neurons * rows;
+    // What the two threads read and lay out.
+    let scratch = 16 << 20;
+    assert!((result + rows..result + rows + scratch).contains(&used), "{used} bytes for {result}");
+    assert!(scratch < result - rows, "a second copy would be seen");
+    println!("{used} bytes were held for a result of {result}");
 }

@@ -198,7 +198,7 @@ fn bind_rows(
         let slice = source.slice(name)?;
         // The last norm is a vector, and read whole.
         let rows = if slice.shape().len() == 2 { rows.clone() } else { 0..slice.rows() };
-        source.read_rows_f32(&slice, rows)
+        slice.read_rows_f32(rows)
     })
 }
 

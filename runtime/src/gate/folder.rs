@@ -3,6 +3,8 @@
 use super::{FolderProof, GateError};
 use crate::checkpoint::Checkpoint;
 use crate::convert;
+use crate::publish;
+use crate::safetensors::Entry;
 use crate::source::{Slice, WeightSource};
 use minic_compiler::dim::Dim;
 use minic_compiler::model::{DType, ModelDesc};
@@ -23,29 +25,37 @@ pub fn prove_folder(
 ) -> Result<FolderProof, GateError> {
     let made = Checkpoint::open(folder).map_err(GateError::Folder)?;
     same_model(folder, made.desc(), source.desc())?;
-    let mut params = 0;
-    let mut tensors = Vec::new();
-    for (weight, planned) in made.desc().weights().into_iter().zip(source.desc().weights()) {
-        params += weight.len() as u64;
-        let slice = source.slice(&planned.name)?;
-        let dtype = dtype.unwrap_or(slice.dtype());
-        tensors.push(Tensor { folder, made: &made, name: weight.name, slice, dtype });
-    }
-    let planned = source.desc().params();
+    let weights = made.desc().weights();
+    let (params, planned) = (weights.iter().map(|w| w.len() as u64).sum(), source.desc().params());
     if params != planned {
         let made = format!("{} holds {params}", folder.display());
         return Err(GateError::Params { made, planned });
     }
-    tensors.iter().try_for_each(Tensor::same_shape)?;
-    let rows = |tensor| Tensor::rows(tensor).map(move |rows| (tensor, rows));
-    let pieces: Vec<(&Tensor, Range<usize>)> = tensors.iter().flat_map(rows).collect();
-    let compare = |buffers: &mut Buffers, (tensor, rows): &(&Tensor, Range<usize>)| {
-        tensor.compare(rows.clone(), buffers)
+    let entries = source.entries(dtype)?;
+    let mut names = weights.into_iter().map(|w| w.name);
+    let tensor = |(entry, name)| Tensor { folder, made: &made, name, entry };
+    let groups = publish::groups(&entries);
+    let groups: Vec<Vec<Tensor>> =
+        groups.into_iter().map(|group| group.iter().zip(names.by_ref()).map(tensor).collect()).collect();
+    groups.iter().flatten().try_for_each(Tensor::same_shape)?;
+    groups.iter().try_for_each(|group| compare(source, group))?;
+    Ok(FolderProof { params, tensors: entries.len(), private: () })
+}
+
+/// Neighbours, by all threads.
+fn compare(source: &WeightSource, group: &[Tensor]) -> Result<(), GateError> {
+    let slices = group.iter().map(|tensor| source.slice(&tensor.entry.name));
+    let slices = slices.collect::<Result<Vec<_>, _>>()?;
+    let pieces =
+        |(tensor, slice)| Slice::pieces(slice, 0..slice.rows(), PIECE).map(move |rows| (tensor, slice, rows));
+    let pieces: Vec<(&Tensor, &Slice, Range<usize>)> = group.iter().zip(&slices).flat_map(pieces).collect();
+    let compare = |buffers: &mut Buffers, (tensor, slice, rows): &(&Tensor, &Slice, Range<usize>)| {
+        tensor.compare(slice, rows.clone(), buffers)
     };
     // The first one in the order of the table, whichever thread saw one first.
     match pieces.par_iter().map_init(Buffers::default, compare).find_first(Result::is_err) {
-        Some(Err(error)) => Err(error),
-        Some(Ok(())) | None => Ok(FolderProof { params, tensors: tensors.len(), private: () }),
+        Some(error) => error,
+        None => Ok(()),
     }
 }
 
@@ -55,41 +65,35 @@ struct Tensor<'a> {
     made: &'a Checkpoint,
     /// In the folder.
     name: String,
-    slice: Slice<'a>,
-    dtype: DType,
+    /// As it is planned.
+    entry: &'a Entry,
 }
 
 impl Tensor<'_> {
     fn same_shape(&self) -> Result<(), GateError> {
         let (dtype, shape) = (self.made.dtype(&self.name), self.made.shape(&self.name));
         let (dtype, shape) = (dtype.map_err(GateError::Folder)?, shape.map_err(GateError::Folder)?);
-        if dtype != self.dtype {
-            return self.fail(format!("its dtype is {}, planned is {}", dtype.name(), self.dtype.name()));
+        let planned = self.entry;
+        if dtype != planned.dtype {
+            return self.fail(format!("its dtype is {}, planned is {}", dtype.name(), planned.dtype.name()));
         }
-        if shape != self.slice.shape() {
-            return self.fail(format!("its shape is {shape:?}, planned is {:?}", self.slice.shape()));
+        if shape != planned.shape {
+            return self.fail(format!("its shape is {shape:?}, planned is {:?}", planned.shape));
         }
         Ok(())
     }
 
-    fn rows(&self) -> impl Iterator<Item = Range<usize>> + use<> {
-        self.slice.pieces(0..self.slice.rows(), PIECE)
-    }
-
-    fn compare(&self, rows: Range<usize>, buffers: &mut Buffers) -> Result<(), GateError> {
+    fn compare(&self, slice: &Slice, rows: Range<usize>, buffers: &mut Buffers) -> Result<(), GateError> {
         let Buffers { found, planned } = buffers;
         planned.clear();
-        self.slice.read(rows.clone(), planned)?;
-        if self.slice.dtype() != self.dtype {
-            *planned = rounded(self.slice.dtype(), planned, self.dtype);
-        }
+        slice.read_as(rows.clone(), self.entry.dtype, planned)?;
         self.made.read_rows(&self.name, rows.clone(), found).map_err(GateError::Folder)?;
         if found != planned {
             return self.fail(format!("its bytes differ in rows {rows:?}"));
         }
-        match convert::first_non_finite(self.dtype, found) {
+        match convert::first_non_finite(self.entry.dtype, found) {
             Some((at, value)) => {
-                let index = rows.start * self.slice.row_len() + at;
+                let index = rows.start * slice.row_len() + at;
                 self.fail(format!("it holds {value} at element {index}"))
             }
             None => Ok(()),
@@ -106,14 +110,6 @@ impl Tensor<'_> {
 struct Buffers {
     found: Vec<u8>,
     planned: Vec<u8>,
-}
-
-/// Bytes of one dtype in another.
-fn rounded(from: DType, bytes: &[u8], to: DType) -> Vec<u8> {
-    let (mut values, mut out) = (Vec::new(), Vec::new());
-    convert::decode(from, bytes, &mut values);
-    convert::encode(to, &values, &mut out);
-    out
 }
 
 /// The model that a folder's config.json describes is the planned one.

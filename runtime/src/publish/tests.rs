@@ -31,6 +31,10 @@ impl Folder {
     }
 }
 
+fn open(entry: &Entry) -> Result<Entry, PublishError> {
+    Ok(entry.clone())
+}
+
 fn give(entry: &Entry, rows: Range<usize>, piece: &mut Piece) -> Result<(), PublishError> {
     testing::rows(entry, rows).chunks(7).try_for_each(|part| piece.write_f32(part))
 }
@@ -152,7 +156,7 @@ fn weights_survive_one_file_and_shards() {
             let staged = StagedFolder::new(&folder.out(), false).unwrap();
             let desc = testing::desc(&testing::config());
             let entries = testing::entries(&desc, dtype);
-            let written = write_weights(staged.path(), &entries, shard, give).unwrap();
+            let written = write_weights(staged.path(), &entries, shard, open, give).unwrap();
             testing::write_config(staged.path(), &testing::config());
             let files = written.files.len();
             match shard {
@@ -187,7 +191,7 @@ fn mixed_dtypes_are_aligned() {
         entry("c", DType::F16, 1),
         entry("d", DType::F32, 1),
     ];
-    write_weights(folder.0.path(), &entries, None, give).unwrap();
+    write_weights(folder.0.path(), &entries, None, open, give).unwrap();
     let reader = crate::safetensors::Reader::open(&folder.0.path().join("model.safetensors")).unwrap();
     assert_eq!(reader.tensors().map(|(name, _)| name).collect::<String>(), "bdac");
     let mut bytes = Vec::new();
@@ -218,7 +222,7 @@ fn bytes_are_converted_on_the_way() {
                 piece.write(from, &source[..1000])?;
                 piece.write(from, &source[1000..])
             };
-            write_weights(&out, &entry, None, give).unwrap();
+            write_weights(&out, &entry, None, open, give).unwrap();
             let reader = crate::safetensors::Reader::open(&out.join("model.safetensors")).unwrap();
             let mut bytes = Vec::new();
             reader.read("a", &mut bytes).unwrap();
@@ -259,7 +263,7 @@ fn an_error_on_the_way_leaves_the_old_folder() {
         let folder = Folder::new();
         folder.old();
         let staged = StagedFolder::new(&folder.out(), true).unwrap();
-        let error = write_weights(staged.path(), &entries, None, give).unwrap_err();
+        let error = write_weights(staged.path(), &entries, None, open, give).unwrap_err();
         assert!(error.to_string().contains(expected), "{error}");
         assert_eq!(error.kind(), Kind::Proof);
         drop(staged);
@@ -281,7 +285,8 @@ fn pieces_and_threads_change_no_byte() {
     let digests = [1, 2, 5].map(|threads| {
         let folder = Folder::new();
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        let written = pool.install(|| write_weights(folder.0.path(), &entries, Some(4 << 20), give)).unwrap();
+        let written =
+            pool.install(|| write_weights(folder.0.path(), &entries, Some(4 << 20), open, give)).unwrap();
         let reader = crate::safetensors::Reader::open(&folder.0.path().join(&written.files[0].name)).unwrap();
         let (mut bytes, mut expected) = (Vec::new(), Vec::new());
         reader.read("a", &mut bytes).unwrap();
@@ -290,6 +295,24 @@ fn pieces_and_threads_change_no_byte() {
         written.files
     });
     assert!(digests.iter().all(|d| *d == digests[0]));
+}
+
+/// Only what is small beside the limit is open together, in order, and all of it is opened once.
+#[test]
+fn few_large_tensors_are_open_at_once() {
+    let sizes = [1, 40, 90, 1, 300, 2, 128, 64, 64, 1, 500];
+    let entry = |(i, n): (usize, &usize)| Entry {
+        name: i.to_string(),
+        dtype: DType::BF16,
+        shape: vec![n << 10, 1 << 9],
+    };
+    let entries: Vec<Entry> = sizes.iter().enumerate().map(entry).collect();
+    let mib = |group: &&[Entry]| group.iter().map(|e| (e.bytes() >> 20) as usize).collect::<Vec<_>>();
+    let found: Vec<Vec<usize>> = groups(&entries).iter().map(mib).collect();
+    let expected: [&[usize]; 8] = [&[1, 40], &[90, 1], &[300], &[2], &[128], &[64, 64], &[1], &[500]];
+    assert_eq!(found, expected);
+    assert_eq!(groups(&entries).concat(), entries);
+    assert!(groups(&[]).is_empty());
 }
 
 #[test]

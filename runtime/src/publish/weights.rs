@@ -33,8 +33,8 @@ pub struct WrittenFile {
 /// Takes the values of some rows of a tensor, from the first to the last, in parts of any size.
 pub struct Piece<'a> {
     entry: &'a Entry,
-    /// Elements of the tensor before these rows.
-    before: usize,
+    /// The elements of the tensor that these rows are.
+    elements: Range<usize>,
     bytes: Vec<u8>,
     values: Vec<f32>,
 }
@@ -43,6 +43,10 @@ pub struct Piece<'a> {
 const CONVERTED: usize = 1 << 16;
 
 impl Piece<'_> {
+    pub fn elements(&self) -> Range<usize> {
+        self.elements.clone()
+    }
+
     /// Whole elements as they are stored in `dtype`; copied bit for bit where that is the tensor's own.
     pub fn write(&mut self, dtype: DType, bytes: &[u8]) -> Result<(), PublishError> {
         if dtype == self.entry.dtype {
@@ -90,7 +94,7 @@ impl Piece<'_> {
         let dtype = self.entry.dtype;
         let Some((at, value)) = convert::first_non_finite(dtype, &self.bytes[first..]) else { return Ok(()) };
         let from = rounded_from.and_then(|values| values.get(at)).copied().filter(|v| v.is_finite());
-        let at = self.before + first / dtype.bytes() + at;
+        let at = self.elements.start + first / dtype.bytes() + at;
         Err(PublishError::NonFinite { tensor: self.entry.name.clone(), at, value, rounded_from: from })
     }
 }
@@ -100,41 +104,47 @@ impl Piece<'_> {
 const PIECE: u64 = 2 << 20;
 const IN_FLIGHT: u64 = 256 << 20;
 
-/// Rows of one tensor of one file.
-struct Rows {
-    shard: usize,
-    entry: usize,
-    rows: Range<usize>,
+/// Bytes of the tensors that are open at once, unless one alone is larger: one that is computed when it is opened
+/// holds all of its values in f32.
+const OPEN: u64 = 128 << 20;
+
+/// Neighbours that may be open at once.
+pub fn groups(entries: &[Entry]) -> Vec<&[Entry]> {
+    let (mut groups, mut rest) = (Vec::new(), entries);
+    while let Some((first, others)) = rest.split_first() {
+        let mut bytes = first.bytes();
+        let fits = |entry: &&Entry| {
+            bytes += entry.bytes();
+            bytes <= OPEN
+        };
+        let (group, after) = rest.split_at(1 + others.iter().take_while(fits).count());
+        groups.push(group);
+        rest = after;
+    }
+    groups
 }
 
-/// Writes `entries` into `folder`, each in its own dtype; `give` puts the values of some rows of one of them
-/// (indices of its first dimension) into the piece. The files hold wider dtypes first, otherwise the given
+/// Writes `entries` into `folder`, each in its own dtype. `open` gives what a tensor is made of, shortly before its
+/// first rows are, and only some neighbours are open at once ([`groups`]); `give` puts the values of some rows
+/// (indices of the first dimension) into the piece. The files hold wider dtypes first, otherwise the given
 /// order. Pieces are made by all threads and written in order, so the files are the same for any number of
-/// threads; memory does not depend on the size of a tensor.
+/// threads; memory does not depend on the size of a tensor, but for what `open` holds.
 ///
 /// With `shard`, tensors fill files of up to that many bytes (a larger tensor has a file of its own), as
 /// transformers counts them: tensors only. All that fits one file is `model.safetensors`.
-pub fn write_weights<E: From<PublishError> + Send>(
+pub fn write_weights<S: Sync, E: From<PublishError> + Send>(
     folder: &Path,
     entries: &[Entry],
     shard: Option<u64>,
-    give: impl Fn(&Entry, Range<usize>, &mut Piece) -> Result<(), E> + Sync,
+    open: impl Fn(&Entry) -> Result<S, E>,
+    give: impl Fn(&S, Range<usize>, &mut Piece) -> Result<(), E> + Sync,
 ) -> Result<Written, E> {
     let shards = shards(entries, shard);
-    let pieces = pieces(&shards);
-    let made_at_once =
-        rayon::current_num_threads().saturating_mul(2).clamp(2, (IN_FLIGHT / PIECE / 4) as usize);
     let written = std::thread::scope(|scope| {
-        let (send, receive) = mpsc::sync_channel(made_at_once);
-        let writer = scope.spawn(|| write_files(folder, &shards, &pieces, receive));
-        let made = pieces.chunks(made_at_once).try_for_each(|batch| {
-            let made: Vec<Result<Vec<u8>, E>> =
-                batch.par_iter().map(|rows| make(&shards[rows.shard][rows.entry], rows, &give)).collect();
-            made.into_iter().try_for_each(|bytes| match bytes {
-                Ok(bytes) => send.send(bytes).map_err(|_| None),
-                Err(error) => Err(Some(error)),
-            })
-        });
+        let (send, receive) = mpsc::sync_channel(made_at_once());
+        let writer = scope.spawn(|| write_files(folder, &shards, receive));
+        let mut groups = shards.iter().flat_map(|shard| groups(shard));
+        let made = groups.try_for_each(|group| make_group(group, &open, &give, &send));
         drop(send);
         let written = writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         match made {
@@ -149,35 +159,55 @@ pub fn write_weights<E: From<PublishError> + Send>(
     Ok(written)
 }
 
-/// Rows by some MiB, in the order of the files.
-fn pieces(shards: &[Vec<Entry>]) -> Vec<Rows> {
-    let mut pieces = Vec::new();
-    for (shard, entries) in shards.iter().enumerate() {
-        for (index, entry) in entries.iter().enumerate() {
-            let rows = entry.shape.first().copied().unwrap_or(1);
-            let step = (PIECE / (entry.bytes() / rows.max(1) as u64).max(1)).max(1) as usize;
-            let starts = (0..rows).step_by(step);
-            pieces.extend(starts.map(|at| Rows { shard, entry: index, rows: at..rows.min(at + step) }));
+fn made_at_once() -> usize {
+    rayon::current_num_threads().saturating_mul(2).clamp(2, (IN_FLIGHT / PIECE / 4) as usize)
+}
+
+/// Opens some tensors, and makes and sends all pieces of them in order. `Err(None)`: nobody receives them.
+fn make_group<S: Sync, E: From<PublishError> + Send>(
+    group: &[Entry],
+    open: &impl Fn(&Entry) -> Result<S, E>,
+    give: &(impl Fn(&S, Range<usize>, &mut Piece) -> Result<(), E> + Sync),
+    send: &mpsc::SyncSender<Vec<u8>>,
+) -> Result<(), Option<E>> {
+    let opened = group.iter().map(open).collect::<Result<Vec<S>, E>>().map_err(Some)?;
+    let of = |(entry, opened)| pieces(entry).map(move |rows| (entry, opened, rows));
+    let pieces: Vec<(&Entry, &S, Range<usize>)> = group.iter().zip(&opened).flat_map(of).collect();
+    for batch in pieces.chunks(made_at_once()) {
+        let make = |(entry, opened, rows): &(&Entry, &S, Range<usize>)| {
+            make(entry, rows.clone(), |rows, piece| give(opened, rows, piece))
+        };
+        let made: Vec<Result<Vec<u8>, E>> = batch.par_iter().map(make).collect();
+        for bytes in made {
+            send.send(bytes.map_err(Some)?).map_err(|_| None)?;
         }
     }
-    pieces
+    Ok(())
+}
+
+/// Rows of a tensor by some MiB.
+fn pieces(entry: &Entry) -> impl Iterator<Item = Range<usize>> + use<> {
+    let rows = entry.shape.first().copied().unwrap_or(1);
+    let step = (PIECE / (entry.bytes() / rows.max(1) as u64).max(1)).max(1) as usize;
+    (0..rows).step_by(step).map(move |at| at..rows.min(at + step))
 }
 
 fn make<E: From<PublishError>>(
     entry: &Entry,
-    piece: &Rows,
-    give: &impl Fn(&Entry, Range<usize>, &mut Piece) -> Result<(), E>,
+    rows: Range<usize>,
+    give: impl Fn(Range<usize>, &mut Piece) -> Result<(), E>,
 ) -> Result<Vec<u8>, E> {
     let row = entry.shape.iter().skip(1).product::<usize>();
-    let expected = piece.rows.len() * row * entry.dtype.bytes();
+    let elements = rows.start * row..rows.end * row;
+    let expected = elements.len() * entry.dtype.bytes();
     let bytes = Vec::with_capacity(expected);
-    let mut sink = Piece { entry, before: piece.rows.start * row, bytes, values: Vec::new() };
-    give(entry, piece.rows.clone(), &mut sink)?;
+    let mut sink = Piece { entry, elements, bytes, values: Vec::new() };
+    give(rows.clone(), &mut sink)?;
     let written = sink.bytes.len();
     if written != expected {
         let tensor = entry.name.clone();
         let (written, expected) = (written as u64, expected as u64);
-        return Err(PublishError::Incomplete { tensor, rows: piece.rows.clone(), written, expected }.into());
+        return Err(PublishError::Incomplete { tensor, rows, written, expected }.into());
     }
     Ok(sink.bytes)
 }
@@ -186,14 +216,13 @@ fn make<E: From<PublishError>>(
 fn write_files(
     folder: &Path,
     shards: &[Vec<Entry>],
-    pieces: &[Rows],
     receive: mpsc::Receiver<Vec<u8>>,
 ) -> Result<Written, PublishError> {
     let mut written = Written::default();
     for (i, shard) in shards.iter().enumerate() {
         let name = file_name(i, shards.len());
         let mut writer = Writer::create(&folder.join(&name), shard)?;
-        for _ in pieces.iter().filter(|piece| piece.shard == i) {
+        for _ in shard.iter().flat_map(pieces) {
             // Nothing more comes: making a piece failed, and its error is told.
             let Ok(bytes) = receive.recv() else { return Ok(written) };
             writer.write(&bytes)?;

@@ -7,7 +7,7 @@ use crate::gate;
 use crate::provenance::{self, EvaluationRecord, ModelRecord, Provenance, RecipeRecord};
 use crate::publish::{self, StagedFolder};
 use crate::safetensors::Entry;
-use crate::source::{SourceError, WeightSource};
+use crate::source::WeightSource;
 use minic_compiler::config;
 use minic_compiler::model::DType;
 use minic_compiler::plan::{self, Stage, Value};
@@ -153,20 +153,22 @@ fn write_model(
     desc.dtype = dtype.or(desc.dtype);
     let config = desc.family().write_config(&desc);
     staged.write(crate::checkpoint::CONFIG_FILE, config::to_text(&config).as_bytes())?;
-    let mut slices = BTreeMap::new();
-    let mut entries = Vec::new();
-    for weight in source.desc().weights() {
-        let slice = source.slice(&weight.name)?;
-        let dtype = dtype.unwrap_or(slice.dtype());
-        entries.push(Entry { shape: weight.sizes(), dtype, name: weight.name.clone() });
-        slices.insert(weight.name, slice);
-    }
-    let written = publish::write_weights(staged.path(), &entries, shard, |entry, rows, piece| {
-        if stop.is_set() {
-            return Err(RunError::Stopped);
+    let going_on = || if stop.is_set() { Err(RunError::Stopped) } else { Ok(()) };
+    let open = |entry: &Entry| {
+        going_on()?;
+        Ok(source.slice(&entry.name)?)
+    };
+    let entries = source.entries(dtype)?;
+    let written = publish::write_weights(staged.path(), &entries, shard, open, |slice, rows, piece| {
+        going_on()?;
+        match slice.stored() {
+            Some(stored) => piece.fill(stored.dtype(), |bytes| Ok::<(), RunError>(stored.read(rows, bytes)?)),
+            None => {
+                let mut values = vec![0.0; piece.elements().len()];
+                slice.read_f32(rows, &mut values)?;
+                Ok(piece.write_f32(&values)?)
+            }
         }
-        let slice = slices.get(&entry.name).ok_or_else(|| SourceError::Unknown(entry.name.clone()))?;
-        piece.fill(slice.dtype(), |bytes| Ok::<(), RunError>(slice.read(rows, bytes)?))
     })?;
     Ok(written.files.into_iter().map(|f| (f.name, f.digest)).collect())
 }

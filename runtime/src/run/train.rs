@@ -289,10 +289,11 @@ impl Executor<'_> {
         let entry =
             |w: minic_compiler::model::Weight| Entry { shape: w.sizes(), dtype: DType::F32, name: w.name };
         let entries: Vec<Entry> = desc.weights().into_iter().map(entry).collect();
-        let written = publish::write_weights(staged.path(), &entries, None, |entry, rows, piece| {
-            let values = weights.get(&entry.name).ok_or_else(|| SourceError::Unknown(entry.name.clone()))?;
-            let row = entry.shape.iter().skip(1).product::<usize>();
-            Ok::<(), RunError>(piece.write_f32(&values[rows.start * row..rows.end * row])?)
+        let open = |entry: &Entry| {
+            weights.get(&entry.name).ok_or_else(|| SourceError::Unknown(entry.name.clone()).into())
+        };
+        let written = publish::write_weights(staged.path(), &entries, None, open, |values, _, piece| {
+            Ok::<(), RunError>(piece.write_f32(&values[piece.elements()])?)
         })?;
         let mut files: BTreeMap<String, String> =
             written.files.into_iter().map(|file| (file.name, file.digest)).collect();

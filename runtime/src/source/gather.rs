@@ -4,8 +4,12 @@ use minic_compiler::cut::{CutPlan, Keep};
 use minic_compiler::dim::{Dim, Extent, Part};
 use minic_compiler::model::Weight;
 
-/// For every axis of a weight of the table before the cut, the indices that survive; `None` stands for all.
-pub fn kept(weight: &Weight, plan: &CutPlan) -> Vec<Option<Vec<usize>>> {
+/// For every axis of a tensor the indices that are kept, ascending; `None` stands for all, and so does an axis
+/// that is not there.
+pub type Kept = Vec<Option<Vec<usize>>>;
+
+/// What survives of a weight of the table before the cut.
+pub fn kept(weight: &Weight, plan: &CutPlan) -> Kept {
     let kept = |extent: &Extent| {
         let indices = indices(extent, plan, weight.layer);
         (indices.len() != extent.size()).then_some(indices)
@@ -14,7 +18,7 @@ pub fn kept(weight: &Weight, plan: &CutPlan) -> Vec<Option<Vec<usize>>> {
 }
 
 /// Two cuts as one: `then` is in the numbering that `first` leaves.
-pub fn compose(first: Vec<Option<Vec<usize>>>, then: &[Option<Vec<usize>>]) -> Vec<Option<Vec<usize>>> {
+pub fn compose(first: Kept, then: &Kept) -> Kept {
     let axis = |(axis, first): (usize, Option<Vec<usize>>)| match (first, then.get(axis)) {
         (first, None | Some(None)) => first,
         (None, Some(Some(then))) => Some(then.clone()),

@@ -1,70 +1,56 @@
-//! What a cut keeps of a stored tensor, read by rows.
+//! One tensor of a weight source, read by rows.
 
-use super::{SourceError, gather};
-use crate::checkpoint::Checkpoint;
+use super::SourceError;
+use super::rotation::Turned;
+use super::stored::Stored;
 use crate::convert;
+use crate::kernels::parallel::with_buffer;
 use minic_compiler::model::DType;
-use std::cell::RefCell;
+use rayon::prelude::*;
 use std::ops::Range;
 
-/// Stored bytes that are read at once: more than a row only where rows lie close together.
-const READ: usize = 2 << 20;
-/// Stored bytes between two kept rows that are rather read than skipped.
-const GAP: usize = 16 << 10;
+/// Elements that a thread reads at once.
+const PIECE: usize = 1 << 20;
 
-thread_local! {
-    // Kept from piece to piece: memory that is given back and asked for again costs a fault for every page.
-    static STORED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-    static BYTES: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
-
-/// One tensor of a weight source, as rows and elements of rows of a stored one. However many cuts made it,
-/// each of its elements is one stored element.
+/// One tensor of a weight source: stored elements, or values that are computed of them.
 pub struct Slice<'a> {
-    base: &'a Checkpoint,
-    /// Its name in the checkpoint.
-    stored: String,
     dtype: DType,
     shape: Vec<usize>,
-    /// Stored rows, ascending; `None`: all.
-    rows: Option<Vec<usize>>,
-    /// Elements of a stored row, ascending; `None`: all.
-    columns: Option<Vec<usize>>,
-    /// Bytes of a stored row.
-    stored_row: usize,
+    values: Values<'a>,
+    /// What the values are multiplied by.
+    factor: f64,
+}
+
+pub(super) enum Values<'a> {
+    Stored(Stored<'a>),
+    /// So many.
+    Ones(usize),
+    /// Computed row by row.
+    Turned(Box<Turned<'a>>),
+    /// Computed already.
+    Whole {
+        shape: Vec<usize>,
+        values: Vec<f32>,
+    },
+}
+
+impl Values<'_> {
+    fn shape(&self) -> Vec<usize> {
+        match self {
+            Values::Stored(stored) => stored.shape().to_vec(),
+            Values::Ones(n) => vec![*n],
+            Values::Turned(turned) => vec![turned.input.rows(), turned.directions.count()],
+            Values::Whole { shape, .. } => shape.clone(),
+        }
+    }
 }
 
 impl<'a> Slice<'a> {
-    /// `kept` has for every axis of the stored tensor the indices that are kept, or `None` for all.
-    pub(super) fn new(
-        base: &'a Checkpoint,
-        stored: String,
-        kept: &[Option<Vec<usize>>],
-    ) -> Result<Slice<'a>, SourceError> {
-        let (dtype, before) = (base.dtype(&stored)?, base.shape(&stored)?);
-        let kept_of = |axis: usize| kept.get(axis).and_then(Option::as_ref);
-        let shape = before.iter().enumerate().map(|(i, &n)| kept_of(i).map_or(n, Vec::len)).collect();
-        let inner = before.get(1..).unwrap_or_default();
-        let any = (1..before.len()).any(|axis| kept_of(axis).is_some());
-        let columns = any.then(|| {
-            inner.iter().enumerate().fold(vec![0], |offsets, (i, &n)| {
-                let all: Vec<usize>;
-                let kept = match kept_of(i + 1) {
-                    Some(kept) => kept,
-                    None => {
-                        all = (0..n).collect();
-                        &all
-                    }
-                };
-                let within = |offset: usize| kept.iter().map(move |&k| offset * n + k);
-                offsets.into_iter().flat_map(within).collect()
-            })
-        });
-        let stored_row = inner.iter().product::<usize>() * dtype.bytes();
-        Ok(Slice { base, stored, dtype, shape, rows: kept_of(0).cloned(), columns, stored_row })
+    pub(super) fn new(dtype: DType, values: Values<'a>, factor: f64) -> Slice<'a> {
+        Slice { dtype, shape: values.shape(), values, factor }
     }
 
-    /// As stored.
+    /// The dtype in which the tensor is stored at the bottom of the source, whatever became of its values.
     pub fn dtype(&self) -> DType {
         self.dtype
     }
@@ -89,78 +75,70 @@ impl<'a> Slice<'a> {
         rows.clone().step_by(step).map(move |at| at..rows.end.min(at + step))
     }
 
-    /// Appends the bytes of rows `rows`, in [`Slice::dtype`]. Holds some MiB beside them.
-    pub fn read(&self, rows: Range<usize>, out: &mut Vec<u8>) -> Result<(), SourceError> {
-        STORED.with_borrow_mut(|stored| self.read_by(stored, rows, out))
-    }
-
-    fn read_by(
-        &self,
-        stored: &mut Vec<u8>,
-        rows: Range<usize>,
-        out: &mut Vec<u8>,
-    ) -> Result<(), SourceError> {
-        out.reserve(rows.len() * self.row_len() * self.dtype.bytes());
-        let mut at = rows.start;
-        while at < rows.end {
-            let end = self.reach(at, rows.end);
-            let (first, last) = (self.stored_index(at), self.stored_index(end - 1));
-            self.base.read_rows(&self.stored, first..last + 1, stored)?;
-            for row in at..end {
-                let begin = (self.stored_index(row) - first) * self.stored_row;
-                // Within what was read: kept rows ascend.
-                self.gather(&stored[begin..begin + self.stored_row], out);
-            }
-            at = end;
+    /// The stored elements that the tensor consists of, bit for bit; `None` where its values are computed.
+    pub fn stored(&self) -> Option<&Stored<'a>> {
+        match &self.values {
+            Values::Stored(stored) if self.factor == 1.0 => Some(stored),
+            _ => None,
         }
-        Ok(())
     }
 
-    /// The values of rows `rows` into `out`, which has as many elements. NaN and infinity are errors.
+    /// Appends the bytes of rows `rows` in `dtype`: copied where they are stored so, and else the values, which
+    /// are rounded only here.
+    pub fn read_as(&self, rows: Range<usize>, dtype: DType, out: &mut Vec<u8>) -> Result<(), SourceError> {
+        match self.stored() {
+            Some(stored) if stored.dtype() == dtype => stored.read(rows, out),
+            _ => with_buffer(rows.len() * self.row_len(), |values| {
+                self.read_f32(rows, values)?;
+                convert::encode(dtype, values, out);
+                Ok(())
+            }),
+        }
+    }
+
+    /// The values of rows `rows` into `out`, which has as many elements. The same bits however rows are cut into
+    /// ranges. Stored NaN and infinity are errors. One thread reads, and waits for no other.
     pub fn read_f32(&self, rows: Range<usize>, out: &mut [f32]) -> Result<(), SourceError> {
-        BYTES.with_borrow_mut(|bytes| {
-            bytes.clear();
-            self.read(rows.clone(), bytes)?;
-            self.decode(rows, bytes, out)
-        })
-    }
-
-    fn decode(&self, rows: Range<usize>, bytes: &[u8], out: &mut [f32]) -> Result<(), SourceError> {
-        if let Some((at, value)) = convert::first_non_finite(self.dtype, bytes) {
-            let (row, column) = (rows.start + at / self.row_len().max(1), at % self.row_len().max(1));
-            let column = self.columns.as_ref().map_or(column, |kept| kept[column]);
-            let index = self.stored_index(row) * (self.stored_row / self.dtype.bytes()) + column;
-            let file = self.base.file(&self.stored)?.to_path_buf();
-            return Err(SourceError::NotFinite { file, name: self.stored.clone(), index, value });
+        match &self.values {
+            Values::Stored(stored) => stored.read_f32(rows, out)?,
+            Values::Ones(_) => out.fill(1.0),
+            Values::Turned(turned) => turned.read_f32(rows, out)?,
+            Values::Whole { values, .. } => {
+                out.copy_from_slice(&values[rows.start * self.row_len()..rows.end * self.row_len()]);
+            }
         }
-        convert::decode_to(self.dtype, bytes, out);
+        scale(out, self.factor);
         Ok(())
     }
 
-    fn stored_index(&self, row: usize) -> usize {
-        self.rows.as_ref().map_or(row, |kept| kept[row])
+    /// The same, by all threads, which hold some MiB each beside the result.
+    pub fn read_rows_f32(&self, rows: Range<usize>) -> Result<Vec<f32>, SourceError> {
+        let row = self.row_len().max(1);
+        let step = (PIECE / row).max(1);
+        let mut values = vec![0.0; rows.len() * self.row_len()];
+        let read = |(i, out): (usize, &mut [f32])| {
+            let begin = rows.start + i * step;
+            self.read_f32(begin..rows.end.min(begin + step), out)
+        };
+        let done: Vec<_> = values.par_chunks_mut(step * row).enumerate().map(read).collect();
+        done.into_iter().collect::<Result<(), _>>()?;
+        Ok(values)
     }
 
-    /// Behind the last row that is read together with row `at`.
-    fn reach(&self, at: usize, end: usize) -> usize {
-        let first = self.stored_index(at);
-        let mut next = at + 1;
-        while next < end {
-            let (before, now) = (self.stored_index(next - 1), self.stored_index(next));
-            let far = (now - before - 1) * self.stored_row > GAP;
-            if far || (now - first + 1) * self.stored_row > READ {
-                break;
+    /// All values. Those that are there already are not copied.
+    pub fn into_f32(self) -> Result<Vec<f32>, SourceError> {
+        match self.values {
+            Values::Whole { mut values, .. } => {
+                scale(&mut values, self.factor);
+                Ok(values)
             }
-            next += 1;
+            _ => self.read_rows_f32(0..self.rows()),
         }
-        next
     }
+}
 
-    fn gather(&self, row: &[u8], out: &mut Vec<u8>) {
-        match (&self.columns, self.dtype.bytes()) {
-            (None, _) => out.extend_from_slice(row),
-            (Some(columns), 2) => gather::pick::<2>(row, columns, out),
-            (Some(columns), _) => gather::pick::<4>(row, columns, out),
-        }
+fn scale(values: &mut [f32], factor: f64) {
+    if factor != 1.0 {
+        values.iter_mut().for_each(|v| *v = (f64::from(*v) * factor) as f32);
     }
 }

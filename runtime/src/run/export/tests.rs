@@ -2,9 +2,11 @@
 
 use super::*;
 use crate::checkpoint::{CONFIG_FILE, Checkpoint, WEIGHTS_FILE};
+use crate::convert;
 use crate::error::Kind;
 use crate::gate::{GateError, prove_folder};
 use crate::safetensors::{Reader, Writer};
+use crate::testing;
 use minic_compiler::cut::{CutPlan, Keep};
 use minic_compiler::dim::Dim;
 use minic_compiler::model::LayerKind;
@@ -84,6 +86,43 @@ fn refused(found: Result<(), GateError>, words: &[&str]) {
 #[test]
 fn an_untouched_folder_is_proved() {
     proved(|_, _| {}).unwrap();
+}
+
+/// A rotated and cut model in `dtype`, with one bit of `tensor` flipped.
+fn rotated(dtype: Option<DType>, tensor: &str) -> Result<(), GateError> {
+    let (whole, home) = (whole(), tempfile::tempdir().unwrap());
+    let width = whole.desc().size(Dim::HiddenSize);
+    let source = whole.rotate(testing::rotation(width, 21)).unwrap();
+    let mut plan = CutPlan::identity(source.desc());
+    plan.model.insert(Dim::HiddenSize, (0..width / 2).collect());
+    let source = source.cut(plan).unwrap();
+    let staged = StagedFolder::new(&home.path().join("out"), false).unwrap();
+    write_model(&staged, &source, dtype, None, &Stop::default()).unwrap();
+    let path = staged.path().join(WEIGHTS_FILE);
+    let reader = Reader::open(&path).unwrap();
+    for weight in source.desc().weights() {
+        let (mut found, mut expected) = (Vec::new(), Vec::new());
+        reader.read(&weight.name, &mut found).unwrap();
+        convert::encode(dtype.unwrap_or(DType::F32), &source.read_f32(&weight.name).unwrap(), &mut expected);
+        assert!(found == expected, "{weight}");
+    }
+    if let Some((_, found)) = reader.tensors().find(|(name, _)| name.ends_with(tensor)) {
+        let at = reader.offset(found) as usize + 8;
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[at] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+    }
+    prove_folder(staged.path(), &source, dtype).map(drop)
+}
+
+#[test]
+fn a_rotated_model_is_rounded_once_and_proved() {
+    for dtype in [None, Some(DType::BF16), Some(DType::F16)] {
+        rotated(dtype, "none").unwrap();
+        for tensor in ["down_proj.weight", "up_proj.weight", "norm_f.weight", "A_log"] {
+            refused(rotated(dtype, tensor), &[tensor, "its bytes differ"]);
+        }
+    }
 }
 
 #[test]
