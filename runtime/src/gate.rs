@@ -2,7 +2,8 @@
 //!
 //! A cut is proved by computing the same function twice: once with the cut weights, once with the whole
 //! model, its activations multiplied by zeros and ones ([`crate::mask`]) and its norms divided by their
-//! active width. A folder is proved by reading it back.
+//! active width; a rotation by computing it with the rotated weights and with the whole model as it is. A folder
+//! is proved by reading it back.
 
 mod compare;
 mod folder;
@@ -10,7 +11,8 @@ mod folder;
 use crate::checkpoint::CheckpointError;
 use crate::device::{Device, DeviceError};
 use crate::error::Kind;
-use crate::source::{SourceError, WeightSource};
+use crate::source::{Rotation, SourceError, WeightSource};
+use compare::Pair;
 use minic_compiler::cut::CutPlan;
 use minic_compiler::graph::ShapeError;
 use minic_compiler::schedule::ScheduleError;
@@ -31,10 +33,8 @@ pub enum GateError {
     Unchanged { params: u64 },
     #[error("{made}, but {planned} parameters are planned")]
     Params { made: String, planned: u64 },
-    #[error(
-        "the cut model does not compute what the masked model computes: {place} differ by {difference:.3e}, {allowed:.3e} is allowed"
-    )]
-    Difference { place: String, difference: f64, allowed: f64 },
+    #[error("{fault}: {place} differ by {difference:.3e}, {allowed:.3e} is allowed")]
+    Difference { fault: &'static str, place: String, difference: f64, allowed: f64 },
     #[error("{place} are not finite")]
     NotFinite { place: String },
     #[error("{}: {what} is {found}, planned is {planned}", folder.display())]
@@ -64,12 +64,12 @@ impl GateError {
     }
 }
 
-/// How a cut was proved.
+/// How a cut or a rotation was proved.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CutProof {
     /// `logits` of the whole models, or `blocks`: the embedding, every block and the head by themselves.
     pub compared: String,
-    /// Largest difference between masked and cut, and the largest magnitude compared.
+    /// Largest difference between the two models, and the largest magnitude compared.
     pub difference: f64,
     pub magnitude: f64,
     pub tolerance: f64,
@@ -97,24 +97,36 @@ pub fn prove_cut(
     plan: &CutPlan,
     budget: u64,
 ) -> Result<CutProof, GateError> {
-    let (params_before, params_after) = (whole.desc().params(), cut.desc().params());
     let changed = whole.desc().dims != cut.desc().dims || whole.desc().layers != cut.desc().layers;
     if !changed {
-        return Err(GateError::Unchanged { params: params_before });
+        return Err(GateError::Unchanged { params: whole.desc().params() });
     }
-    let table: u64 = cut.desc().weights().iter().map(|w| w.len() as u64).sum();
+    prove(&Pair::cut(device, whole, cut, plan), budget)
+}
+
+/// Proves that `rotated`, `whole` with its stream in the basis of `rotation`, computes what `whole` computes.
+/// `budget` is that of [`prove_cut`].
+pub fn prove_rotation(
+    device: &dyn Device,
+    whole: &WeightSource,
+    rotated: &WeightSource,
+    rotation: &Rotation,
+    budget: u64,
+) -> Result<CutProof, GateError> {
+    prove(&Pair::rotated(device, whole, rotated, rotation), budget)
+}
+
+fn prove(pair: &Pair, budget: u64) -> Result<CutProof, GateError> {
+    let (params_before, params_after) = (pair.whole.desc().params(), pair.made.desc().params());
+    let table: u64 = pair.made.desc().weights().iter().map(|w| w.len() as u64).sum();
     if table != params_after {
         let made = format!("the weight table holds {table}");
         return Err(GateError::Params { made, planned: params_after });
     }
-    let needed = 4 * (params_before + params_after);
-    let compared = if needed <= budget {
-        compare::logits(device, whole, cut, plan)?
-    } else {
-        compare::blocks(device, whole, cut, plan)?
-    };
+    let fits = 4 * (params_before + params_after) <= budget;
+    let compared = if fits { pair.logits()? } else { pair.blocks()? };
     let proof = CutProof {
-        compared: if needed <= budget { "logits" } else { "blocks" }.into(),
+        compared: if fits { "logits" } else { "blocks" }.into(),
         difference: compared.difference,
         magnitude: compared.magnitude,
         tolerance: TOLERANCE,
@@ -124,8 +136,8 @@ pub fn prove_cut(
     };
     let allowed = TOLERANCE * compared.magnitude;
     if compared.difference > allowed || compared.difference.is_nan() {
-        let place = compared.place;
-        return Err(GateError::Difference { place, difference: compared.difference, allowed });
+        let (fault, place) = (pair.fault(), compared.place);
+        return Err(GateError::Difference { fault, place, difference: compared.difference, allowed });
     }
     Ok(proof)
 }

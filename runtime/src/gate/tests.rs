@@ -75,6 +75,53 @@ fn channels_chosen_per_head_agree_too() {
 }
 
 #[test]
+fn a_rotated_model_computes_what_the_whole_one_does() {
+    for case in ["nemotron-plain", "nemotron-odd-widths", "nemotron-biases", "nemotron-one-group"] {
+        let whole = golden(case);
+        let rotation = testing::rotation(whole.desc().size(Dim::HiddenSize), 11);
+        let rotated = whole.rotate(rotation.clone()).unwrap();
+        for budget in [WHOLE, 0] {
+            let proof = prove_rotation(&Cpu, &whole, &rotated, &rotation, budget).unwrap();
+            assert!(proof.magnitude > 0.1, "{case}: {proof:?}");
+        }
+        // And is cut and proved as any other.
+        let plan = half(rotated.desc());
+        let cut = rotated.cut(plan.clone()).unwrap();
+        for budget in [WHOLE, 0] {
+            let proof = prove_cut(&Cpu, &rotated, &cut, &plan, budget).unwrap();
+            assert!(proof.magnitude > 0.1, "{case}: {proof:?}");
+        }
+    }
+}
+
+#[test]
+fn a_wrong_rotation_is_seen() {
+    let whole = golden("nemotron-biases");
+    let width = whole.desc().size(Dim::HiddenSize);
+    let right = testing::rotation(width, 12);
+    let wrong = |change: &dyn Fn(&mut [f32])| {
+        let mut basis = right.basis().to_vec();
+        change(&mut basis);
+        Arc::new(Rotation::new(width, basis).unwrap())
+    };
+    let one_sign = wrong(&|basis| basis[3] = -basis[3]);
+    let longer = wrong(&|basis| basis.iter_mut().for_each(|v| *v *= 1.001));
+    for rotation in [one_sign, longer] {
+        let rotated = whole.rotate(rotation.clone()).unwrap();
+        for budget in [WHOLE, 0] {
+            let error = prove_rotation(&Cpu, &whole, &rotated, &rotation, budget).unwrap_err();
+            assert!(matches!(error, GateError::Difference { .. }), "{error}");
+            assert!(error.to_string().starts_with("the rotated model does not compute"), "{error}");
+        }
+    }
+    // Another basis than the one that the model was turned into, though orthogonal as well.
+    let mirrored = wrong(&|basis| basis.iter_mut().step_by(width).for_each(|v| *v = -*v));
+    let rotated = whole.rotate(mirrored).unwrap();
+    let error = prove_rotation(&Cpu, &whole, &rotated, &right, 0).unwrap_err();
+    assert!(matches!(error, GateError::Difference { .. }), "{error}");
+}
+
+#[test]
 fn a_wrong_index_set_is_seen() {
     let whole = golden("nemotron-plain");
     let plan = half(whole.desc());
