@@ -40,6 +40,8 @@ mod plan;
 mod quickstart;
 #[path = "integration/recall.rs"]
 mod recall;
+#[path = "integration/repair.rs"]
+mod repair;
 #[path = "integration/run.rs"]
 mod run;
 #[path = "integration/store.rs"]

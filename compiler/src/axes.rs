@@ -122,6 +122,14 @@ pub const TAPS: &[Tap] = &[
     },
 ];
 
+/// The matrix of a block that writes to the stream, by its role, and the tap of what it reads.
+pub fn writer(kind: LayerKind) -> Option<(&'static Tap, Role)> {
+    TAPS.iter().filter(|tap| tap.kind == Some(kind)).find_map(|tap| match tap.weight {
+        TapWeight::Columns(role) => Some((tap, role)),
+        TapWeight::Rows(..) | TapWeight::Readers => None,
+    })
+}
+
 pub fn find_tap(name: &str) -> Option<&'static Tap> {
     TAPS.iter().find(|t| t.name == name)
 }

@@ -95,6 +95,39 @@ pub fn memory(desc: &ModelDesc, batch: usize, sequence: usize) -> u64 {
     sum(&[product(&[BF16, desc.params()]), product(&[batch as u64, sum(&states)])])
 }
 
+/// What the last matrix of a block reads: K.
+fn read_width(desc: &ModelDesc, kind: LayerKind) -> u64 {
+    let s = |dim| s(desc, dim);
+    match kind {
+        LayerKind::Mamba => product(&[s(Dim::MambaNumHeads), s(Dim::MambaHeadDim)]),
+        LayerKind::Mlp => s(Dim::FfnHiddenSize),
+        LayerKind::Attention => product(&[s(Dim::NumAttentionHeads), s(Dim::AttentionHeadDim)]),
+    }
+}
+
+/// Operations of solving the last matrix of every block by least squares over so many tokens: the lower half of
+/// z^T z, z^T y, a Cholesky factor of K^3 / 3, its solution and three more products with z^T z.
+pub fn least_squares_flops(desc: &ModelDesc, tokens: u64) -> u64 {
+    let e = s(desc, Dim::HiddenSize);
+    let layer = |kind: &LayerKind| {
+        let k = read_width(desc, *kind);
+        let sums = product(&[tokens, k, sum(&[k, 2 * e])]);
+        sum(&[sums, product(&[k, k, k]) / 3, product(&[8, k, k, e])])
+    };
+    sum(&desc.layers.iter().map(layer).collect::<Vec<_>>())
+}
+
+/// Bytes that the widest of these blocks holds meanwhile, in f64: z^T z and its factor, z^T y and what is solved
+/// of it.
+pub fn least_squares_bytes(desc: &ModelDesc) -> u64 {
+    let e = s(desc, Dim::HiddenSize);
+    let layer = |kind: &LayerKind| {
+        let k = read_width(desc, *kind);
+        product(&[8, k, sum(&[2 * k, 6 * e])])
+    };
+    desc.layers.iter().map(layer).max().unwrap_or(0)
+}
+
 /// Bytes of the tensors of an export, without the header of about a hundred bytes a tensor.
 pub fn disk(params: u64, dtype: DType) -> u64 {
     product(&[params, dtype.bytes() as u64])

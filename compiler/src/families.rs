@@ -43,6 +43,20 @@ pub trait Family: Sync {
     /// What the family's loaders cannot express, e.g. a Mamba2 width that is no multiple of hidden_size.
     fn constraint(&self, desc: &ModelDesc) -> Result<(), ConfigError>;
 
+    /// What keeps the residual stream from being rotated: the weights of all norms must go into the matrices
+    /// that read them, and change nothing else.
+    fn rotatable(&self, desc: &ModelDesc) -> Result<(), ConfigError> {
+        if !desc.tied {
+            return Ok(());
+        }
+        Err(ConfigError {
+            key: "tie_word_embeddings".into(),
+            message: "is true: the weight of the last norm cannot go into the head without the embedding"
+                .into(),
+            help: Some("rank `hidden_size` by a metric, or untie the head in the checkpoint first".into()),
+        })
+    }
+
     /// tokens [sequence] -> the residual stream before the first block [sequence, hidden].
     fn embed(&self, b: &mut Builder, desc: &ModelDesc, tokens: ValueId) -> ValueId;
 

@@ -4,6 +4,7 @@ mod training;
 
 pub use training::{Objective, Reading, TEACHER, Training, lanes, targets, training};
 
+use crate::axes;
 use crate::dim::{Dim, Extent};
 use crate::graph::{Builder, Graph, Masks, ShapeError, ValueId};
 use crate::hir::LayerMetric;
@@ -20,6 +21,8 @@ pub struct Gather {
     pub layers: Vec<LayerMetric>,
     /// Layers that are gone already: what is left out next is compared with the whole model all the same.
     pub removed: Vec<usize>,
+    /// The covariance of the stream over all norms, for `pca`.
+    pub covariance: bool,
     /// Loss of the model itself.
     pub loss: bool,
 }
@@ -37,6 +40,10 @@ pub mod output {
     pub const TARGETS: &str = "targets";
     /// The stream after a block.
     pub const STREAM: &str = "stream";
+    /// [E, E], the sum over all norms and positions; the lower triangle.
+    pub const COVARIANCE: &str = "covariance";
+    /// What a block's last matrix reads.
+    pub const READ: &str = "read";
 
     pub fn loss(model: &str) -> String {
         format!("{model} {LOSS}")
@@ -111,6 +118,16 @@ pub fn block(desc: &ModelDesc, layer: usize, sequence: usize, masks: Masks) -> R
     b.finish()
 }
 
+/// What the last matrix of a block reads, the one that writes to the stream: input `stream` [L, E] -> output
+/// `read` [L, I].
+pub fn read(desc: &ModelDesc, layer: usize, sequence: usize) -> Result<Graph, ShapeError> {
+    let mut b = Builder::new();
+    b.shown = desc.layers.get(layer).and_then(|kind| axes::writer(*kind)).map(|(tap, _)| tap.name);
+    let stream = b.input(output::STREAM, stream_of(desc, sequence));
+    desc.family().block(&mut b, desc, layer, stream);
+    b.finish()
+}
+
 /// The embedding by itself: tokens -> output `stream` [L, E].
 pub fn embedding(desc: &ModelDesc, sequence: usize, masks: Masks) -> Result<Graph, ShapeError> {
     let mut b = Builder::masked(masks);
@@ -179,7 +196,17 @@ pub fn calibration(desc: &ModelDesc, sequence: usize, gather: &Gather) -> Result
     let tokens = b.tokens(sequence);
     let all: Vec<usize> = (0..desc.layers.len()).collect();
     let stream = desc.family().embed(&mut b, desc, tokens);
-    let streams = run(&mut b, desc, stream, &all);
+    // Stream by stream, so that none is kept for its covariance.
+    let mut covariance = gather.covariance.then(|| b.covariance(stream, desc.eps, None));
+    let mut streams = vec![stream];
+    for &layer in &all {
+        let after = desc.family().block(&mut b, desc, layer, streams[layer]);
+        covariance = covariance.map(|sum| b.covariance(after, desc.eps, Some(sum)));
+        streams.push(after);
+    }
+    if let Some(sum) = covariance {
+        b.output(output::COVARIANCE, sum);
+    }
     let hidden = desc.family().last_norm(&mut b, desc, streams[all.len()]);
     b.metrics.clear();
     let head = desc.family().head(&mut b, desc);

@@ -209,6 +209,13 @@ pub enum RepairKind {
     },
 }
 
+impl RepairKind {
+    /// It looks at the calibration set.
+    pub fn reads_data(&self) -> bool {
+        !matches!(self, RepairKind::Norms { power: Some(_) })
+    }
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct Search {
     pub space: String,

@@ -226,7 +226,7 @@ impl<'a> Planner<'a> {
         Place { home, offset: 0, rows, cols, stride: cols }
     }
 
-    /// The operand whose buffer the node may overwrite: whole, in the arena, and read by nobody later.
+    /// The operand whose buffer the node may overwrite: whole, computed, and read by nobody later.
     fn takes_over(&self, id: ValueId, operands: &[ValueId]) -> Option<usize> {
         let position = self.graph.node(id).op.in_place_operand()?;
         let operand = operands.get(position)?;
@@ -234,7 +234,8 @@ impl<'a> Planner<'a> {
         let whole = self.root[operand.index()] == operand.index() && place.stride == place.cols;
         let dies = self.last_use[operand.index()] == id.index();
         let read_twice = operands.iter().filter(|o| self.root[o.index()] == operand.index()).count() > 1;
-        (whole && dies && !read_twice && matches!(place.home, Home::Arena { .. })).then_some(position)
+        let written = matches!(place.home, Home::Arena { .. } | Home::Result(_));
+        (whole && dies && !read_twice && written).then_some(position)
     }
 
     /// Gives back the buffers that died with node `i`, except the one that it took over.

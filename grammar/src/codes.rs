@@ -52,6 +52,7 @@ pub const CODES: &[Code] = &[
     Code { id: "E0415", title: "models with different vocabularies are compared" },
     Code { id: "E0416", title: "a ranking or repair looks at data, and none is named" },
     Code { id: "E0417", title: "something stands twice" },
+    Code { id: "E0418", title: "a residual stream that cannot be rotated" },
     Code { id: "E0501", title: "an unknown word in a group" },
     Code { id: "E0502", title: "a rule that no model has" },
     Code { id: "E0503", title: "a size breaks a rule of its group" },

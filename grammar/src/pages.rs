@@ -55,6 +55,7 @@ pub const PAGES: &[Page] = &[
     page("E0415", include_str!("../pages/E0415.md")),
     page("E0416", include_str!("../pages/E0416.md")),
     page("E0417", include_str!("../pages/E0417.md")),
+    page("E0418", include_str!("../pages/E0418.md")),
     page("E0501", include_str!("../pages/E0501.md")),
     page("E0502", include_str!("../pages/E0502.md")),
     page("E0503", include_str!("../pages/E0503.md")),

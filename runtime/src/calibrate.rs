@@ -3,6 +3,7 @@
 use crate::device::{Device, Output};
 use crate::evaluate::{Figures, Meter};
 use crate::events::Watch;
+use crate::linalg;
 use crate::run::RunError;
 use crate::samples::{Runner, Saves};
 use crate::source::{self, WeightSource};
@@ -22,6 +23,8 @@ pub struct Gathered {
     pub metrics: BTreeMap<String, Partial>,
     /// One score a layer that was not removed, in the order of the layers: what the model loses without it.
     pub layers: Vec<(LayerMetric, Vec<f64>)>,
+    /// The mean covariance of the normalised stream over all norms and positions, [E, E].
+    pub covariance: Option<Arc<Vec<f64>>>,
     /// Of the model itself, where its loss was asked for.
     pub figures: Option<Figures>,
 }
@@ -63,6 +66,10 @@ type LayerSum = (f64, u64);
 struct Sums {
     metrics: BTreeMap<String, Tree<Partial>>,
     layers: BTreeMap<String, Tree<LayerSum>>,
+    /// The sum of the samples' in their order: a tree would hold several, and each is as large as a layer.
+    covariance: Vec<f64>,
+    /// Rows of streams that are in it.
+    rows: u64,
     meter: Meter,
 }
 
@@ -73,6 +80,8 @@ struct Sink {
     columns: BTreeMap<String, usize>,
     /// Names of outputs, a list for each layer metric.
     order: Vec<(LayerMetric, Vec<String>)>,
+    /// Norms that read the stream.
+    norms: usize,
 }
 
 impl Sink {
@@ -87,12 +96,17 @@ impl Sink {
         let order: Vec<(LayerMetric, Vec<String>)> = gather.layers.iter().map(|&m| (m, names(m))).collect();
         let column = |m: LayerMetric| usize::from(m == LayerMetric::Mse);
         let columns = order.iter().flat_map(|(m, names)| names.iter().map(move |n| (n.clone(), column(*m))));
-        Sink { programs, columns: columns.collect(), order }
+        let norms = model.desc().layers.len() + 1;
+        Sink { programs, columns: columns.collect(), order, norms }
     }
 
     fn push(&self, sums: &mut Sums, name: &str, value: &Output, sequence: usize) {
         if name == output::LOSS {
             sums.meter.push(value, None, None);
+        } else if name == output::COVARIANCE {
+            sums.covariance.resize(value.f64().len(), 0.0);
+            sums.covariance.iter_mut().zip(value.f64()).for_each(|(sum, v)| *sum += v);
+            sums.rows += (sequence * self.norms) as u64;
         } else if let Some(program) = self.programs.get(name) {
             let partial = Partial::of_sample(sequence, value.f64().to_vec());
             let tree = sums.metrics.entry(name.to_string()).or_default();
@@ -112,6 +126,16 @@ impl Sink {
             if let Some(total) = tree.finish(|left, right| program.merge(left, &right)) {
                 gathered.metrics.insert(name, total);
             }
+        }
+        if sums.rows > 0 {
+            let mut mean = sums.covariance;
+            mean.iter_mut().for_each(|sum| *sum /= sums.rows as f64);
+            if mean.iter().any(|v| !v.is_finite()) {
+                return Err(RunError::NotFinite { what: "the covariance of the stream".into() });
+            }
+            let width = mean.len().isqrt();
+            linalg::mirror(&mut mean, width);
+            gathered.covariance = Some(Arc::new(mean));
         }
         for (metric, names) in self.order {
             let mut scores = Vec::with_capacity(names.len());
@@ -162,6 +186,7 @@ mod tests {
         let gather = Gather {
             metrics: vec![("mamba.x", Arc::new(program))],
             layers: vec![LayerMetric::Kld, LayerMetric::Cosine],
+            covariance: true,
             loss: true,
             ..Gather::default()
         };

@@ -40,6 +40,15 @@ pub fn encode(dtype: DType, values: &[f32], out: &mut Vec<u8>) {
     }
 }
 
+/// A value as it is once it is stored.
+pub fn rounded(dtype: DType, value: f32) -> f32 {
+    match dtype {
+        DType::F32 => value,
+        DType::BF16 => bf16::from_f32(value).to_f32(),
+        DType::F16 => f16::from_f32(value).to_f32(),
+    }
+}
+
 /// `values` as little-endian bytes: where the machine is, they are not copied.
 pub fn f32_bytes(values: &[f32]) -> Cow<'_, [u8]> {
     if cfg!(target_endian = "little") {

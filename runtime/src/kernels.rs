@@ -17,6 +17,7 @@ mod column_sum;
 mod concat;
 mod conv_silu;
 mod cosine_distance;
+mod covariance;
 mod divergence;
 mod embed;
 mod gated_norm;
@@ -62,6 +63,7 @@ pub const KERNELS: &[Kernel] = &[
     divergence::KERNEL,
     top_k::KERNEL,
     cosine_distance::KERNEL,
+    covariance::KERNEL,
     metric::KERNEL,
     concat::KERNEL,
     column_sum::KERNEL,

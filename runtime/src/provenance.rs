@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 
 pub use card::model_card;
 pub use lock::lock_text;
-pub use step::{AxisRecord, Step};
+pub use step::{AxisRecord, RepairRecord, RotationRecord, Step};
 pub use verify::{Verified, verify};
 
 pub const PROVENANCE_FILE: &str = "provenance.json";

@@ -6,8 +6,11 @@ mod evaluate;
 mod export;
 pub mod folder;
 mod identity;
+mod kept;
 mod load;
 mod passes;
+mod repair;
+mod rotate;
 mod summary;
 mod train;
 
@@ -30,6 +33,7 @@ use minic_compiler::forward::Gather;
 use minic_compiler::model::DType;
 use minic_compiler::plan::{self, Plan, Source, Stage, Value};
 use petgraph::graph::NodeIndex;
+use rotate::Turned;
 use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -114,6 +118,8 @@ struct Made {
     /// Its cuts, the first one first.
     steps: Vec<Step>,
     trainings: Vec<TrainingRecord>,
+    /// Its stream is rotated, and not yet cut.
+    turned: Option<Turned>,
 }
 
 struct Executor<'a> {
@@ -356,12 +362,11 @@ impl<'a> Executor<'a> {
                 let samples = self.samples(id)?;
                 self.evaluation_keys(&samples, evaluations)?
             }
-            Stage::Load(Source::Checkpoint { .. })
-            | Stage::Export(_)
-            | Stage::Report
-            | Stage::Rotate
-            | Stage::Repair(_)
-            | Stage::Search(_) => Vec::new(),
+            Stage::Rotate => vec![self.rotation_key(id, &self.model(id, Value::Model)?)?],
+            Stage::Repair(repairs) => vec![self.repair_key(id, repairs)?],
+            Stage::Load(Source::Checkpoint { .. }) | Stage::Export(_) | Stage::Report | Stage::Search(_) => {
+                Vec::new()
+            }
             Stage::Train(training) | Stage::Distill(training) => {
                 vec![self.training_key(training, &self.training_inputs(id, training)?)?]
             }
@@ -393,7 +398,9 @@ impl<'a> Executor<'a> {
             // The summary is the caller's to write: it is complete only after the last stage.
             Stage::Report => Ok((Artifact::Told, String::new())),
             Stage::Train(training) | Stage::Distill(training) => self.train(id, training),
-            Stage::Rotate | Stage::Repair(_) | Stage::Search(_) => {
+            Stage::Rotate => self.rotate(id),
+            Stage::Repair(repairs) => self.repair(id, repairs),
+            Stage::Search(_) => {
                 Err(RunError::Unsupported { stage: node.name.clone(), kind: node.stage.name() })
             }
         }
@@ -413,6 +420,7 @@ impl<'a> Executor<'a> {
         }
         let what = gathered.metrics.len() + gathered.layers.iter().map(|(_, s)| s.len()).sum::<usize>();
         let (count, sequence) = (samples.record.samples, samples.sequence());
+        let what = what + usize::from(gathered.covariance.is_some());
         let told = format!("{what} scores over {count} samples of {sequence} tokens");
         Ok((Artifact::Partials(Arc::new(gathered)), told))
     }
@@ -436,10 +444,7 @@ impl<'a> Executor<'a> {
     }
 
     fn scored(&self, id: NodeIndex, model: &Made, score: &plan::Score) -> Result<By, RunError> {
-        let gathered = self.plan.source(id, Value::Partials).and_then(|from| match self.done.get(&from) {
-            Some(Artifact::Partials(gathered)) => Some(gathered.clone()),
-            _ => None,
-        });
+        let gathered = self.partials(id);
         let depth = self.depth_rule(id, &model.source, score)?;
         let gather = |gather: &Gather| self.gathered(id, model, &*self.samples(id)?, gather);
         let watch = self.watch(id);
@@ -451,6 +456,14 @@ impl<'a> Executor<'a> {
             watch: &watch,
         };
         scorer.score(score)
+    }
+
+    /// What the calibration that comes in gathered.
+    fn partials(&self, id: NodeIndex) -> Option<Arc<Gathered>> {
+        self.plan.source(id, Value::Partials).and_then(|from| match self.done.get(&from) {
+            Some(Artifact::Partials(gathered)) => Some(gathered.clone()),
+            _ => None,
+        })
     }
 
     fn score_key(&self, id: NodeIndex, score: &plan::Score) -> Result<Key, RunError> {

@@ -190,6 +190,13 @@ impl Store {
         self.root.join(MODELS).join(key.digest())
     }
 
+    /// A file that no run finds again.
+    pub fn scratch(&self) -> Result<Scratch, StoreError> {
+        let name = Temporary::new(&self.root.join(TMP));
+        let file = File::options().create_new(true).read(true).write(true).open(&name.0);
+        Ok(Scratch { file: file.map_err(IoError::at(&name.0, "create"))?, name })
+    }
+
     fn object(&self, key: &Key) -> PathBuf {
         let digest = key.digest();
         self.root.join(OBJECTS).join(&digest[..2]).join(&digest)
@@ -286,6 +293,18 @@ fn whole(path: &Path) -> Result<Option<(Vec<u8>, usize)>, IoError> {
 fn clear(folder: &Path) {
     for entry in folder.read_dir().into_iter().flatten().flatten() {
         let _ = fs::remove_file(entry.path());
+    }
+}
+
+/// A file for what does not fit into memory; it goes with this value.
+pub struct Scratch {
+    pub file: File,
+    name: Temporary,
+}
+
+impl Scratch {
+    pub fn path(&self) -> &Path {
+        &self.name.0
     }
 }
 

@@ -65,12 +65,14 @@ fn what_stands_in_the_way_is_replaced_only_on_demand() {
 
 #[test]
 fn what_this_version_cannot_run_is_refused_before_anything_is_written() {
-    let recipe = HALF
-        .replace("ffn_hidden_size = 192 by magnitude }", "hidden_size = 96 by magnitude\nrepair norms\n}");
+    let recipe = HALF.replace("ffn_hidden_size = 192", "ffn_hidden_size in {128, 192}");
+    let recipe =
+        recipe.replace("evaluate half", "search best in half { rank by params keep 1 }\nevaluate best");
+    let recipe = recipe.replace("export half", "export best");
     let folder = quickstart(&recipe);
     let done = run(folder.path(), &[]);
     assert_eq!(done.exit, 1);
-    assert!(done.stderr.contains("E1101") && done.stderr.contains("repair"), "{}", done.stderr);
+    assert!(done.stderr.contains("E1101") && done.stderr.contains("search"), "{}", done.stderr);
     assert!(!folder.path().join("half").exists() && !folder.path().join(".minic").exists());
     let part = run(folder.path(), &["--until", "heldout"]);
     assert_eq!(part.exit, 0, "{}", part.stderr);

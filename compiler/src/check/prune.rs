@@ -21,6 +21,7 @@ impl<'a> Checker<'a> {
         let lines = self.lines(prune, parent.as_ref(), &rules);
         self.uncut_sizes(&lines, &rules, parent.as_ref());
         self.depth(prune, &lines, &rules, parent.as_ref());
+        self.rotation(&lines, parent.as_ref());
         let repairs = self.repairs(prune, &lines, calibrate.is_some());
         self.data_for_scores(prune, &lines, &repairs, calibrate);
         let shape = self.shape(prune, parent, &lines, rules.layers.clone());
@@ -59,6 +60,22 @@ impl<'a> Checker<'a> {
         });
         let groups: Vec<&'a Ident> = listed.flatten().collect();
         self.rules_under(&groups, parent)
+    }
+
+    /// `by pca` needs a stream that can be rotated.
+    fn rotation(&mut self, lines: &[Line], parent: Option<&Outline>) {
+        let Some(line) = lines.iter().find(|line| line.score == Some(Score::Pca)) else { return };
+        let Some(Err(error)) = parent.map(|parent| parent.desc.family().rotatable(&parent.desc)) else {
+            return;
+        };
+        let by = line.ast.by.as_ref().map_or(line.ast.span, |by| by.span);
+        let message =
+            format!("the residual stream of this model cannot be rotated: `{}` {}", error.key, error.message);
+        let mut report = Diagnostic::new("E0418", by, message).label("rotates the stream");
+        if let Some(help) = error.help {
+            report = report.help(help);
+        }
+        self.report(report);
     }
 
     /// `calibrate on` where something looks at data, and only there.
@@ -248,12 +265,20 @@ impl<'a> Checker<'a> {
             {
                 self.report(twice(&format!("`repair {}`", repair.what.node), repair.span, first.span));
             }
-            let norms = matches!(kind, hir::RepairKind::Norms { .. });
-            if norms && !lines.is_empty() && !lines.iter().any(|l| changes_norms(l.axis)) {
+            if let hir::RepairKind::Norms { power } = &kind
+                && !lines.is_empty()
+                && !lines.iter().any(|l| changes_norms(l.axis, power.is_none()))
+            {
+                let help = match power.is_none() {
+                    true => "norms change with `hidden_size`, `mamba_num_heads` and `mamba_head_dim`",
+                    false => {
+                        "norms of the stream change with `hidden_size`; `repair norms fitted` looks at gated norms too"
+                    }
+                };
                 self.report(
                     Diagnostic::new("E0413", repair.span, "no norm changes its width here")
                         .label("nothing to repair")
-                        .help("norms change with `hidden_size`, `mamba_num_heads` and `mamba_head_dim`"),
+                        .help(help),
                 );
             }
             let repair_item = hir::Repair { kind, span: repair.span };
@@ -274,11 +299,13 @@ impl<'a> Checker<'a> {
 }
 
 fn needs_data(repair: &hir::Repair) -> bool {
-    !matches!(repair.kind, hir::RepairKind::Norms { power: Some(_) })
+    repair.kind.reads_data()
 }
 
-fn changes_norms(axis: &Axis) -> bool {
-    matches!(axis.dim, Dim::HiddenSize | Dim::MambaNumHeads | Dim::MambaHeadDim)
+/// Gated norms are repaired only where the power is fitted.
+fn changes_norms(axis: &Axis, fitted: bool) -> bool {
+    let gated = matches!(axis.dim, Dim::MambaNumHeads | Dim::MambaHeadDim);
+    axis.dim == Dim::HiddenSize || (gated && fitted)
 }
 
 pub(super) fn twice(what: &str, again: Span, first: Span) -> Diagnostic {

@@ -40,6 +40,8 @@ pub struct Builder {
     pub layer: Option<usize>,
     /// Metrics to hang on taps, by the name of the tap.
     pub metrics: Vec<(&'static str, Arc<Program>)>,
+    /// The tap whose value is the output [`crate::forward::output::READ`].
+    pub shown: Option<&'static str>,
     leaves: BTreeMap<String, ValueId>,
     error: Option<ShapeError>,
     /// Put before the names of weights, so that two models can share a graph.
@@ -217,9 +219,18 @@ impl Builder {
         self.add_op(Op::Metric { program }, &[x])
     }
 
+    /// The covariance of a stream as its norm sees it, added to that of others.
+    pub fn covariance(&mut self, x: ValueId, eps: f64, onto: Option<ValueId>) -> ValueId {
+        let operands: Vec<ValueId> = std::iter::once(x).chain(onto).collect();
+        self.add_op(Op::Covariance { eps, onto: onto.is_some() }, &operands)
+    }
+
     /// Offers a value to the metrics that want it. They are computed at once, so that the value need not
     /// be kept.
     pub fn tap(&mut self, tap: &str, value: ValueId) {
+        if self.shown == Some(tap) {
+            self.output(crate::forward::output::READ, value);
+        }
         let wanted: Vec<Arc<Program>> = self
             .metrics
             .iter()

@@ -25,6 +25,7 @@ impl Op {
             Op::Tokens | Op::Input { .. } | Op::Weight { .. } | Op::Gradient { .. } => 0,
             Op::Part { .. } | Op::Activation(_) | Op::Metric { .. } => 1,
             Op::Embed | Op::RmsNorm { .. } | Op::Add | Op::Mask | Op::CosineDistance | Op::TopK(_) => 2,
+            Op::Covariance { onto, .. } => 1 + usize::from(*onto),
             Op::Linear { bias, residual } => 2 + usize::from(*bias) + usize::from(*residual),
             Op::ConvSilu { bias, .. } => 2 + usize::from(*bias),
             Op::GatedNorm { .. } | Op::Attention { .. } | Op::TokenLoss => 3,
@@ -174,6 +175,16 @@ impl Op {
                     return fail("a scalar has no elements to score".into());
                 };
                 Ok(vec![columns("slots", program.slots()), element.clone()])
+            }
+            Op::Covariance { onto, .. } => {
+                let Some(width) = operands[0].shape.last() else {
+                    return fail("a scalar has no covariance".into());
+                };
+                if *onto {
+                    want("rows of the sum", rows[1], cols[0])?;
+                    want("columns of the sum", cols[1], cols[0])?;
+                }
+                Ok(vec![width.clone(), width.clone()])
             }
             Op::HeadLoss { terms } => {
                 want("columns of the head", cols[1], cols[0])?;

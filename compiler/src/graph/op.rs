@@ -83,6 +83,9 @@ pub enum Op {
     CosineDistance,
     /// (x [L, C]) -> f64 [program.slots(), C]: one sample's partial of a metric.
     Metric { program: Arc<Program> },
+    /// (x [L, E], sum [E, E] if `onto`) -> f64 [E, E]: sum + u^T u, u the rows of x divided by
+    /// sqrt(mean(x^2) + eps). The lower triangle alone; above it stands zero.
+    Covariance { eps: f64, onto: bool },
 
     // Losses of training, each with its gradient in the same pass. `dv` is the gradient of the loss by `v`, in
     // the shape of `v`.
@@ -161,6 +164,7 @@ impl Op {
             Op::TopK(_) => "top_k",
             Op::CosineDistance => "cosine_distance",
             Op::Metric { .. } => "metric",
+            Op::Covariance { .. } => "covariance",
             Op::Gradient { .. } => "gradient",
             Op::HeadLoss { .. } => "head_loss",
             Op::StreamLoss { .. } => "stream_loss",
@@ -211,6 +215,7 @@ impl Op {
             Op::Linear { bias, residual: true } => Some(2 + usize::from(*bias)),
             Op::ActivationGrad(_) => Some(1),
             Op::RmsNormGrad { onto: true, .. } => Some(3),
+            Op::Covariance { onto: true, .. } => Some(1),
             _ => None,
         }
     }
@@ -218,7 +223,11 @@ impl Op {
     pub fn elem(&self) -> Elem {
         match self {
             Op::Tokens => Elem::U32,
-            Op::TokenLoss | Op::Divergence | Op::CosineDistance | Op::Metric { .. } => Elem::F64,
+            Op::TokenLoss
+            | Op::Divergence
+            | Op::CosineDistance
+            | Op::Metric { .. }
+            | Op::Covariance { .. } => Elem::F64,
             _ => Elem::F32,
         }
     }

@@ -51,12 +51,9 @@ impl Plan {
                 };
                 Estimate { disk: shape.map(bytes), ..Estimate::default() }
             }
-            Stage::Load(_)
-            | Stage::Rotate
-            | Stage::Cut(_)
-            | Stage::Repair(_)
-            | Stage::Search(_)
-            | Stage::Report => Estimate::default(),
+            Stage::Rotate => self.rotation(shapes, id),
+            Stage::Repair(repairs) => self.repair(shapes, id, repairs),
+            Stage::Load(_) | Stage::Cut(_) | Stage::Search(_) | Stage::Report => Estimate::default(),
         }
     }
 
@@ -135,6 +132,59 @@ impl Plan {
         }
     }
 
+    /// Its matrices are rotated when they are read, by those who read them.
+    fn rotation(&self, shapes: &Shapes, id: NodeIndex) -> Estimate {
+        let shape = self.source(id, Value::Model).and_then(|from| self.shape(shapes, from));
+        let width = shape.and_then(|shape| shape.sizes(Dim::HiddenSize).last().copied());
+        let square = width.map(|width| width as u64 * width as u64);
+        Estimate {
+            // The covariance, its vectors, what their iteration works in, and the basis in f32.
+            memory: square.and_then(|n| Bounds::of([n * (8 * 4 + 4)])),
+            // The basis, and the covariance that it is made of.
+            disk: square.and_then(|n| Bounds::of([n * (4 + 8)])),
+            ..Estimate::default()
+        }
+    }
+
+    /// A block of each model at a time.
+    fn repair(&self, shapes: &Shapes, id: NodeIndex, repairs: &[hir::RepairKind]) -> Estimate {
+        let model = |value| self.shape(shapes, self.source(id, value)?)?.desc();
+        let (Some(student), Some(parent)) = (model(Value::Model), model(Value::Teacher)) else {
+            return Estimate::default();
+        };
+        let Some(data) = self.data(id).filter(|_| repairs.iter().any(hir::RepairKind::reads_data)) else {
+            return Estimate::default();
+        };
+        let tokens = data.samples.map(|n| n as u64 * data.sequence as u64);
+        let per_token = |desc| cost::flops_per_token(desc, data.sequence) as f64;
+        let (mut passes, mut flops, mut memory) = (0, tokens.map(|_| 0.0), 0);
+        for kind in repairs {
+            match kind {
+                hir::RepairKind::Norms { power: Some(_) } => {}
+                hir::RepairKind::Norms { power: None } => {
+                    passes += FITTED;
+                    flops = flops.zip(tokens).map(|(f, n)| f + (FITTED * n) as f64 * per_token(&student));
+                    memory = memory.max(4 * student.params());
+                }
+                hir::RepairKind::LeastSquares { sequential, .. } => {
+                    let of_student = 1 + u64::from(*sequential);
+                    passes += 1 + of_student;
+                    let each = per_token(&parent) + of_student as f64 * per_token(&student);
+                    let solved = |n| n as f64 * each + cost::least_squares_flops(&student, n) as f64;
+                    flops = flops.zip(tokens).map(|(f, n)| f + solved(n));
+                    memory = memory.max(cost::least_squares_bytes(&student));
+                }
+            }
+        }
+        Estimate {
+            passes: Some(Passes { whole: passes, partial: 0 }),
+            samples: data.samples.map(|n| n as u64),
+            flops: flops.map(|f| Bounds { min: f, max: f }),
+            memory: Bounds::of([memory]),
+            ..Estimate::default()
+        }
+    }
+
     /// The tensor graph that a calibration or an evaluation runs; `None` for other stages, and where a shape
     /// is known only at run time.
     pub fn tensor_graph<'a>(&'a self, shapes: &Shapes, id: NodeIndex) -> Option<Result<Graph, ShapeError>> {
@@ -197,6 +247,9 @@ impl Plan {
         Estimate { updates: Some(updates), tokens: Some(tokens), flops, memory, ..Estimate::default() }
     }
 }
+
+/// Passes that a line search of the power of norms takes, about.
+const FITTED: u64 = 16;
 
 /// What a phase of a training holds. `None` where shapes are known only at run time.
 fn held(student: &Shape, teacher: Option<&Shape>, phase: &hir::Phase, sequence: usize) -> Option<Bounds> {

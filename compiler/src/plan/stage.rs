@@ -70,6 +70,7 @@ impl Calibrate {
             removed: Vec::new(),
             metrics: self.requests.iter().map(|r| (r.tap.name, r.program.clone())).collect(),
             layers: self.layers.clone(),
+            covariance: self.covariance,
             loss: !self.evaluations.is_empty(),
         }
     }
@@ -261,13 +262,15 @@ impl Stage {
             Stage::Load(_)
             | Stage::Calibrate(_)
             | Stage::Score(_)
+            | Stage::Rotate
             | Stage::Cut(_)
+            | Stage::Repair(_)
             | Stage::Train(_)
             | Stage::Distill(_)
             | Stage::Evaluate(_)
             | Stage::Export(_)
             | Stage::Report => true,
-            Stage::Rotate | Stage::Repair(_) | Stage::Search(_) => false,
+            Stage::Search(_) => false,
         }
     }
 

@@ -3,6 +3,7 @@
 //! Checked:
 //! - every operand in the arena was written, and nothing else was written over it since;
 //! - the output of a step overlaps no operand, except the one that it works in place on;
+//! - a result that is worked on in place is taken over, never copied;
 //! - every place lies inside the arena or its result;
 //! - every output of the graph was written and is still whole at the end.
 
@@ -38,6 +39,10 @@ impl Schedule {
             }
             if let Err(message) = self.inside(&step.out) {
                 return fail(message);
+            }
+            let in_result = matches!(step.out.home, Home::Result(_));
+            if in_result && step.op.in_place_operand().is_some() && step.in_place.is_none() {
+                return fail("works in place on a result that others read".into());
             }
             match step.out.home {
                 Home::Arena { at, writer } => {

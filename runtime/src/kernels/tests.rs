@@ -71,6 +71,16 @@ fn cases(kernel: &str) -> Vec<Case> {
         "mask" => elementwise(Op::Mask, |_, c| Some(matrix(1, c))),
         "add" => elementwise(Op::Add, |r, c| Some(matrix(r, c))),
         "cosine_distance" => elementwise(Op::CosineDistance, |r, c| Some(matrix(r, c))),
+        "covariance" => [(1, 1), (7, 33), (300, 160), (5, 300)]
+            .into_iter()
+            .flat_map(|(r, c)| {
+                [false, true].map(|onto| {
+                    let sum = onto.then(|| between(c, c, 0.0, 0.0));
+                    let operands = std::iter::once(between(r, c, -3.0, 3.0)).chain(sum);
+                    (Op::Covariance { eps: 1e-2, onto }, operands.collect())
+                })
+            })
+            .collect(),
         "attention" => ATTENTION_SIZES
             .iter()
             .map(|&(l, heads, kv_heads, head_dim)| {
@@ -423,7 +433,8 @@ fn compute(kernel: &Kernel, op: &Op, operands: &[Stored]) -> Vec<f64> {
     let mut sum = adds_to.map(|i| operands[i].clone());
     let gradient = sum.as_mut().map(Stored::view_mut);
     if op.elem() == minic_compiler::graph::Elem::F64 {
-        let mut out = vec![f64::NAN; rows * cols];
+        let held = in_place.map(|i| operands[i].exact().data().to_vec());
+        let mut out = held.unwrap_or_else(|| vec![f64::NAN; rows * cols]);
         (kernel.cpu)(Call { op, args: &args, out: Out::F64(&mut out), gradient });
         return out;
     }

@@ -83,14 +83,22 @@ fn shape_table(card: &mut String, before: &ModelRecord, after: &ModelRecord) -> 
 
 fn step_table(card: &mut String, step: &Step) -> std::fmt::Result {
     writeln!(card, "\n`{}` from `{}`:\n", step.name, step.from)?;
+    if let Some(rotation) = &step.rotation {
+        writeln!(
+            card,
+            "The residual stream was rotated to its principal directions first ({} norms folded); those that are kept hold {:.1} % of its variance.\n",
+            rotation.folded,
+            100.0 * rotation.variance
+        )?;
+    }
     writeln!(card, "| axis | from | to | ranked by |\n|---|--:|--:|---|")?;
     for AxisRecord { axis, from, to, metric, tap, .. } in &step.axes {
         let tap = tap.as_ref().map_or(String::new(), |tap| format!(" at `{tap}`"));
         let by = metric.as_ref().map_or(String::new(), |metric| format!("`{metric}`{tap}"));
         writeln!(card, "| {axis} | {from} | {to} | {by} |")?;
     }
-    if !step.repairs.is_empty() {
-        writeln!(card, "\nRepaired: {}.", step.repairs.join("; "))?;
+    if let Some(repair) = &step.repair {
+        writeln!(card, "\nRepaired: {}.", repair.lines.join("; "))?;
     }
     let proof = &step.proof;
     let share = proof.difference / proof.magnitude.max(f64::MIN_POSITIVE);

@@ -2,6 +2,7 @@
 
 use super::ModelRecord;
 use crate::gate::CutProof;
+use crate::repair::{Mended, Powers};
 use minic_compiler::axes::{self, AXES, Axis, Scope};
 use minic_compiler::cut::{CutPlan, Keep};
 use minic_compiler::model::ModelDesc;
@@ -16,11 +17,48 @@ pub struct Step {
     pub from: String,
     pub before: ModelRecord,
     pub after: ModelRecord,
+    /// The residual stream was rotated first: hidden channels are directions then, the leading ones first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotation: Option<RotationRecord>,
     /// In the order of the cuts.
     pub axes: Vec<AxisRecord>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub repairs: Vec<String>,
     pub proof: CutProof,
+    /// What was mended after the proof.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repair: Option<RepairRecord>,
+}
+
+/// A rotation of the residual stream.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RotationRecord {
+    /// Digest of the basis: f32, row-major, a column for every direction.
+    pub basis: String,
+    /// Norms whose weights went into the matrices that read them, and are one since: those of all blocks, and
+    /// the last.
+    pub folded: usize,
+    /// Share of the stream's variance on the calibration set along the directions that are kept.
+    pub variance: f64,
+    /// The uncut rotated model computes what the model before it computes.
+    pub proof: CutProof,
+}
+
+/// A repair of a cut model.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RepairRecord {
+    /// As the recipe writes them.
+    pub lines: Vec<String>,
+    /// Norms of another width were scaled by these powers of (old width / new width); and the factors.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub powers: Option<Powers>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub norms: BTreeMap<String, f64>,
+    /// Matrices that were solved, in order, with the digest of the file that they were kept in, in f32.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub outputs: Vec<Mended>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights: Option<String>,
 }
 
 /// One axis of a cut: how it was ranked, and what was kept. Exactly one of the lists is there.
@@ -94,8 +132,9 @@ impl Step {
             before: ModelRecord::of(before),
             after: ModelRecord::of(after),
             axes: AXES.iter().filter_map(|axis| AxisRecord::of(axis, before, after, plan)).collect(),
-            repairs: Vec::new(),
+            rotation: None,
             proof,
+            repair: None,
         }
     }
 

@@ -1,6 +1,7 @@
 use super::*;
 use crate::gate::CutProof;
 use crate::publish::{self, Piece};
+use crate::repair::Powers;
 use crate::safetensors::Entry;
 use crate::testing;
 use minic_compiler::config;
@@ -50,8 +51,19 @@ fn steps(parent: &ModelDesc) -> (Vec<Step>, ModelDesc) {
     steps[0].axes[0].metric = Some("magnitude".into());
     steps[0].axes[0].tap = Some("ffn.act".into());
     steps[0].axes[0].scores = Some(blake3::hash(b"scores").to_hex().to_string());
-    steps[1].repairs.push("norms".into());
+    steps[1].repair = Some(repair(&narrow, &small));
     (steps, small)
+}
+
+/// Norms by (old / new)^0.5.
+fn repair(before: &ModelDesc, after: &ModelDesc) -> RepairRecord {
+    let powers = Powers { stream: 0.5, gated: 0.25 };
+    RepairRecord {
+        lines: vec!["norms by (old / new)^0.5".into()],
+        powers: Some(powers),
+        norms: crate::repair::factors(before, after, powers),
+        ..RepairRecord::default()
+    }
 }
 
 fn provenance() -> (Provenance, ModelDesc) {

@@ -1,16 +1,23 @@
 //! Proves a folder again from its provenance.
 
 use super::{
-    DERIVED, FileRecord, LOCK_FILE, ModelRecord, PROVENANCE_FILE, Provenance, ProvenanceError, Step,
-    WEIGHTS_EXTENSION, file_names, lock_text, tensors,
+    DERIVED, FileRecord, LOCK_FILE, ModelRecord, PROVENANCE_FILE, Provenance, ProvenanceError, RepairRecord,
+    RotationRecord, Step, WEIGHTS_EXTENSION, file_names, lock_text, tensors,
 };
 use crate::checkpoint::{Checkpoint, digest_file};
+use crate::convert;
+use crate::gate::CutProof;
 use crate::input;
+use crate::repair;
+use crate::source::WeightSource;
 use minic_compiler::axes;
+use minic_compiler::cut::CutPlan;
+use minic_compiler::dim::Dim;
 use minic_compiler::families;
-use minic_compiler::model::{LayerKind, ModelDesc};
+use minic_compiler::model::{DType, LayerKind, ModelDesc, Role, Weight};
 use rayon::prelude::*;
 use std::path::Path;
+use std::sync::Arc;
 
 /// What was proved.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,6 +41,7 @@ pub fn verify(folder: &Path) -> Result<Verified, ProvenanceError> {
         faults.extend(check_tensors(folder, &provenance)?);
         faults.extend(check_model(&provenance, checkpoint.desc()));
         faults.extend(check_steps(&provenance, checkpoint.desc()));
+        faults.extend(check_norms(&provenance, checkpoint)?);
     }
     if !faults.is_empty() {
         return Err(ProvenanceError::Refuted { folder: folder.to_path_buf(), faults });
@@ -160,11 +168,94 @@ fn check_step(step: &Step, result: &ModelDesc) -> Result<(), String> {
         let made = (before.params(), after.params());
         return Err(format!("{counts:?} parameters were proved before and after, the models have {made:?}"));
     }
+    within_tolerance(proof)?;
+    if let Some(rotation) = &step.rotation {
+        check_rotation(rotation, &before, &plan)?;
+    }
+    match &step.repair {
+        Some(repair) => check_repair(repair, &before, &after),
+        None => Ok(()),
+    }
+}
+
+fn within_tolerance(proof: &CutProof) -> Result<(), String> {
     let allowed = proof.tolerance * proof.magnitude;
     if proof.difference.is_nan() || proof.difference > allowed {
         return Err(format!("its proof has a difference of {:e}, allowed is {allowed:e}", proof.difference));
     }
     Ok(())
+}
+
+/// The leading directions are kept, of a model whose norms were all folded.
+fn check_rotation(rotation: &RotationRecord, before: &ModelDesc, plan: &CutPlan) -> Result<(), String> {
+    within_tolerance(&rotation.proof).map_err(|fault| format!("the rotation: {fault}"))?;
+    let norms = before.layers.len() + 1;
+    if rotation.folded != norms {
+        return Err(format!("{} norms are recorded as folded, the model has {norms}", rotation.folded));
+    }
+    if rotation.basis.len() != DIGEST || !rotation.basis.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return Err(format!("`{}` is no digest of a basis", rotation.basis));
+    }
+    let leading = |kept: &Vec<usize>| kept.iter().copied().eq(0..kept.len());
+    match plan.model.get(&Dim::HiddenSize).is_some_and(leading) {
+        true => Ok(()),
+        false => Err("the stream is rotated, but not its leading directions are kept".into()),
+    }
+}
+
+/// Digits of a digest.
+const DIGEST: usize = 64;
+
+/// The factors are those of the power, and every solved matrix is one that writes to the stream.
+fn check_repair(repair: &RepairRecord, before: &ModelDesc, after: &ModelDesc) -> Result<(), String> {
+    let factors = repair.powers.map(|powers| repair::factors(before, after, powers)).unwrap_or_default();
+    let same = |(a, b): ((&String, &f64), (&String, &f64))| a.0 == b.0 && (a.1 - b.1).abs() <= 1e-12 * b.1;
+    if factors.len() != repair.norms.len() || !factors.iter().zip(&repair.norms).all(same) {
+        return Err("the factors of its norms do not follow from the recorded powers".into());
+    }
+    if repair.outputs.is_empty() != repair.weights.is_none() {
+        return Err("its solved matrices and their digest do not go together".into());
+    }
+    let writes = |weight: &Weight| {
+        let kind = weight.layer.and_then(|layer| after.layers.get(layer));
+        kind.and_then(|kind| axes::writer(*kind)).is_some_and(|(_, role)| role == weight.role)
+    };
+    let writers: Vec<String> = after.weights().into_iter().filter(writes).map(|w| w.name).collect();
+    for one in &repair.outputs {
+        if !writers.contains(&one.weight) {
+            return Err(format!("`{}` is no matrix that writes to the stream", one.weight));
+        }
+        if one.after.is_nan() || one.after > one.before * (1.0 + 1e-6) + 1e-9 {
+            return Err(format!(
+                "`{}` is worse repaired ({:e}) than cut ({:e})",
+                one.weight, one.after, one.before
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Folded norms are the recorded factor everywhere, unless they were trained afterwards.
+fn check_norms(provenance: &Provenance, checkpoint: Checkpoint) -> Result<Vec<String>, ProvenanceError> {
+    let Some(step) = provenance.steps.last().filter(|step| step.rotation.is_some()) else {
+        return Ok(Vec::new());
+    };
+    if provenance.trainings.iter().any(|training| training.after >= provenance.steps.len()) {
+        return Ok(Vec::new());
+    }
+    let mut faults = Vec::new();
+    let source = WeightSource::new(Arc::new(checkpoint));
+    for weight in source.desc().weights().into_iter().filter(|weight| weight.role == Role::Norm) {
+        let factor = step.repair.as_ref().and_then(|repair| repair.norms.get(&weight.name)).unwrap_or(&1.0);
+        let dtype = source.dtype(&weight.name).unwrap_or(DType::F32);
+        let expected = convert::rounded(dtype, *factor as f32);
+        match source.read_f32(&weight.name) {
+            Ok(values) if values.iter().all(|v| *v == expected) => {}
+            Ok(_) => faults.push(format!("`{}` was folded, but is not {expected} throughout", weight.name)),
+            Err(error) => faults.push(error.to_string()),
+        }
+    }
+    Ok(faults)
 }
 
 /// A model of the recorded shape; what no cut changes is as in the result.

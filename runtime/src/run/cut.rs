@@ -3,13 +3,13 @@
 use super::identity::Identity;
 use super::{Artifact, Executor, Made, RunError};
 use crate::gate::{self, CutProof};
-use crate::importance::{self, AxisScores, DepthRule, RankError};
+use crate::importance::{self, AxisScores, DepthRule, RankError, Scores, Table};
 use crate::provenance::{AxisRecord, ModelRecord, Step};
 use crate::score::{By, Ranked};
-use crate::source::WeightSource;
 use crate::store::Key;
 use minic_compiler::axes::Scope;
 use minic_compiler::cut::CutPlan;
+use minic_compiler::hir;
 use minic_compiler::plan::{self, CutAxis, Value};
 use petgraph::graph::NodeIndex;
 use serde::{Deserialize, Serialize};
@@ -32,7 +32,7 @@ impl Executor<'_> {
         let Proved { kept, proof, seconds } = match self.recall::<Proved>(id, &key)? {
             Some(proved) => proved,
             None if self.preview => return Err(RunError::NotStored),
-            None => self.proved_cut(id, &key, stage, &made.source)?,
+            None => self.proved_cut(id, &key, stage, &made)?,
         };
         let identity = Identity::cut(&made.identity, &kept, &key);
         let Made { source: whole, name: from, .. } = &made;
@@ -48,6 +48,7 @@ impl Executor<'_> {
         let node = self.plan.node(id);
         let name = node.makes.first().unwrap_or(&node.name).clone();
         let mut step = Step::new(&name, from, whole.desc(), cut.desc(), &kept, proof);
+        step.rotation = made.turned.as_ref().map(|turned| turned.cut(&kept));
         for record in &mut step.axes {
             self.enter_scores(id, stage, record)?;
         }
@@ -57,7 +58,7 @@ impl Executor<'_> {
         self.summary.proof_seconds.insert(node.name.clone(), seconds);
         self.summary.cuts.insert(node.name.clone(), step.clone());
         let layers = kept.layers.iter().filter_map(|layer| made.layers.get(*layer).copied()).collect();
-        let mut made = Made { name, source: cut, identity, layers, ..made };
+        let mut made = Made { name, source: cut, identity, layers, turned: None, ..made };
         made.steps.push(step);
         Ok((Artifact::Model(made), told))
     }
@@ -67,9 +68,10 @@ impl Executor<'_> {
         id: NodeIndex,
         key: &Key,
         stage: &plan::Cut,
-        whole: &WeightSource,
+        made: &Made,
     ) -> Result<Proved, RunError> {
-        let kept = self.kept(id, stage, whole)?;
+        let whole = &made.source;
+        let kept = self.kept(id, stage, made)?;
         let cut = whole.cut(kept.clone())?;
         let began = Instant::now();
         let proof = gate::prove_cut(self.device, whole, &cut, &kept, self.settings.proof_memory)?;
@@ -81,7 +83,8 @@ impl Executor<'_> {
 
     pub(super) fn cut_key(&self, id: NodeIndex, made: &Made, stage: &plan::Cut) -> Result<Key, RunError> {
         let mut scores = BTreeMap::new();
-        for axis in &stage.axes {
+        // The leading directions are those of the model that comes in.
+        for axis in stage.axes.iter().filter(|axis| !axis.leading) {
             let (_, identity) = self.ranked(id, axis)?;
             scores.insert(axis.axis.name.to_string(), identity.clone());
         }
@@ -96,6 +99,10 @@ impl Executor<'_> {
         record: &mut AxisRecord,
     ) -> Result<(), RunError> {
         let Some(axis) = stage.axes.iter().find(|a| a.axis.name == record.axis) else { return Ok(()) };
+        if axis.leading {
+            record.metric = Some(hir::Score::Pca.to_string());
+            return Ok(());
+        }
         let (ranked, identity) = self.ranked(id, axis)?;
         record.metric = Some(ranked.metric.clone());
         record.tap = ranked.tap.map(|tap| tap.name.to_string());
@@ -103,10 +110,20 @@ impl Executor<'_> {
         Ok(())
     }
 
-    fn kept(&self, id: NodeIndex, stage: &plan::Cut, whole: &WeightSource) -> Result<CutPlan, RunError> {
+    fn kept(&self, id: NodeIndex, stage: &plan::Cut, made: &Made) -> Result<CutPlan, RunError> {
+        let whole = &made.source;
         let mut layers: Vec<usize> = (0..whole.desc().layers.len()).collect();
         let mut axes = Vec::new();
         for axis in &stage.axes {
+            if axis.leading {
+                let unplanned = || RunError::Unplanned { what: "a rotation".into() };
+                let turned = made.turned.as_ref().ok_or_else(unplanned)?;
+                // Variances along the directions, the largest first.
+                let scores = vec![Scores::of(axis.axis.dim, turned.variances.clone())];
+                let table = Table::Model(scores);
+                axes.push(AxisScores { axis: axis.axis, keep: axis.size, reverse: false, table });
+                continue;
+            }
             let (ranked, _) = self.ranked(id, axis)?;
             match &ranked.by {
                 By::Layers(scores) => {

@@ -9,6 +9,7 @@ use crate::gate::GateError;
 use crate::importance::{DepthError, RankError};
 use crate::provenance::ProvenanceError;
 use crate::publish::PublishError;
+use crate::repair::RepairError;
 use crate::safetensors::SafetensorsError;
 use crate::source::SourceError;
 use crate::store::StoreError;
@@ -73,6 +74,8 @@ pub enum RunError {
     Folder(#[from] FolderError),
     #[error(transparent)]
     Train(#[from] TrainError),
+    #[error(transparent)]
+    Repair(#[from] RepairError),
     /// The samples that a record tells of are not those that were read.
     #[error("the files of `{name}` changed while the run went on; the same command starts over with them")]
     Changed { name: String },
@@ -98,6 +101,7 @@ impl RunError {
             RunError::Device(e) => e.kind(),
             RunError::Folder(e) => e.kind(),
             RunError::Train(e) => e.kind(),
+            RunError::Repair(e) => e.kind(),
             RunError::Stopped => Kind::Stopped,
             RunError::NotStored => Kind::Proof,
             RunError::Changed { .. } => Kind::World,

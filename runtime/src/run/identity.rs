@@ -9,7 +9,9 @@ use crate::checkpoint::Digests;
 use crate::device::Device;
 use crate::gate;
 use crate::importance::DepthRule;
+use crate::provenance::RepairRecord;
 use crate::score::Ranked;
+use crate::source::Rotation;
 use crate::store::{Key, digest_of};
 use crate::train;
 use minic_compiler::autodiff::Recompute;
@@ -17,7 +19,7 @@ use minic_compiler::cut::CutPlan;
 use minic_compiler::dim::Dim;
 use minic_compiler::forward::{self, Comparison, Gather};
 use minic_compiler::graph::{Graph, Masks, TopK};
-use minic_compiler::hir::{self, LayerMetric};
+use minic_compiler::hir::{self, LayerMetric, RepairKind};
 use minic_compiler::metrics::Program;
 use minic_compiler::plan;
 use serde_json::{Map, Value, json};
@@ -27,9 +29,13 @@ use std::sync::Arc;
 /// Versions of what is computed outside of kernels: raised when its results change.
 const SCORE: u32 = 1;
 const CUT: u32 = 1;
+const ROTATION: u32 = 1;
+const REPAIR: u32 = 1;
 
 /// The kind of keys of trained models.
 pub(super) const TRAINED: &str = "trained";
+/// That of repairs.
+pub(super) const REPAIRED: &str = "repair";
 
 /// An input of a stage: the digest of its content, and how it came about.
 #[derive(Clone, Debug)]
@@ -50,6 +56,18 @@ impl Identity {
     /// A model cut out of another: the same for every key that leads to the same choice.
     pub fn cut(from: &Identity, plan: &CutPlan, key: &Key) -> Identity {
         Identity { digest: digest_of(&json!([from.digest, plan])), origin: key.origin() }
+    }
+
+    /// The same function in another basis of the stream.
+    pub fn rotated(from: &Identity, rotation: &Rotation, key: &Key) -> Identity {
+        let digest = digest_of(&json!([from.digest, "rotated", rotation.digest()]));
+        Identity { digest, origin: key.origin() }
+    }
+
+    /// A cut model with scaled norms and solved matrices.
+    pub fn repaired(from: &Identity, repair: &RepairRecord, key: &Key) -> Identity {
+        let digest = digest_of(&json!([from.digest, repair.norms, repair.weights]));
+        Identity { digest, origin: key.origin() }
     }
 
     pub fn scores(ranked: &Ranked, key: &Key) -> Identity {
@@ -95,6 +113,44 @@ impl Keys<'_> {
         let key = Key::new("layers", format!("{name} of the layers of {} on {}", model.name, samples.name()));
         let key = key.field("metric", name).field("removed", removed.to_vec());
         Ok(self.computed(pass(key, model, samples), &graph))
+    }
+
+    /// The covariance of a model's stream.
+    pub fn covariance(&self, model: &Made, samples: &SampleSet) -> Result<Key, RunError> {
+        let gather = Gather { covariance: true, ..Gather::default() };
+        let graph = forward::calibration(model.source.desc(), samples.sequence(), &gather)?;
+        let place = format!("the stream of {} on {}", model.name, samples.name());
+        Ok(self.computed(pass(Key::new("covariance", place), model, samples), &graph))
+    }
+
+    /// The directions of a model's stream.
+    pub fn rotation(&self, model: &Made, samples: &SampleSet) -> Result<Key, RunError> {
+        let computed = self.covariance(model, samples)?;
+        let key = Key::new("rotation", format!("the stream of {}", model.name)).field("version", ROTATION);
+        Ok(as_computed(pass(key, model, samples), &computed))
+    }
+
+    /// What is mended in `student`, cut from `parent`.
+    pub fn repair(
+        &self,
+        parent: &Made,
+        student: &Made,
+        samples: Option<&SampleSet>,
+        repairs: &[RepairKind],
+    ) -> Result<Key, RunError> {
+        let key = Key::new(REPAIRED, format!("the repair of {}", student.name)).field("version", REPAIR);
+        let key = key.field("repairs", repairs.iter().map(ToString::to_string).collect::<Vec<_>>());
+        let Some(samples) = samples else {
+            return Ok(key.input("model", &student.identity.digest, student.identity.origin.clone()));
+        };
+        let key = pass(key, student, samples).input(
+            "parent",
+            &parent.identity.digest,
+            parent.identity.origin.clone(),
+        );
+        let models = [("model", student.source.desc()), ("parent", parent.source.desc())];
+        let graph = forward::evaluation(&models, &[], samples.sequence())?;
+        Ok(self.computed(key, &graph))
     }
 
     /// Loss and accuracy of a model, and its divergence from another.
@@ -147,11 +203,7 @@ impl Keys<'_> {
         let Some((samples, computed)) = of_pass else {
             return Ok(key.input("model", &model.identity.digest, model.identity.origin.clone()));
         };
-        let mut key = pass(key, model, samples);
-        for field in COMPUTED {
-            key.fields.extend(computed.fields.get(*field).map(|v| (field.to_string(), v.clone())));
-        }
-        Ok(key)
+        Ok(as_computed(pass(key, model, samples), &computed))
     }
 
     /// A choice of what is kept, and its proof.
@@ -277,6 +329,14 @@ impl Keys<'_> {
 
 /// The fields that [`Keys::computed`] enters.
 const COMPUTED: &[&str] = &["device", "operations", "graph"];
+
+/// The same fields as another key has.
+fn as_computed(mut key: Key, other: &Key) -> Key {
+    for field in COMPUTED {
+        key.fields.extend(other.fields.get(*field).map(|v| (field.to_string(), v.clone())));
+    }
+    key
+}
 
 fn pass(key: Key, model: &Made, samples: &SampleSet) -> Key {
     key.input("model", &model.identity.digest, model.identity.origin.clone()).input(

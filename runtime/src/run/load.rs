@@ -160,7 +160,8 @@ impl Executor<'_> {
         };
         let (dtype, layers) = (source.base().main_dtype(), (0..source.desc().layers.len()).collect());
         let (steps, trainings, parents) = (Vec::new(), Vec::new(), vec![parent]);
-        let made = Made { name, source, identity, parents, dtype, layers, steps, trainings };
+        let turned = None;
+        let made = Made { name, source, identity, parents, dtype, layers, steps, trainings, turned };
         Ok((Artifact::Model(made), told))
     }
 

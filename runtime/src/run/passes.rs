@@ -18,6 +18,7 @@ use std::sync::Arc;
 pub(super) enum Part {
     Metric(&'static str, Arc<Program>),
     Layers(LayerMetric),
+    Covariance,
     Figures,
 }
 
@@ -39,6 +40,9 @@ impl Executor<'_> {
         for &metric in &gather.layers {
             let key = keys.layers(model, samples, metric, &gather.removed)?;
             parts.push((key, Part::Layers(metric)));
+        }
+        if gather.covariance {
+            parts.push((keys.covariance(model, samples)?, Part::Covariance));
         }
         if gather.loss {
             parts.push((keys.figures(model, None, samples)?, Part::Figures));
@@ -64,6 +68,7 @@ impl Executor<'_> {
             match &part {
                 Part::Metric(tap, program) => missing.metrics.push((*tap, program.clone())),
                 Part::Layers(metric) => missing.layers.push(*metric),
+                Part::Covariance => missing.covariance = true,
                 Part::Figures => missing.loss = true,
             }
             fresh.push((key, part));
@@ -85,6 +90,7 @@ impl Executor<'_> {
         self.store.drop_partial(&pass);
         gathered.metrics.extend(computed.metrics);
         gathered.layers.extend(computed.layers);
+        gathered.covariance = gathered.covariance.or(computed.covariance);
         gathered.figures = gathered.figures.or(computed.figures);
         Ok(gathered)
     }
@@ -111,6 +117,10 @@ impl Executor<'_> {
                 }
                 into.layers.push((*metric, scores));
             }
+            Part::Covariance => {
+                let Some(covariance) = self.recall::<Vec<f64>>(id, key)? else { return Ok(false) };
+                into.covariance = Some(Arc::new(covariance));
+            }
             Part::Figures => {
                 let Some(figures) = self.recall::<Figures>(id, key)? else { return Ok(false) };
                 into.figures = Some(figures);
@@ -133,6 +143,11 @@ impl Executor<'_> {
             Part::Layers(metric) => {
                 if let Some(scores) = from.layer_scores(*metric) {
                     self.store.put(key, &scores)?;
+                }
+            }
+            Part::Covariance => {
+                if let Some(covariance) = &from.covariance {
+                    self.store.put(key, covariance.as_ref())?;
                 }
             }
             Part::Figures => {

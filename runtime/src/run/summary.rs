@@ -2,7 +2,7 @@
 
 use crate::evaluate::Figures;
 use crate::gate::FolderProof;
-use crate::provenance::{ModelRecord, Step};
+use crate::provenance::{ModelRecord, RepairRecord, Step};
 use crate::train::Trained;
 use minic_compiler::plan::Evaluation;
 use serde::Serialize;
@@ -15,6 +15,9 @@ pub struct Summary {
     pub models: BTreeMap<String, ModelRecord>,
     /// By stage: what was kept, in the numbering of the model before the cut, and the proof.
     pub cuts: BTreeMap<String, Step>,
+    /// By stage.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub repairs: BTreeMap<String, RepairRecord>,
     /// By stage.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub trainings: BTreeMap<String, Trained>,

@@ -3,7 +3,7 @@
 //! A trained model is a folder of the store, an ordinary checkpoint in f32 under the digest of its key; beside
 //! it an object tells how the training went, and the digests of the files that belong to it.
 
-use super::identity::{Identity, TRAINED};
+use super::identity::Identity;
 use super::load::SampleSet;
 use super::{Artifact, Executor, Made, RunError};
 use crate::checkpoint::{CONFIG_FILE, Checkpoint, WEIGHTS_FILE, digest_file};
@@ -62,7 +62,7 @@ impl Executor<'_> {
     ) -> Result<(Artifact, String), RunError> {
         let inputs = self.training_inputs(id, training)?;
         let key = self.training_key(training, &inputs)?;
-        let kept = match self.recall_model(id, &key)? {
+        let kept = match self.recall_folder::<Kept>(id, &key)? {
             Some(kept) => kept,
             None if self.preview => return Err(RunError::NotStored),
             None => self.trained(id, training, &inputs, &key)?,
@@ -134,34 +134,6 @@ impl Executor<'_> {
         let heldout = heldout.as_ref().map(|(set, every)| (set.as_ref(), *every));
         let sets: Vec<&SampleSet> = sets.iter().map(Arc::as_ref).collect();
         self.keys().training(training, student, teacher.as_ref(), &origins, &phases, &sets, heldout)
-    }
-
-    /// What is kept of a training whose folder is as it was written.
-    fn recall_model(&self, id: NodeIndex, key: &Key) -> Result<Option<Kept>, RunError> {
-        let Some(kept) = self.recall::<Kept>(id, key)? else { return Ok(None) };
-        Ok(self.is_whole(key, &kept)?.then_some(kept))
-    }
-
-    /// The store holds the result of a stage, and the model that belongs to it is as it was written.
-    pub(super) fn holds(&self, key: &Key) -> Result<bool, RunError> {
-        if key.kind() != TRAINED {
-            return Ok(self.store.has(key));
-        }
-        Ok(match self.store.get::<Kept>(key)? {
-            Some(kept) => self.is_whole(key, &kept)?,
-            None => false,
-        })
-    }
-
-    fn is_whole(&self, key: &Key, kept: &Kept) -> Result<bool, RunError> {
-        let folder = self.store.folder(key);
-        for (name, digest) in &kept.files {
-            let path = folder.join(name);
-            if !path.is_file() || self.digest_file(&path)? != *digest {
-                return Ok(false);
-            }
-        }
-        Ok(true)
     }
 
     fn trained(
