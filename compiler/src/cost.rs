@@ -105,6 +105,11 @@ fn read_width(desc: &ModelDesc, kind: LayerKind) -> u64 {
     }
 }
 
+/// What the widest last matrix of a block reads.
+pub fn widest_read(desc: &ModelDesc) -> u64 {
+    desc.layers.iter().map(|kind| read_width(desc, *kind)).max().unwrap_or(0)
+}
+
 /// Operations of solving the last matrix of every block by least squares over so many tokens: the lower half of
 /// z^T z, z^T y, a Cholesky factor of K^3 / 3, its solution and three more products with z^T z.
 pub fn least_squares_flops(desc: &ModelDesc, tokens: u64) -> u64 {

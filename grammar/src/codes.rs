@@ -106,6 +106,7 @@ pub const CODES: &[Code] = &[
     Code { id: "W0403", title: "a prune does not look at its calibration data" },
     Code { id: "W0404", title: "a value depends on a config.json that is not at hand" },
     Code { id: "W0405", title: "a model without weights stands where they are wanted" },
+    Code { id: "W0406", title: "a repair has little data" },
     Code { id: "W0601", title: "a rung ends within the warm-up of its schedule" },
     Code { id: "W0602", title: "a search in a space of one point" },
     Code { id: "W0701", title: "a schedule makes few updates" },

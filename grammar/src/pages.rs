@@ -109,6 +109,7 @@ pub const PAGES: &[Page] = &[
     page("W0403", include_str!("../pages/W0403.md")),
     page("W0404", include_str!("../pages/W0404.md")),
     page("W0405", include_str!("../pages/W0405.md")),
+    page("W0406", include_str!("../pages/W0406.md")),
     page("W0601", include_str!("../pages/W0601.md")),
     page("W0602", include_str!("../pages/W0602.md")),
     page("W0701", include_str!("../pages/W0701.md")),

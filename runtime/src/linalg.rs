@@ -3,9 +3,12 @@
 //! Matrices are row-major. The decompositions are faer's, each on one thread, and products are cut into bands of
 //! a fixed number of rows, so that no bit depends on the number of threads.
 
+use faer::dyn_stack::{MemBuffer, MemStack};
+use faer::linalg::cholesky::llt::{self, factor::LltRegularization};
 use faer::linalg::matmul::triangular::{self, BlockStructure};
 use faer::linalg::matmul::{self};
-use faer::linalg::solvers::{Llt, SelfAdjointEigen, Solve};
+use faer::linalg::solvers::SelfAdjointEigen;
+use faer::prelude::default;
 use faer::{Accum, MatMut, MatRef, Par, Side};
 use rayon::prelude::*;
 
@@ -85,13 +88,32 @@ pub fn eigen(a: &[f64], n: usize) -> Option<(Vec<f64>, Vec<f64>)> {
     Some(((0..n).rev().map(|i| values[i]).collect(), basis))
 }
 
-/// x [n, m] of a x = b, for a symmetric positive definite a [n, n], of which the lower triangle is read. `None`
-/// where it is not positive definite.
-pub fn solve(a: &[f64], n: usize, b: &[f64], m: usize) -> Option<Vec<f64>> {
-    let (a, b) = (MatRef::from_row_major_slice(a, n, n), MatRef::from_row_major_slice(b, n, m));
-    let factor = Llt::new(a, Side::Lower).ok()?;
-    let x = factor.solve(b);
-    Some((0..n).flat_map(|i| (0..m).map(move |j| (i, j))).map(|at| x[at]).collect())
+/// Columns of a right side that one task solves for.
+const SOLVED: usize = 256;
+
+/// b [n, m] becomes x of a x = b, for a symmetric positive definite a [n, n], both triangles given, which is
+/// overwritten. `None` where it is not positive definite.
+pub fn solve(a: &mut [f64], n: usize, b: &mut [f64], m: usize) -> Option<()> {
+    // Symmetric: as well by columns, as faer likes it.
+    let mut a = MatMut::from_column_major_slice_mut(a, n, n);
+    let mut memory = MemBuffer::new(llt::factor::cholesky_in_place_scratch::<f64>(n, Par::Seq, default()));
+    let stack = MemStack::new(&mut memory);
+    let none = LltRegularization::default();
+    llt::factor::cholesky_in_place(a.as_mut(), none, Par::Seq, stack, default()).ok()?;
+    let factor = a.as_ref();
+    let mut rest = MatMut::from_row_major_slice_mut(b, n, m);
+    let mut blocks = Vec::new();
+    while rest.ncols() > 0 {
+        let count = SOLVED.min(rest.ncols());
+        let (block, others) = rest.split_at_col_mut(count);
+        blocks.push(block);
+        rest = others;
+    }
+    blocks.into_par_iter().with_max_len(1).for_each(|block| {
+        let mut memory = MemBuffer::new(llt::solve::solve_in_place_scratch::<f64>(n, SOLVED, Par::Seq));
+        llt::solve::solve_in_place(factor, block, Par::Seq, MemStack::new(&mut memory));
+    });
+    Some(())
 }
 
 #[cfg(test)]
@@ -159,14 +181,14 @@ mod tests {
 
     #[test]
     fn normal_equations_are_solved_and_singular_ones_refused() {
-        let (n, m) = (40, 7);
+        let (n, m) = (40, 300);
         let x = draw(2 * n * n, 4);
         let (mut a, wanted) = (vec![0.0; n * n], draw(n * m, 5));
         add_gram(&x, n, &mut a);
-        let lower = a.clone();
         mirror(&mut a, n);
-        let b = product(&a, &wanted, n, n, m);
-        assert!(distance(&solve(&lower, n, &b, m).unwrap(), &wanted) < 1e-9);
-        assert_eq!(solve(&vec![0.0; n * n], n, &b, m), None);
+        let mut b = product(&a, &wanted, n, n, m);
+        solve(&mut a, n, &mut b, m).unwrap();
+        assert!(distance(&b, &wanted) < 1e-9);
+        assert_eq!(solve(&mut vec![0.0; n * n], n, &mut b, m), None);
     }
 }

@@ -7,6 +7,7 @@ use super::models::Shape;
 use super::outline::{LayerRules, Outline};
 use super::space::{MOST_POINTS, Point, Space, expressible};
 use crate::axes::{AXES, Axis, Scope};
+use crate::cost;
 use crate::dim::Dim;
 use crate::hir::{self, AxisCut, Score};
 use minic_grammar::ast::{self, Ident, PruneItem};
@@ -25,6 +26,7 @@ impl<'a> Checker<'a> {
         let repairs = self.repairs(prune, &lines, calibrate.is_some());
         self.data_for_scores(prune, &lines, &repairs, calibrate);
         let shape = self.shape(prune, parent, &lines, rules.layers.clone());
+        self.enough_data(&repairs, calibrate, &shape);
         if !self.is_first(&prune.name) {
             return;
         }
@@ -60,6 +62,28 @@ impl<'a> Checker<'a> {
         });
         let groups: Vec<&'a Ident> = listed.flatten().collect();
         self.rules_under(&groups, parent)
+    }
+
+    /// Matrices that are solved learn a small calibration set by heart.
+    fn enough_data(&mut self, repairs: &Option<Vec<hir::Repair>>, calibrate: Option<&Ident>, shape: &Shape) {
+        let solves = |r: &&hir::Repair| matches!(r.kind, hir::RepairKind::LeastSquares { .. });
+        let (Some(repair), Shape::One(model)) = (repairs.iter().flatten().find(solves), shape) else {
+            return;
+        };
+        let data = calibrate.and_then(|data| self.out.data.get(&data.node));
+        let Some((sequence, samples)) = data.and_then(|d| Some((d.sequence as u64, d.samples? as u64)))
+        else {
+            return;
+        };
+        let (width, positions) = (cost::widest_read(&model.desc), sequence * samples);
+        if positions < POSITIONS * width {
+            let more = (POSITIONS * width).div_ceil(sequence.max(1));
+            self.report(
+                Diagnostic::new("W0406", repair.span, "this repair has little data to go by")
+                    .label(format!("{positions} positions for matrices of up to {width} columns"))
+                    .help(format!("calibrate on {more} samples or more; three times as many still gain")),
+            );
+        }
     }
 
     /// `by pca` needs a stream that can be rotated.
@@ -297,6 +321,10 @@ impl<'a> Checker<'a> {
         sound.then_some(out)
     }
 }
+
+/// Positions of calibration data for each column of a matrix that is solved: with fewer, held-out loss was seen to
+/// rise.
+const POSITIONS: u64 = 10;
 
 fn needs_data(repair: &hir::Repair) -> bool {
     repair.kind.reads_data()

@@ -83,7 +83,10 @@ impl Family for Mamba2 {
         common::set(&mut out, &["num_hidden_layers", "n_layer"], json!(desc.layers.len()));
         let hi = if desc.dt.hi.is_finite() { json!(desc.dt.hi) } else { config::infinity() };
         out.insert("time_step_limit".into(), json!([desc.dt.lo, hi]));
-        out.insert("time_step_min".into(), json!(desc.dt.lo));
+        // transformers takes its logarithm while it loads, whatever the weights are: zero would not load.
+        if desc.dt.lo > 0.0 {
+            out.insert("time_step_min".into(), json!(desc.dt.lo));
+        }
         common::write_dtype(&mut out, desc);
         out
     }

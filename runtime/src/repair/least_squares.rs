@@ -331,32 +331,25 @@ impl Moments {
         linalg::mirror(&mut self.gram, n);
         // Transposed, [inputs, outputs], as B is.
         let plain: Vec<f64> = (0..n * m).map(|at| f64::from(plain[(at % m) * n + at / m])).collect();
-        let before = self.error(&plain);
-        let mut right = self.cross.clone();
-        let mut product = vec![0.0; n * m];
-        linalg::add_cross(&self.gram, n, &plain, m, &mut product);
-        right.iter_mut().zip(&product).for_each(|(right, product)| *right -= product);
+        // R = B - G W0^T, and the error of the plain cut: tr(W0 G W0^T) - 2 tr(W0 B) + |y|^2.
+        let mut right = vec![0.0; n * m];
+        linalg::add_cross(&self.gram, n, &plain, m, &mut right);
+        right.iter_mut().zip(&self.cross).for_each(|(right, cross)| *right = cross - *right);
+        let terms = plain.iter().zip(&right).zip(&self.cross);
+        let before = self.square - terms.map(|((w, right), cross)| w * (right + cross)).sum::<f64>();
+        let mut change = right.clone();
         (0..n).for_each(|i| self.gram[i * n + i] += ridge);
-        let change = linalg::solve(&self.gram, n, &right, m)
+        linalg::solve(&mut self.gram, n, &mut change, m)
             .ok_or_else(|| RepairError::Singular { weight: name.into(), damping })?;
-        (0..n).for_each(|i| self.gram[i * n + i] -= ridge);
-        let values: Vec<f32> =
-            (0..n * m).map(|at| (at % n) * m + at / n).map(|at| (plain[at] + change[at]) as f32).collect();
-        let rounded: Vec<f64> = (0..n * m).map(|at| f64::from(values[(at % m) * n + at / m])).collect();
-        let after = self.error(&rounded);
-        if !after.is_finite() || after > before * (1.0 + 1e-6) + 1e-9 {
-            return Err(RepairError::Worse { weight: name.into(), before, after }.into());
+        // (G + ridge) D = R, so that the error falls by tr(D R) + ridge |D|^2.
+        let falls = change.iter().zip(&right).map(|(d, right)| d * (right + ridge * d)).sum::<f64>();
+        let share = |error: f64| (error / self.square.max(f64::MIN_POSITIVE)).max(0.0);
+        let mended = Mended { weight: name.into(), before: share(before), after: share(before - falls) };
+        if !mended.after.is_finite() || mended.after > mended.before * (1.0 + 1e-6) + 1e-9 {
+            let Mended { weight, before, after } = mended;
+            return Err(RepairError::Worse { weight, before, after }.into());
         }
-        Ok((Mended { weight: name.into(), before, after }, values))
-    }
-
-    /// |z W^T - y|^2 / |y|^2 for W^T [inputs, outputs]: tr(W G W^T) - 2 tr(W B) + |y|^2.
-    fn error(&self, transposed: &[f64]) -> f64 {
-        let (n, m) = (self.inputs, self.outputs);
-        let mut product = vec![0.0; n * m];
-        linalg::add_cross(&self.gram, n, transposed, m, &mut product);
-        let terms = transposed.iter().zip(&product).zip(&self.cross);
-        let sum: f64 = terms.map(|((w, product), cross)| w * (product - 2.0 * cross)).sum();
-        ((sum + self.square) / self.square.max(f64::MIN_POSITIVE)).max(0.0)
+        let at = |at: usize| (at % n) * m + at / n;
+        Ok((mended, (0..n * m).map(at).map(|at| (plain[at] + change[at]) as f32).collect()))
     }
 }
