@@ -2,6 +2,8 @@
 
 use super::{Section, titled};
 use crate::table::Table;
+use minic_compiler::axes;
+use minic_compiler::dim::Dim;
 use minic_runtime::provenance::{AxisRecord, Step};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,6 +27,14 @@ pub fn section(steps: &[(&Step, &Step)], verbose: bool) -> Section {
         }
         let mut axes = Vec::new();
         for (axis, x, y) in pairs(a, b) {
+            if of_stream(&axis) && basis(a) != basis(b) {
+                notes += &format!(
+                    "    {}: {axis} is cut in two bases of the stream, whose numbers differ\n",
+                    a.name
+                );
+                axes.push(json!({ "axis": axis, "layers": [] }));
+                continue;
+            }
             let (x, y) = (kept(x), kept(y));
             let layers = compare(&x, &y);
             rows(&mut table, &a.name, &axis, &layers, verbose);
@@ -36,6 +46,14 @@ pub fn section(steps: &[(&Step, &Step)], verbose: bool) -> Section {
     }
     let text = if steps.is_empty() { String::new() } else { titled("kept indices", &table) + &notes };
     Section { name: "kept", text, json: Value::Array(json) }
+}
+
+fn of_stream(axis: &str) -> bool {
+    axes::find(axis).is_some_and(|axis| axis.dim == Dim::HiddenSize)
+}
+
+fn basis(step: &Step) -> Option<&String> {
+    step.rotation.as_ref().map(|rotation| &rotation.basis)
 }
 
 /// The axes of both cuts by name; one that is not cut keeps all.

@@ -52,6 +52,7 @@ evaluate plain against parent on heldout { loss, kl }
 evaluate turned against parent on heldout { loss, kl }
 evaluate scaled against parent on heldout { loss, kl }
 evaluate mended against parent on heldout { loss, kl }
+export plain to "plain" { dtype = bf16 }
 export mended to "mended" { dtype = bf16 }
 "#;
 
@@ -145,6 +146,8 @@ fn each_part_of_it_brings_the_cut_nearer_to_its_parent() {
     assert_eq!(verified.exit, 0, "{}", verified.stderr);
     let card = fs::read_to_string(folder.path().join("mended/README.md")).unwrap();
     assert!(card.contains("principal directions") && card.contains("Repaired: norms"), "{card}");
+    let beside = minic(folder.path(), &["diff", "plain", "mended"]);
+    assert!(beside.stdout.contains("two bases of the stream"), "{}", beside.stdout);
     // A second run finds everything.
     run(folder.path());
     assert!(computed(folder.path()).is_empty(), "{:?}", computed(folder.path()));
