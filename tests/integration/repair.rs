@@ -88,7 +88,8 @@ fn folder() -> TempDir {
     folder
 }
 
-fn staged() -> TempDir {
+/// A folder with `recipe.mrecipe`, a tiny model with biases, and token ids.
+pub fn staged() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let model = folder.path().join("model");
     fs::create_dir(&model).unwrap();

@@ -4,6 +4,7 @@
 #![allow(clippy::print_stdout, reason = "the figures of a sweep are shown with --nocapture")]
 
 use crate::command::{minic, minic_with};
+use crate::repair;
 use crate::store::{edit, folder};
 use crate::trainings;
 use serde_json::Value;
@@ -180,6 +181,11 @@ fn killed_at_any_instant_a_run_ends_in_the_same_bytes() {
 #[test]
 fn killed_at_any_instant_a_training_ends_in_the_same_bytes() {
     kill(trainings::folder().path(), RUN);
+}
+
+#[test]
+fn killed_at_any_instant_a_repair_ends_in_the_same_bytes() {
+    kill(repair::staged().path(), RUN);
 }
 
 #[test]

@@ -86,13 +86,27 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// `by pca` needs a stream that can be rotated.
+    /// `by pca` needs a stream that can be rotated, and something to cut it to.
     fn rotation(&mut self, lines: &[Line], parent: Option<&Outline>) {
-        let Some(line) = lines.iter().find(|line| line.score == Some(Score::Pca)) else { return };
-        let Some(Err(error)) = parent.map(|parent| parent.desc.family().rotatable(&parent.desc)) else {
-            return;
-        };
+        let turns = |line: &&Line| line.score == Some(Score::Pca);
+        let (Some(line), Some(parent)) = (lines.iter().find(turns), parent) else { return };
         let by = line.ast.by.as_ref().map_or(line.ast.span, |by| by.span);
+        let size = parent.desc.size(line.axis.dim);
+        // A rotated stream of the parent's width would be compared with the parent's channel by channel.
+        if let Some([whole]) = line.values.as_deref()
+            && whole.node == size
+        {
+            self.report(
+                Diagnostic::new(
+                    "E0418",
+                    whole.span,
+                    format!("{size} directions are all that the parent has"),
+                )
+                .label("nothing would be cut, and the stream rotated all the same")
+                .help("keep fewer, or leave the size out"),
+            );
+        }
+        let Err(error) = parent.desc.family().rotatable(&parent.desc) else { return };
         let message =
             format!("the residual stream of this model cannot be rotated: `{}` {}", error.key, error.message);
         let mut report = Diagnostic::new("E0418", by, message).label("rotates the stream");
