@@ -260,3 +260,53 @@ fn a_tied_head_is_refused_before_anything_runs() {
     let checked = minic(folder.path(), &["check", "recipe.mrecipe"]);
     assert!(checked.exit != 0 && checked.stderr.contains("E0418"), "{}", checked.stderr);
 }
+
+/// `tests/oracle/compare_repair.py --golden` makes the figures: rotation, cut and repair by PyTorch in f64.
+#[test]
+fn repaired_models_have_the_losses_of_pytorchs() {
+    let goldens: Vec<_> = support::golden("repair").read_dir().unwrap().map(|e| e.unwrap().path()).collect();
+    assert_eq!(goldens.len(), 2);
+    for golden in goldens {
+        let name = golden.file_stem().unwrap().to_str().unwrap().to_string();
+        let golden = support::json(&golden);
+        let windows = |key: &str| serde_json::from_value::<Vec<Vec<u32>>>(golden[key].clone()).unwrap();
+        let calibration = windows("calibration");
+        let axes: Vec<(String, usize, String)> = serde_json::from_value(golden["axes"].clone()).unwrap();
+        let axes: String =
+            axes.iter().map(|(axis, size, by)| format!("axis {axis} = {size} by {by}\n")).collect();
+        for (how, wanted) in golden["loss"].as_object().unwrap() {
+            let folder = tempfile::tempdir().unwrap();
+            let ids = calibration.iter().flatten().flat_map(|id| (*id as u16).to_le_bytes());
+            fs::write(folder.path().join("calibration.u16"), ids.collect::<Vec<u8>>()).unwrap();
+            let recipe = format!(
+                "mrecipe 1\nmodel parent {{ checkpoint = {:?} }}\n\
+                 data calibration {{ files = [\"calibration.u16\"]; sequence = {} }}\n\
+                 metric energy(x, w) = mean(square(x), over = tokens) * square(l2(w))\n\
+                 prune cut from parent {{\ncalibrate on calibration\n{axes}repair norms\n\
+                 repair outputs {} by least_squares(damping = {}%)\n}}\nexport cut to \"cut\" {{ dtype = f32 }}\n",
+                support::golden(&name),
+                calibration[0].len(),
+                if how == "local" { "" } else { how },
+                golden["damping"]
+            );
+            fs::write(folder.path().join("recipe.mrecipe"), recipe).unwrap();
+            go(folder.path(), &[], "2");
+            let model = support::source(&folder.path().join("cut"));
+            let losses: Vec<f64> =
+                windows("held").iter().map(|ids| loss(&support::logits(&model, ids), ids)).collect();
+            let found = losses.iter().sum::<f64>() / losses.len() as f64;
+            let wanted = wanted.as_f64().unwrap();
+            assert!((found - wanted).abs() < 1e-5, "{name} {how}: {found}, PyTorch has {wanted}");
+        }
+    }
+}
+
+/// The mean cross-entropy of the next token, in nats.
+fn loss(logits: &[f32], ids: &[u32]) -> f64 {
+    let rows = logits.chunks(logits.len() / ids.len()).zip(&ids[1..]);
+    let one = |(row, next): (&[f32], &u32)| {
+        let total: f64 = row.iter().map(|l| f64::from(*l).exp()).sum();
+        total.ln() - f64::from(row[*next as usize])
+    };
+    rows.map(one).sum::<f64>() / (ids.len() - 1) as f64
+}

@@ -4,7 +4,7 @@
     python3 -m venv venv && venv/bin/pip install torch==2.15.0 transformers==5.23.0 safetensors tokenizers numpy
     cargo build --release
     venv/bin/python tests/oracle/compare_repair.py [--minic target/release/minic] [--only SUBSTRING] [--tolerance 1e-4]
-                                                   [--checkpoint DIR --tokens FILE.npy]
+                                                   [--checkpoint DIR --tokens FILE.npy] [--golden FOLDER]
 
 Each checkpoint of checkpoints.py with a head of its own (or the one given) is cut by `hidden_size by pca` and by its other widths, with
 `repair norms` and `repair outputs`, sequential and not. The reference takes which heads, channels and neurons are kept from provenance.json
@@ -12,7 +12,8 @@ Each checkpoint of checkpoints.py with a head of its own (or the one given) is c
 and rotated matrices, the scaled norms, the solved matrices. The export must load in transformers with no weight missing or left over.
 
 Printed are the losses on tokens that no repair has seen, of the reference in f64 and of the export as transformers computes it in f32, and the
-largest difference of the logits by the largest logit. Exit code 1 if a loss differs by more than the tolerance, or nothing was compared.
+largest difference of the logits by the largest logit. With --golden the reference's losses are written down, with all that it takes to make them
+again: tests/golden/repair is --only nemotron-biases and --only mamba2-untied. Exit code 1 if a loss differs by more than the tolerance, or nothing was compared.
 """
 
 import argparse
@@ -203,7 +204,7 @@ def compare(name, minic, folder, calibration, held, how, damping):
     difference = ((found.double() - expected).abs().max() / expected.abs().max()).item()
     losses = loss_of(expected, held), loss_of(found, held)
     print(f"{name:28} {how or 'local':10} {losses[0]:10.6f} {losses[1]:10.6f} {losses[1] - losses[0]:+9.1e} {difference:9.1e}", flush=True)
-    return abs(losses[1] - losses[0])
+    return losses
 
 
 SEQUENCE = 64
@@ -218,6 +219,7 @@ def main():
     parser.add_argument("--tokens", type=Path, help="windows [rows, positions]; the last quarter is held out")
     parser.add_argument("--tolerance", type=float, default=1e-4)
     parser.add_argument("--damping", type=float, default=1.0)
+    parser.add_argument("--golden", type=Path)
     options = parser.parse_args()
     worst = []
     print(f"{'checkpoint':28} {'repair':10} {'f64':>10} {'minic':>10} {'loss':>9} {'logits':>9}")
@@ -240,8 +242,15 @@ def main():
                 continue
             SEQUENCE = calibration.shape[1]
             numpy.save(folder / "calibration.npy", calibration.numpy().astype(numpy.uint32))
+            golden = {"axes": axes_of(json.loads((folder / "parent" / "config.json").read_text())), "damping": options.damping}
+            golden |= {"calibration": calibration.tolist(), "held": held.tolist(), "loss": {}}
             for how in ("sequential", ""):
-                worst.append(compare(name, options.minic.resolve(), folder, calibration, held, how, options.damping))
+                expected, found = compare(name, options.minic.resolve(), folder, calibration, held, how, options.damping)
+                worst.append(abs(found - expected))
+                golden["loss"][how or "local"] = expected
+            if options.golden:
+                options.golden.mkdir(parents=True, exist_ok=True)
+                (options.golden / f"{name}.json").write_text(json.dumps(golden) + "\n")
     print(f"largest difference of a loss: {max(worst, default=math.nan):.1e}")
     sys.exit(0 if worst and max(worst) <= options.tolerance else 1)
 
