@@ -50,8 +50,11 @@ export cut to "cut" {{ dtype = f32 }}
 def axes_of(config):
     """About three quarters of every width; a mamba2 keeps heads x head_dim a multiple of hidden_size."""
     if config["model_type"] == "mamba2":
-        hidden = config["hidden_size"] // 2
-        heads = config["num_heads"] // config["n_groups"] // 2 * config["n_groups"]
+        per_group = config["num_heads"] // config["n_groups"]
+        heads = max(1, per_group // 2) * config["n_groups"]
+        hidden = max(n for n in range(1, config["hidden_size"]) if heads * config["head_dim"] % n == 0)
+        if heads == config["num_heads"]:
+            return [("hidden_size", hidden, "pca")]
         return [("hidden_size", hidden, "pca"), ("mamba_num_heads", heads, "energy at mamba.out")]
     axes = [("hidden_size", max(1, config["hidden_size"] * 3 // 4), "pca")]
     if "linear_attention" in config["layers_block_type"] or "mamba" in config["layers_block_type"]:
