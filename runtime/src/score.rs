@@ -34,7 +34,7 @@ impl Ranked {
         Ranked { axis: stage.axis, metric: stage.score.to_string(), tap: stage.tap, reverse, by }
     }
 
-    /// BLAKE3 of the scores' bits, hexadecimal.
+    /// BLAKE3 of the scores' bits, hexadecimal. The same scores turned upside down lead to another cut.
     pub fn digest(&self) -> String {
         let mut hasher = blake3::Hasher::new();
         let mut take = |values: &[f64]| {
@@ -44,6 +44,9 @@ impl Ranked {
             By::Layers(scores) => take(scores),
             By::Members(Table::Layers(layers)) => layers.values().for_each(|s| take(&s.values)),
             By::Members(Table::Model(all)) => all.iter().for_each(|s| take(&s.values)),
+        }
+        if self.reverse {
+            hasher.update(b"reversed");
         }
         hasher.finalize().to_hex().to_string()
     }
