@@ -36,6 +36,7 @@ pub mod synth;
 pub mod tokens;
 pub mod train;
 pub mod tree;
+pub mod walk;
 
 #[cfg(test)]
 mod testing;

@@ -65,6 +65,11 @@ pub fn mirror(a: &mut [f64], n: usize) {
     }
 }
 
+/// The mean of the diagonal of a matrix [n, n].
+pub fn mean_diagonal(a: &[f64], n: usize) -> f64 {
+    (0..n).map(|i| a[i * n + i]).sum::<f64>() / n as f64
+}
+
 /// Eigenvalues of a symmetric matrix, the largest first, and its eigenvectors as the columns of a matrix [n, n].
 /// Only the lower triangle is read. Each vector has a positive component of largest magnitude. `None` where the
 /// iteration does not converge, which takes numbers that are not finite.
