@@ -25,6 +25,7 @@ pub mod publish;
 pub mod random;
 pub mod record;
 pub mod repair;
+mod residual;
 pub mod run;
 pub mod safetensors;
 pub mod samples;

@@ -121,6 +121,15 @@ pub fn solve(a: &mut [f64], n: usize, b: &mut [f64], m: usize) -> Option<()> {
     Some(())
 }
 
+/// The inverse of a symmetric positive definite matrix [n, n], both triangles given. `None` where it is not positive
+/// definite.
+pub fn inverse(mut a: Vec<f64>, n: usize) -> Option<Vec<f64>> {
+    let mut inverse = vec![0.0; n * n];
+    (0..n).for_each(|i| inverse[i * n + i] = 1.0);
+    solve(&mut a, n, &mut inverse, n)?;
+    Some(inverse)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -192,8 +201,11 @@ mod tests {
         add_gram(&x, n, &mut a);
         mirror(&mut a, n);
         let mut b = product(&a, &wanted, n, n, m);
+        let identity: Vec<f64> = (0..n * n).map(|e| f64::from(u8::from(e / n == e % n))).collect();
+        assert!(distance(&product(&a, &inverse(a.clone(), n).unwrap(), n, n, n), &identity) < 1e-9);
         solve(&mut a, n, &mut b, m).unwrap();
         assert!(distance(&b, &wanted) < 1e-9);
         assert_eq!(solve(&mut vec![0.0; n * n], n, &mut b, m), None);
+        assert_eq!(inverse(vec![0.0; n * n], n), None);
     }
 }

@@ -68,6 +68,8 @@ pub struct Scorer<'a> {
     pub gathered: Option<&'a Gathered>,
     /// One more pass, for iterative removal.
     pub gather: &'a (dyn Fn(&Gather) -> Result<Gathered, RunError> + Sync),
+    /// A pass of its own, for what a repair makes up for, by its damping.
+    pub residual: &'a (dyn Fn(f64) -> Result<Table, RunError> + Sync),
     /// How many layers survive, and which must: iterative removal stops there.
     pub depth: Option<&'a DepthRule>,
     pub watch: &'a Watch<'a>,
@@ -90,6 +92,7 @@ impl Scorer<'_> {
             hir::Score::Random { seed } => self.random(stage.axis, *seed),
             hir::Score::Layer(metric) => By::Layers(self.layers(*metric)?),
             hir::Score::Iterative(metric) => By::Layers(self.iterative(*metric)?),
+            hir::Score::Residual { damping } => By::Members((self.residual)(*damping)?),
             hir::Score::Pca => return Err(RunError::Unplanned { what: "a rotation".into() }),
         })
     }
