@@ -130,6 +130,14 @@ pub fn writer(kind: LayerKind) -> Option<(&'static Tap, Role)> {
     })
 }
 
+impl Axis {
+    /// The tap of what the block's last matrix reads, where members of this axis are inputs of it.
+    pub fn read_at(&self) -> Option<&'static Tap> {
+        let Scope::Layer(kind) = self.scope else { return None };
+        writer(kind).map(|(tap, _)| tap).filter(|tap| tap.dims.contains(&self.dim))
+    }
+}
+
 pub fn find_tap(name: &str) -> Option<&'static Tap> {
     TAPS.iter().find(|t| t.name == name)
 }

@@ -133,6 +133,20 @@ pub fn least_squares_bytes(desc: &ModelDesc) -> u64 {
     desc.layers.iter().map(layer).max().unwrap_or(0)
 }
 
+/// Operations of ranking what the last matrix of every block of a kind reads over so many tokens: the lower half
+/// of z^T z, its inverse with 7 K^3 / 3, its downdates with 2 K^3 / 3, and those of the matrix with K^2 E.
+pub fn residual_flops(desc: &ModelDesc, kind: LayerKind, tokens: u64) -> u64 {
+    let (k, e) = (read_width(desc, kind), s(desc, Dim::HiddenSize));
+    let layers = desc.layers.iter().filter(|k| **k == kind).count() as u64;
+    product(&[layers, k, k, sum(&[tokens, 3 * k, e])])
+}
+
+/// Bytes that one such block holds meanwhile, in f64: z^T z and its inverse, and the matrix.
+pub fn residual_bytes(desc: &ModelDesc, kind: LayerKind) -> u64 {
+    let (k, e) = (read_width(desc, kind), s(desc, Dim::HiddenSize));
+    product(&[8, k, sum(&[2 * k, e])])
+}
+
 /// Bytes of the tensors of an export, without the header of about a hundred bytes a tensor.
 pub fn disk(params: u64, dtype: DType) -> u64 {
     product(&[params, dtype.bytes() as u64])

@@ -118,11 +118,26 @@ pub fn block(desc: &ModelDesc, layer: usize, sequence: usize, masks: Masks) -> R
     b.finish()
 }
 
+/// The same with one more output, `read`: what the block's last matrix reads.
+pub fn observed(desc: &ModelDesc, layer: usize, sequence: usize) -> Result<Graph, ShapeError> {
+    let mut b = showing(desc, layer);
+    let stream = b.input(output::STREAM, stream_of(desc, sequence));
+    let out = desc.family().block(&mut b, desc, layer, stream);
+    b.output(output::STREAM, out);
+    b.finish()
+}
+
+/// A builder that shows what the last matrix of a block reads.
+fn showing(desc: &ModelDesc, layer: usize) -> Builder {
+    let mut b = Builder::new();
+    b.shown = desc.layers.get(layer).and_then(|kind| axes::writer(*kind)).map(|(tap, _)| tap.name);
+    b
+}
+
 /// What the last matrix of a block reads, the one that writes to the stream: input `stream` [L, E] -> output
 /// `read` [L, I].
 pub fn read(desc: &ModelDesc, layer: usize, sequence: usize) -> Result<Graph, ShapeError> {
-    let mut b = Builder::new();
-    b.shown = desc.layers.get(layer).and_then(|kind| axes::writer(*kind)).map(|(tap, _)| tap.name);
+    let mut b = showing(desc, layer);
     let stream = b.input(output::STREAM, stream_of(desc, sequence));
     desc.family().block(&mut b, desc, layer, stream);
     b.finish()

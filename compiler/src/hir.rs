@@ -157,6 +157,12 @@ pub enum Score {
     Random {
         seed: u64,
     },
+    /// The member goes whose loss the others make up for best where the matrix that writes the block's output is
+    /// refitted, and so on.
+    Residual {
+        /// A share of the mean of the diagonal.
+        damping: f64,
+    },
     Reverse(Box<Score>),
     /// `hidden_size by pca`
     Pca,

@@ -4,11 +4,13 @@
 //! by [`crate::tree::Tree`], finished by the metric's program, and ranked here (arXiv:2504.11409, section 2).
 
 mod depth;
+mod elimination;
 mod rank;
 mod scores;
 mod weights;
 
 pub use depth::{DepthError, DepthRule};
+pub use elimination::Elimination;
 pub use rank::{AxisScores, RankError, Table, choose};
 pub use scores::{Scores, random, reversed};
 

@@ -25,6 +25,7 @@ pub mod publish;
 pub mod random;
 pub mod record;
 pub mod repair;
+mod residual;
 pub mod run;
 pub mod safetensors;
 pub mod samples;
@@ -36,6 +37,7 @@ pub mod synth;
 pub mod tokens;
 pub mod train;
 pub mod tree;
+pub mod walk;
 
 #[cfg(test)]
 mod testing;

@@ -65,6 +65,11 @@ pub fn mirror(a: &mut [f64], n: usize) {
     }
 }
 
+/// The mean of the diagonal of a matrix [n, n].
+pub fn mean_diagonal(a: &[f64], n: usize) -> f64 {
+    (0..n).map(|i| a[i * n + i]).sum::<f64>() / n as f64
+}
+
 /// Eigenvalues of a symmetric matrix, the largest first, and its eigenvectors as the columns of a matrix [n, n].
 /// Only the lower triangle is read. Each vector has a positive component of largest magnitude. `None` where the
 /// iteration does not converge, which takes numbers that are not finite.
@@ -114,6 +119,15 @@ pub fn solve(a: &mut [f64], n: usize, b: &mut [f64], m: usize) -> Option<()> {
         llt::solve::solve_in_place(factor, block, Par::Seq, MemStack::new(&mut memory));
     });
     Some(())
+}
+
+/// The inverse of a symmetric positive definite matrix [n, n], both triangles given. `None` where it is not positive
+/// definite.
+pub fn inverse(mut a: Vec<f64>, n: usize) -> Option<Vec<f64>> {
+    let mut inverse = vec![0.0; n * n];
+    (0..n).for_each(|i| inverse[i * n + i] = 1.0);
+    solve(&mut a, n, &mut inverse, n)?;
+    Some(inverse)
 }
 
 #[cfg(test)]
@@ -187,8 +201,11 @@ mod tests {
         add_gram(&x, n, &mut a);
         mirror(&mut a, n);
         let mut b = product(&a, &wanted, n, n, m);
+        let identity: Vec<f64> = (0..n * n).map(|e| f64::from(u8::from(e / n == e % n))).collect();
+        assert!(distance(&product(&a, &inverse(a.clone(), n).unwrap(), n, n, n), &identity) < 1e-9);
         solve(&mut a, n, &mut b, m).unwrap();
         assert!(distance(&b, &wanted) < 1e-9);
         assert_eq!(solve(&mut vec![0.0; n * n], n, &mut b, m), None);
+        assert_eq!(inverse(vec![0.0; n * n], n), None);
     }
 }

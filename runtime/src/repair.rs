@@ -3,7 +3,6 @@
 
 mod least_squares;
 mod norms;
-mod streams;
 
 pub use least_squares::{Mended, Outputs, RepairError};
 pub use norms::{Fitted, Powers, factors, fit};

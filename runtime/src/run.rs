@@ -23,9 +23,11 @@ use crate::events::{Event, Observer, Stop, Watch};
 use crate::importance::DepthRule;
 use crate::memory;
 use crate::provenance::{DataRecord, Parent, Step, TrainingRecord};
+use crate::residual;
 use crate::score::{By, Ranked, Scorer};
 use crate::source::WeightSource;
 use crate::store::{Difference, Key, Store};
+use crate::walk::Walk;
 use identity::{Identity, Keys};
 use load::SampleSet;
 use minic_compiler::axes::Scope;
@@ -448,10 +450,17 @@ impl<'a> Executor<'a> {
         let depth = self.depth_rule(id, &model.source, score)?;
         let gather = |gather: &Gather| self.gathered(id, model, &*self.samples(id)?, gather);
         let watch = self.watch(id);
+        let residual = |damping| {
+            let loaded = self.samples(id)?.load(self.store)?;
+            let windows: Vec<&[u32]> = loaded.windows().collect();
+            let walk = Walk { device: self.device, samples: &windows, store: self.store, watch: &watch };
+            residual::rank(&walk, &model.source, score.axis, damping)
+        };
         let scorer = Scorer {
             model: &model.source,
             gathered: gathered.as_deref(),
             gather: &gather,
+            residual: &residual,
             depth: depth.as_ref(),
             watch: &watch,
         };

@@ -34,7 +34,7 @@ impl Ranked {
         Ranked { axis: stage.axis, metric: stage.score.to_string(), tap: stage.tap, reverse, by }
     }
 
-    /// BLAKE3 of the scores' bits, hexadecimal.
+    /// BLAKE3 of the scores' bits, hexadecimal. The same scores turned upside down lead to another cut.
     pub fn digest(&self) -> String {
         let mut hasher = blake3::Hasher::new();
         let mut take = |values: &[f64]| {
@@ -44,6 +44,9 @@ impl Ranked {
             By::Layers(scores) => take(scores),
             By::Members(Table::Layers(layers)) => layers.values().for_each(|s| take(&s.values)),
             By::Members(Table::Model(all)) => all.iter().for_each(|s| take(&s.values)),
+        }
+        if self.reverse {
+            hasher.update(b"reversed");
         }
         hasher.finalize().to_hex().to_string()
     }
@@ -65,6 +68,8 @@ pub struct Scorer<'a> {
     pub gathered: Option<&'a Gathered>,
     /// One more pass, for iterative removal.
     pub gather: &'a (dyn Fn(&Gather) -> Result<Gathered, RunError> + Sync),
+    /// A pass of its own, for what a repair makes up for, by its damping.
+    pub residual: &'a (dyn Fn(f64) -> Result<Table, RunError> + Sync),
     /// How many layers survive, and which must: iterative removal stops there.
     pub depth: Option<&'a DepthRule>,
     pub watch: &'a Watch<'a>,
@@ -87,6 +92,7 @@ impl Scorer<'_> {
             hir::Score::Random { seed } => self.random(stage.axis, *seed),
             hir::Score::Layer(metric) => By::Layers(self.layers(*metric)?),
             hir::Score::Iterative(metric) => By::Layers(self.iterative(*metric)?),
+            hir::Score::Residual { damping } => By::Members((self.residual)(*damping)?),
             hir::Score::Pca => return Err(RunError::Unplanned { what: "a rotation".into() }),
         })
     }

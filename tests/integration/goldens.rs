@@ -114,6 +114,7 @@ impl Importance {
             model: &self.model,
             gathered: Some(&self.gathered),
             gather: &|_: &Gather| unreachable!("nothing is removed layer by layer here"),
+            residual: &|_| unreachable!("nothing is refitted here"),
             depth: None,
             watch: &watch,
         };

@@ -79,8 +79,45 @@ export half to "half"
 export quarter to "quarter"
 "#;
 
+/// Heads, channels and neurons by what stands in them, and by what the repair cannot make up for.
+const RANKED: &str = r#"mrecipe 1
+model parent { checkpoint = "model"; dt_floor = 0.001 }
+data calibration { files = ["train.txt"]; sequence = 128; samples = 48; seed = 1 }
+data heldout { files = ["heldout.txt"]; sequence = 128; samples = 12 }
+metric energy(x, w) = mean(square(x), over = tokens) * square(l2(w))
+prune energetic from parent {
+    calibrate on calibration
+    axis mamba_num_heads = 12 by energy at mamba.out
+    axis mamba_head_dim = 12 by energy at mamba.out
+    axis ffn_hidden_size = 128 by energy at ffn.act
+    repair outputs by least_squares(damping = 1%)
+}
+prune residual from parent {
+    calibrate on calibration
+    axis mamba_num_heads = 12 by residual(damping = 5%)
+    axis mamba_head_dim = 12 by residual(damping = 5%)
+    axis ffn_hidden_size = 128 by residual(damping = 5%)
+    repair outputs by least_squares(damping = 1%)
+}
+prune reversed from parent {
+    calibrate on calibration
+    axis mamba_num_heads = 12 by reverse(residual(damping = 5%))
+    axis mamba_head_dim = 12 by reverse(residual(damping = 5%))
+    axis ffn_hidden_size = 128 by reverse(residual(damping = 5%))
+    repair outputs by least_squares(damping = 1%)
+}
+evaluate energetic on heldout { loss }
+evaluate residual on heldout { loss }
+evaluate reversed on heldout { loss }
+export residual to "residual"
+"#;
+
 fn folder() -> TempDir {
-    let folder = quickstart(RECIPE);
+    folder_of(RECIPE)
+}
+
+fn folder_of(recipe: &str) -> TempDir {
+    let folder = quickstart(recipe);
     for (file, bytes) in [("train.txt", 120_000), ("heldout.txt", 20_000)] {
         let text = fs::read_to_string(repository("examples/quickstart").join(file)).unwrap();
         fs::write(folder.path().join(file), &text[..text.floor_char_boundary(bytes)]).unwrap();
@@ -152,6 +189,35 @@ fn each_part_of_it_brings_the_cut_nearer_to_its_parent() {
     // A second run finds everything.
     run(folder.path());
     assert!(computed(folder.path()).is_empty(), "{:?}", computed(folder.path()));
+}
+
+#[test]
+fn a_ranking_that_knows_of_the_repair_loses_less_after_it() {
+    let folder = folder_of(RANKED);
+    let result = run(folder.path());
+    let [energetic, residual, reversed] = ["energetic", "residual", "reversed"]
+        .map(|model| result["evaluations"][format!("evaluate {model}")]["figures"]["loss"].as_f64().unwrap());
+    assert!(residual < energetic && energetic < reversed, "{residual}, {energetic}, {reversed}");
+    let verified = minic(folder.path(), &["verify", "residual"]);
+    assert_eq!(verified.exit, 0, "{}", verified.stderr);
+    // A second run finds every ranking, and threads change none.
+    run(folder.path());
+    assert_eq!(computed(folder.path()), ["export residual"], "it proves what is there again");
+    let model = || fs::read(folder.path().join("residual/model.safetensors")).unwrap();
+    let first = model();
+    let axes = ["mamba_num_heads", "mamba_head_dim", "ffn_hidden_size"];
+    let stages = axes.map(|axis| format!("residual.score.{axis}"));
+    let redone: Vec<&str> = stages.iter().flat_map(|stage| ["--redo", stage]).collect();
+    go(folder.path(), &[&redone[..], &["--redo", "residual.repair", "--overwrite"]].concat(), "1");
+    assert!(stages.iter().all(|stage| computed(folder.path()).contains(stage)));
+    assert!(model() == first, "ranked again by one thread");
+    // Another damping is another ranking, of that axis alone.
+    let axis = "ffn_hidden_size = 128 by residual(damping = ";
+    edit(folder.path(), "recipe.mrecipe", &format!("{axis}5%"), &format!("{axis}6%"));
+    go(folder.path(), &["--overwrite"], "2");
+    let done = computed(folder.path());
+    let scored: Vec<&String> = done.iter().filter(|stage| stage.contains(".score.")).collect();
+    assert_eq!(scored, ["residual.score.ffn_hidden_size"], "{done:?}");
 }
 
 #[test]

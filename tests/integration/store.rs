@@ -166,6 +166,23 @@ fn a_changed_seed_runs_what_depends_on_the_samples() {
 }
 
 #[test]
+fn a_reversed_ranking_makes_another_cut_of_the_same_scores() {
+    let (folder, new) = new_after(|f| edit(f, "recipe.mrecipe", "by energy at", "by reverse(energy) at"));
+    let of = |kind: &str| new.iter().filter(|n| n.starts_with(kind)).count();
+    assert_eq!((of("metric"), of("score"), of("cut"), of("figures")), (0, 0, 1, 1), "{new:?}");
+    let kept = |name: &str| {
+        let made = fs::read_to_string(folder.path().join(name).join("provenance.json")).unwrap();
+        let steps: Value = serde_json::from_str(&made).unwrap();
+        let axes = steps["steps"][0]["axes"].as_array().unwrap().clone();
+        axes.into_iter().find(|axis| axis["axis"] == "ffn_hidden_size").unwrap()
+    };
+    let reversed = kept("half");
+    edit(folder.path(), "recipe.mrecipe", "by reverse(energy) at", "by energy at");
+    run(folder.path());
+    assert_ne!(kept("half"), reversed);
+}
+
+#[test]
 fn a_changed_file_runs_what_reads_it() {
     let (_folder, new) = new_after(|f| {
         let text = fs::read_to_string(f.join("heldout.txt")).unwrap();

@@ -20,6 +20,14 @@ pub(super) const RANDOM: &[Argument] = &[Argument {
     doc: "the seed of the shuffle",
 }];
 
+/// `residual(damping = 5%)`
+pub(super) const RESIDUAL: &[Argument] = &[Argument {
+    name: "damping",
+    accepts: Accepts::NotNegative,
+    default: Default::Is(0.05),
+    doc: "added to the diagonal, as a fraction of its mean",
+}];
+
 impl<'a> Checker<'a> {
     pub(super) fn metric(&mut self, metric: &'a ast::Metric) {
         let mut params = BTreeMap::new();
@@ -124,6 +132,7 @@ impl<'a> Checker<'a> {
             }
             Some(RankingKind::Reverse) => return self.reverse(axis, &call),
             Some(RankingKind::Iterative) => return self.iterative(axis, &call),
+            Some(RankingKind::Residual) => return self.residual(axis, &call),
             None => {}
         }
         self.no_arguments(&call)?;
@@ -239,6 +248,15 @@ impl<'a> Checker<'a> {
         }
     }
 
+    fn residual(&mut self, axis: &'static Axis, call: &Call) -> Option<Score> {
+        let arguments = self.arguments(call, RESIDUAL)?;
+        if axis.read_at().is_none() {
+            self.unfit(axis, call, "ranks what the last matrix of a block reads");
+            return None;
+        }
+        Some(Score::Residual { damping: arguments.number("damping") })
+    }
+
     /// The tap that an axis is scored at; its name is checked even where the ranking is not known.
     pub(super) fn axis_tap(
         &mut self,
@@ -251,11 +269,29 @@ impl<'a> Checker<'a> {
             other => other,
         };
         let tap = match at {
-            Some(path) => self.legal_tap(axis, path, &dotted(path))?,
+            Some(path) => {
+                let tap = self.legal_tap(axis, path, &dotted(path))?;
+                if let (Some(Score::Residual { .. }), Some(read)) = (looked_at, axis.read_at()) {
+                    self.read_alone(path, tap, read);
+                }
+                tap
+            }
             None => axis.taps.first().and_then(|t| axes::find_tap(t))?,
         };
         // A control stands in for a metric: its tap says nothing, and may stay.
         matches!(looked_at, Some(Score::Metric(_))).then_some(tap)
+    }
+
+    /// `residual` has no choice of a tap.
+    fn read_alone(&mut self, path: &Path, tap: &Tap, read: &Tap) {
+        if tap.name == read.name {
+            return;
+        }
+        self.report(
+            Diagnostic::new("E0406", path.span, format!("`residual` does not look at `{}`", tap.name))
+                .label(format!("it looks at `{}`: {}", read.name, read.doc))
+                .help("leave out `at`"),
+        );
     }
 
     fn legal_tap(&mut self, axis: &'static Axis, path: &Path, name: &str) -> Option<&'static Tap> {
@@ -292,7 +328,7 @@ impl<'a> Checker<'a> {
                 Some(Some(program)) => program.uses_x(),
                 _ => false,
             },
-            Score::Layer(_) | Score::Iterative(_) | Score::Pca => true,
+            Score::Layer(_) | Score::Iterative(_) | Score::Residual { .. } | Score::Pca => true,
             Score::Random { .. } => false,
             Score::Reverse(inner) => self.needs_data(inner),
         }
@@ -312,6 +348,7 @@ fn fits(axis: &Axis, builtin: &str) -> bool {
     match builtin {
         "random" | "reverse" => true,
         "pca" => axis.scope == Scope::Model,
+        "residual" => axis.read_at().is_some(),
         _ => axis.scope == Scope::Depth,
     }
 }

@@ -135,6 +135,7 @@ impl Display for Score {
             Score::Layer(metric) => f.write_str(metric.name()),
             Score::Iterative(metric) => write!(f, "iterative({})", metric.name()),
             Score::Random { seed } => write!(f, "random(seed = {seed})"),
+            Score::Residual { damping } => write!(f, "residual(damping = {damping})"),
             Score::Reverse(inner) => write!(f, "reverse({inner})"),
             Score::Pca => f.write_str("pca"),
         }

@@ -38,6 +38,7 @@ pub enum RankingKind {
     Random,
     Reverse,
     Iterative,
+    Residual,
 }
 
 /// A built-in ranking that is written as a call.
@@ -68,6 +69,12 @@ pub const RANKINGS: &[Ranking] = &[
         form: "iterative(METRIC)",
         kind: RankingKind::Iterative,
         doc: "one layer is removed at a time, then the others are scored again",
+    },
+    Ranking {
+        name: "residual",
+        form: "residual(damping = N)",
+        kind: RankingKind::Residual,
+        doc: "the member goes whose loss the refitted others make up for best, and so on",
     },
 ];
 

@@ -2,6 +2,7 @@
 
 use super::{Bounds, Calibrate, Evaluation, Needs, Plan, Shape, Shapes, Source, Stage, Training, Value};
 use crate::autodiff::Recompute;
+use crate::axes::{Axis, Scope};
 use crate::cost::{self, Passes};
 use crate::dim::Dim;
 use crate::forward::{self, Comparison, Objective};
@@ -39,6 +40,7 @@ impl Plan {
             Stage::Calibrate(wanted) => self.calibration(shapes, id, wanted),
             Stage::Score(score) => match score.needs() {
                 Needs::Iterative(metric) => self.iterative(shapes, id, metric),
+                Needs::Residual => self.residual(shapes, id, score.axis),
                 _ => Estimate::default(),
             },
             Stage::Evaluate(_) => self.evaluation(shapes, id),
@@ -101,6 +103,19 @@ impl Plan {
         let layers = shape.sizes(Dim::NumLayers).last().copied().unwrap_or(0);
         let kept = self.outputs(id).iter().filter_map(|(to, _)| self.depth_after(*to)).min();
         passing(shape, data, Passes::iterative(metric, layers, kept.unwrap_or(layers)))
+    }
+
+    /// One block at a time, once over all samples.
+    fn residual(&self, shapes: &Shapes, id: NodeIndex, axis: &Axis) -> Estimate {
+        let shape = self.source(id, Value::Model).and_then(|from| self.shape(shapes, from));
+        let (Some(shape), Some(data)) = (shape, self.data(id)) else { return Estimate::default() };
+        let passes = Passes { whole: 1, partial: 0 };
+        let passed = Estimate { passes: Some(passes), ..passing(shape, data, passes) };
+        let (Some(desc), Scope::Layer(kind)) = (shape.desc(), axis.scope) else { return passed };
+        let tokens = data.samples.map(|n| n as u64 * data.sequence as u64);
+        let ranked = tokens.map(|n| cost::residual_flops(&desc, kind, n) as f64);
+        let flops = passed.flops.zip(ranked).map(|(passed, ranked)| passed.map(|f| f + ranked));
+        Estimate { flops, memory: Bounds::of([cost::residual_bytes(&desc, kind)]), ..passed }
     }
 
     /// The fewest layers that a cut or a search keeps.
@@ -289,6 +304,7 @@ mod tests {
     use crate::graph::HeadLoss;
     use crate::hir::{LayerMetric, Phase, Recipe};
     use crate::losses::Term;
+    use crate::model::LayerKind;
     use crate::plan::fixture::{self, axis, by};
     use crate::{lower, passes};
 
@@ -331,6 +347,27 @@ mod tests {
         let score = estimate(&recipe, "half.score.num_layers");
         assert_eq!(score.passes, Some(Passes { whole: 4, partial: 0 }));
         assert_eq!(score.flops.and_then(Bounds::exact), Some(4.0 * 64.0 * 256.0 * token("8b")));
+    }
+
+    #[test]
+    fn a_residual_ranking_passes_once_and_inverts_what_blocks_read() {
+        let estimated = |damping| {
+            let mut recipe = fixture::base("tiny");
+            let cut = axis("ffn_hidden_size", &[8], hir::Score::Residual { damping });
+            recipe.prunes.insert("half".into(), fixture::prune("parent", vec![cut]));
+            fixture::export(&mut recipe, "half");
+            estimate(&recipe, "half.score.ffn_hidden_size")
+        };
+        let score = estimated(0.05);
+        assert_eq!(score.passes, Some(Passes { whole: 1, partial: 0 }));
+        let desc = fixture::desc("tiny");
+        let (k, e) = (desc.size(Dim::FfnHiddenSize) as f64, desc.size(Dim::HiddenSize) as f64);
+        let layers = desc.layers.iter().filter(|l| **l == LayerKind::Mlp).count() as f64;
+        let ranked = layers * k * k * (64.0 * 256.0 + 3.0 * k + e);
+        let flops = score.flops.and_then(Bounds::exact).unwrap();
+        assert_eq!(flops, 64.0 * 256.0 * token("tiny") + ranked);
+        assert_eq!(score.memory.and_then(Bounds::exact), Some((8.0 * k * (2.0 * k + e)) as u64));
+        assert_eq!(estimated(0.0), score);
     }
 
     #[test]

@@ -139,6 +139,8 @@ pub enum Needs {
     Layer(LayerMetric),
     /// Passes of its own: one layer is removed, the rest is scored again.
     Iterative(LayerMetric),
+    /// A pass of its own over samples: what the blocks' last matrices read.
+    Residual,
     /// The covariance of the residual stream.
     Covariance,
     /// Weights alone, or a seed.
@@ -160,6 +162,7 @@ impl Score {
             },
             hir::Score::Layer(metric) => Needs::Layer(*metric),
             hir::Score::Iterative(metric) => Needs::Iterative(*metric),
+            hir::Score::Residual { .. } => Needs::Residual,
             hir::Score::Random { .. } => Needs::Nothing,
             hir::Score::Reverse(inner) => self.needs_of(inner),
             hir::Score::Pca => Needs::Covariance,

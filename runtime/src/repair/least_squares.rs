@@ -6,28 +6,21 @@
 //! towards the matrix of the plain cut, so that the error on these rows is never larger than its error. f64
 //! throughout, rounded once.
 //!
-//! Layers are walked in order with the streams of all samples between two layers, so that one block of each model
-//! and one pair of G and B are held at a time.
+//! Layers are walked in order ([`crate::walk`]), so that one block of each model and one pair of G and B are held at
+//! a time.
 
-use super::streams::Streams;
-use crate::device::{Bindings, Device, Outputs as Values, Session, Weights};
 use crate::error::Kind;
-use crate::events::Watch;
 use crate::linalg;
 use crate::run::RunError;
-use crate::source::{self, WeightSource};
-use crate::store::Store;
-use minic_compiler::axes;
+use crate::source::WeightSource;
+use crate::walk::{self, Block, ROWS, Streams, Walk};
 use minic_compiler::cut::CutPlan;
 use minic_compiler::dim::Dim;
-use minic_compiler::forward::{self, output};
-use minic_compiler::graph::{Graph, Masks};
+use minic_compiler::forward;
+use minic_compiler::graph::Masks;
 use minic_compiler::model::{Role, Weight};
-use minic_compiler::schedule;
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 #[derive(Debug, thiserror::Error)]
 pub enum RepairError {
@@ -63,7 +56,8 @@ pub struct Mended {
 
 /// Everything that a repair of outputs works on.
 pub struct Outputs<'a> {
-    pub device: &'a dyn Device,
+    /// Over the calibration set.
+    pub walk: Walk<'a>,
     /// The model before the cut, in the basis of the cut.
     pub parent: &'a WeightSource,
     /// The model after it.
@@ -73,9 +67,6 @@ pub struct Outputs<'a> {
     pub damping: f64,
     /// Later layers see what repaired ones give them, and make up for what earlier ones still lack.
     pub sequential: bool,
-    pub samples: &'a [&'a [u32]],
-    pub store: &'a Store,
-    pub watch: &'a Watch<'a>,
 }
 
 impl Outputs<'_> {
@@ -84,22 +75,16 @@ impl Outputs<'_> {
         &self,
         mut keep: impl FnMut(&Weight, &[f32]) -> Result<(), RunError>,
     ) -> Result<Vec<Mended>, RunError> {
-        let sequence = self.samples.first().ok_or(RunError::NoSamples)?.len();
-        let width = |model: &WeightSource| model.desc().size(Dim::HiddenSize);
-        let streams = |model| Streams::new(self.store, self.samples.len(), sequence * width(model));
-        let mut of_parent = streams(self.parent)?;
-        self.embed(self.parent, sequence, &mut of_parent)?;
-        let mut of_student = self.sequential.then(|| streams(self.student)).transpose()?;
-        if let Some(streams) = &mut of_student {
-            self.embed(self.student, sequence, streams)?;
-        }
+        let sequence = self.walk.sequence()?;
+        let mut of_parent = self.walk.streams(self.parent)?;
+        let mut of_student = self.sequential.then(|| self.walk.streams(self.student)).transpose()?;
         let mut mended = Vec::new();
         let layers = self.parent.desc().layers.len();
         for layer in 0..layers {
             let graph = forward::block(self.parent.desc(), layer, sequence, Masks::default())?;
-            let block = Block::new(self.device, &graph, self.parent, self.samples.len())?;
+            let block = self.walk.block(&graph, self.parent)?;
             match self.plan.layers.binary_search(&layer) {
-                Err(_) => self.pass(block, &mut of_parent)?,
+                Err(_) => self.walk.pass(block, &mut of_parent, |_| ())?,
                 Ok(own) => {
                     let (one, solved) =
                         self.layer(block, own, sequence, &mut of_parent, of_student.as_mut())?;
@@ -107,38 +92,9 @@ impl Outputs<'_> {
                     mended.push(one);
                 }
             }
-            self.watch.progress(layer + 1, layers);
+            self.walk.watch.progress(layer + 1, layers);
         }
         Ok(mended)
-    }
-
-    /// The streams before the first block.
-    fn embed(&self, model: &WeightSource, sequence: usize, streams: &mut Streams) -> Result<(), RunError> {
-        let graph = forward::embedding(model.desc(), sequence, Masks::default())?;
-        let mut block = Block::new(self.device, &graph, model, self.samples.len())?;
-        let lanes = block.sessions.len();
-        for first in (0..self.samples.len()).step_by(lanes) {
-            let end = self.samples.len().min(first + lanes);
-            let bindings = self.samples[first..end].iter().map(|tokens| Bindings::of(tokens)).collect();
-            for (sample, values) in (first..end).zip(block.run(bindings)?) {
-                streams.set(sample, stream(values))?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Every stream through a block.
-    fn pass(&self, mut block: Block, streams: &mut Streams) -> Result<(), RunError> {
-        let lanes = block.sessions.len();
-        for first in (0..self.samples.len()).step_by(lanes) {
-            let samples = first..self.samples.len().min(first + lanes);
-            let before = samples.clone().map(|s| streams.get(s)).collect::<Result<Vec<_>, _>>()?;
-            for (sample, values) in samples.zip(block.streams(&before)?) {
-                streams.set(sample, stream(values))?;
-            }
-            self.go_on()?;
-        }
-        Ok(())
     }
 
     /// Layer `own` of the student, cut from the parent's `block`: both models' streams go through.
@@ -153,13 +109,11 @@ impl Outputs<'_> {
         let desc = self.student.desc();
         let (weight, bias) = self.writer(own)?;
         let read = forward::read(desc, own, sequence)?;
-        let mut reader = Block::new(self.device, &read, self.student, self.samples.len())?;
+        let mut reader = self.walk.block(&read, self.student)?;
         let mut moments = Moments::new(weight.shape[1].size(), weight.shape[0].size());
-        let lanes = block.sessions.len();
-        for first in (0..self.samples.len()).step_by(lanes) {
-            let samples = first..self.samples.len().min(first + lanes);
+        for samples in self.walk.chunks(&block) {
             let before = samples.clone().map(|s| of_parent.get(s)).collect::<Result<Vec<_>, _>>()?;
-            let after: Vec<Vec<f32>> = block.streams(&before)?.into_iter().map(stream).collect();
+            let after: Vec<Vec<f32>> = block.streams(&before)?.into_iter().map(walk::stream).collect();
             let kept = |streams: &[Vec<f32>]| streams.iter().map(|s| self.kept(s)).collect::<Vec<_>>();
             // What the student's block is given; what it should give is the parent's stream after the block.
             let given = match &mut of_student {
@@ -174,12 +128,12 @@ impl Outputs<'_> {
                     .zip(bias.iter().cycle())
                     .map(|((after, before), bias)| f64::from(*after) - f64::from(*before) - f64::from(*bias))
                     .collect();
-                moments.push(values.get(output::READ).map_or(&[][..], |z| z.f32()), &difference);
+                moments.push(walk::read(&values), &difference);
             }
             for (sample, after) in samples.zip(after) {
                 of_parent.set(sample, after)?;
             }
-            self.go_on()?;
+            self.walk.go_on()?;
         }
         drop((block, reader));
         let plain = self.student.read_f32(&weight.name)?;
@@ -187,8 +141,8 @@ impl Outputs<'_> {
         if let Some(streams) = of_student {
             let graph = forward::block(desc, own, sequence, Masks::default())?;
             let replaced = BTreeMap::from([(weight.name.as_str(), values.as_slice())]);
-            let block = Block::with(self.device, &graph, self.student, self.samples.len(), &replaced)?;
-            self.pass(block, streams)?;
+            let block = self.walk.block_with(&graph, self.student, &replaced)?;
+            self.walk.pass(block, streams, |_| ())?;
         }
         Ok((mended, Solved { weight, values }))
     }
@@ -196,17 +150,14 @@ impl Outputs<'_> {
     /// The matrix of the student's layer that writes to the stream, and its bias, zero where there is none.
     fn writer(&self, layer: usize) -> Result<(Weight, Vec<f32>), RunError> {
         let desc = self.student.desc();
-        let role = desc.layers.get(layer).and_then(|kind| axes::writer(*kind)).map(|(_, role)| role);
-        let table: Vec<Weight> = desc.weights().into_iter().filter(|w| w.layer == Some(layer)).collect();
-        let weight = table.iter().find(|w| Some(w.role) == role);
-        let weight =
-            weight.ok_or_else(|| RunError::Unplanned { what: format!("the writer of layer {layer}") })?;
-        let onto_stream = |w: &&Weight| w.role == Role::Bias && w.shape[0] == weight.shape[0];
-        let bias = match table.iter().find(onto_stream) {
+        let weight = walk::writer(desc, layer)?;
+        let onto_stream =
+            |w: &Weight| w.layer == Some(layer) && w.role == Role::Bias && w.shape[0] == weight.shape[0];
+        let bias = match desc.weights().into_iter().find(onto_stream) {
             Some(bias) => self.student.read_f32(&bias.name)?,
             None => vec![0.0; weight.shape[0].size()],
         };
-        Ok((weight.clone(), bias))
+        Ok((weight, bias))
     }
 
     /// The channels of a parent's stream that the student has.
@@ -217,75 +168,12 @@ impl Outputs<'_> {
             Some(kept) => stream.chunks(width).flat_map(|row| kept.iter().map(|&c| row[c])).collect(),
         }
     }
-
-    fn go_on(&self) -> Result<(), RunError> {
-        if self.watch.stop.is_set() { Err(RunError::Stopped) } else { Ok(()) }
-    }
 }
 
 /// A matrix that was solved.
 struct Solved {
     weight: Weight,
     values: Vec<f32>,
-}
-
-fn stream(mut values: Values) -> Vec<f32> {
-    match values.remove(output::STREAM) {
-        Some(crate::device::Output::F32(stream)) => stream,
-        _ => Vec::new(),
-    }
-}
-
-/// One graph with its weights, on several lanes.
-struct Block {
-    sessions: Vec<Box<dyn Session>>,
-}
-
-impl Block {
-    fn new(
-        device: &dyn Device,
-        graph: &Graph,
-        model: &WeightSource,
-        samples: usize,
-    ) -> Result<Block, RunError> {
-        Block::with(device, graph, model, samples, &BTreeMap::new())
-    }
-
-    /// Some weights are given instead of the model's.
-    fn with(
-        device: &dyn Device,
-        graph: &Graph,
-        model: &WeightSource,
-        samples: usize,
-        replaced: &BTreeMap<&str, &[f32]>,
-    ) -> Result<Block, RunError> {
-        let schedule = Arc::new(schedule::schedule(graph)?);
-        let weights = Weights::load(schedule.weights.keys().cloned(), |name| match replaced.get(name) {
-            Some(values) => Ok(values.to_vec()),
-            None => model.read_f32(name),
-        })
-        .map_err(|e: source::SourceError| RunError::from(e))?;
-        let lanes = device.lanes().clamp(1, samples.max(1));
-        let sessions = (0..lanes).map(|_| device.prepare(schedule.clone(), weights.clone()));
-        Ok(Block { sessions: sessions.collect::<Result<_, _>>()? })
-    }
-
-    /// As many samples as there are lanes, at most.
-    fn run(&mut self, bindings: Vec<Bindings>) -> Result<Vec<Values>, RunError> {
-        let lanes = self.sessions.par_iter_mut().zip(bindings);
-        let values: Vec<Result<Values, _>> =
-            lanes.map(|(session, bindings)| session.run(&bindings)).collect();
-        Ok(values.into_iter().collect::<Result<_, _>>()?)
-    }
-
-    fn streams(&mut self, given: &[Vec<f32>]) -> Result<Vec<Values>, RunError> {
-        let mut bindings = Vec::new();
-        for stream in given {
-            let inputs = BTreeMap::from([(output::STREAM, stream.as_slice())]);
-            bindings.push(Bindings { tokens: &[], inputs });
-        }
-        self.run(bindings)
-    }
 }
 
 /// Sums over all positions.
@@ -299,9 +187,6 @@ struct Moments {
     square: f64,
 }
 
-/// Rows that are held in f64 at once. A fixed number: it decides in which order products are added.
-const ROWS: usize = 256;
-
 impl Moments {
     fn new(inputs: usize, outputs: usize) -> Moments {
         let (gram, cross) = (vec![0.0; inputs * inputs], vec![0.0; inputs * outputs]);
@@ -310,9 +195,7 @@ impl Moments {
 
     /// Rows z [rows, inputs] with y [rows, outputs].
     fn push(&mut self, z: &[f32], y: &[f64]) {
-        let parts = z.chunks(ROWS * self.inputs).zip(y.chunks(ROWS * self.outputs));
-        for (z, y) in parts {
-            let z: Vec<f64> = z.iter().map(|v| f64::from(*v)).collect();
+        for (z, y) in walk::pieces(z, self.inputs).zip(y.chunks(ROWS * self.outputs)) {
             linalg::add_gram(&z, self.inputs, &mut self.gram);
             linalg::add_cross(&z, self.inputs, y, self.outputs, &mut self.cross);
         }
@@ -322,8 +205,7 @@ impl Moments {
     /// The matrix [outputs, inputs], from that of the plain cut.
     fn solve(mut self, name: &str, plain: &[f32], damping: f64) -> Result<(Mended, Vec<f32>), RunError> {
         let (n, m) = (self.inputs, self.outputs);
-        let diagonal = (0..n).map(|i| self.gram[i * n + i]);
-        let ridge = damping * diagonal.sum::<f64>() / n as f64;
+        let ridge = damping * linalg::mean_diagonal(&self.gram, n);
         let all = [self.square, ridge].into_iter().chain(self.cross.iter().copied());
         if all.chain(self.gram.iter().copied()).any(|v| !v.is_finite()) {
             return Err(RunError::NotFinite { what: format!("what `{name}` reads or should write") });

@@ -199,6 +199,11 @@ impl Keys<'_> {
             (Some(samples), plan::Needs::Layer(metric) | plan::Needs::Iterative(metric)) => {
                 Some((samples, self.layers(model, samples, metric, &[])?))
             }
+            (Some(samples), plan::Needs::Residual) => {
+                let models = [("model", model.source.desc())];
+                let graph = forward::evaluation(&models, &[], samples.sequence())?;
+                return Ok(self.computed(pass(key, model, samples), &graph));
+            }
         };
         let Some((samples, computed)) = of_pass else {
             return Ok(key.input("model", &model.identity.digest, model.identity.origin.clone()));

@@ -11,6 +11,7 @@ use crate::repair::{self, Fitted, Mended, Outputs, Powers};
 use crate::safetensors::{Entry, Writer};
 use crate::source::Patch;
 use crate::store::Key;
+use crate::walk::Walk;
 use minic_compiler::axes;
 use minic_compiler::forward::Comparison;
 use minic_compiler::hir::RepairKind;
@@ -112,16 +113,14 @@ impl Executor<'_> {
             let unplanned = || RunError::Unplanned { what: "the cut that is repaired".into() };
             let plan = made.source.cuts().last().map(|(plan, _)| plan.clone()).ok_or_else(unplanned)?;
             let watch = self.watch(id);
+            let walk = Walk { device: self.device, samples: &windows, store: self.store, watch: &watch };
             let outputs = Outputs {
-                device: self.device,
+                walk,
                 parent: &parent.source,
                 student: &student,
                 plan: &plan,
                 damping: *damping,
                 sequential: *sequential,
-                samples: &windows,
-                store: self.store,
-                watch: &watch,
             };
             (kept.outputs, kept.files) = self.solved(key, &outputs)?;
         }
