@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 const RECIPE: &str = r#"mrecipe 1
 model parent { checkpoint = "model"; dt_floor = 0.001 }
-data calibration { files = ["train.txt"]; sequence = 128; samples = 48; seed = 1 }
+data calibration { files = ["train.txt"]; sequence = 128; samples = 128; seed = 1 }
 data heldout { files = ["heldout.txt"]; sequence = 128; samples = 6 }
 metric activation(x) = l2(mean(abs(x), over = sequence), over = batch)
 metric energy(x, w) = mean(square(x), over = tokens) * square(l2(w))
@@ -22,21 +22,21 @@ prune plain from parent {
     axis mamba_num_heads = 12 by activation
     axis ffn_hidden_size = 192 by activation
     axis hidden_size = 96 by activation
-    axis num_layers = 7 by cosine
+    axis num_layers = 7 by kld
 }
 prune turned from parent {
     calibrate on calibration
     axis mamba_num_heads = 12 by energy at mamba.out
     axis ffn_hidden_size = 192 by energy at ffn.act
     axis hidden_size = 96 by pca
-    axis num_layers = 7 by cosine
+    axis num_layers = 7 by kld
 }
 prune scaled from parent {
     calibrate on calibration
     axis mamba_num_heads = 12 by energy at mamba.out
     axis ffn_hidden_size = 192 by energy at ffn.act
     axis hidden_size = 96 by pca
-    axis num_layers = 7 by cosine
+    axis num_layers = 7 by kld
     repair norms
 }
 prune mended from parent {
@@ -44,7 +44,7 @@ prune mended from parent {
     axis mamba_num_heads = 12 by energy at mamba.out
     axis ffn_hidden_size = 192 by energy at ffn.act
     axis hidden_size = 96 by pca
-    axis num_layers = 7 by cosine
+    axis num_layers = 7 by kld
     repair norms
     repair outputs sequential by least_squares(damping = 1%)
 }
@@ -82,7 +82,7 @@ export quarter to "quarter"
 /// Heads, channels and neurons by what stands in them, and by what the repair cannot make up for.
 const RANKED: &str = r#"mrecipe 1
 model parent { checkpoint = "model"; dt_floor = 0.001 }
-data calibration { files = ["train.txt"]; sequence = 128; samples = 48; seed = 1 }
+data calibration { files = ["train.txt"]; sequence = 128; samples = 128; seed = 1 }
 data heldout { files = ["heldout.txt"]; sequence = 128; samples = 12 }
 metric energy(x, w) = mean(square(x), over = tokens) * square(l2(w))
 prune energetic from parent {
@@ -118,7 +118,7 @@ fn folder() -> TempDir {
 
 fn folder_of(recipe: &str) -> TempDir {
     let folder = quickstart(recipe);
-    for (file, bytes) in [("train.txt", 120_000), ("heldout.txt", 20_000)] {
+    for (file, bytes) in [("train.txt", 300_000), ("heldout.txt", 20_000)] {
         let text = fs::read_to_string(repository("examples/quickstart").join(file)).unwrap();
         fs::write(folder.path().join(file), &text[..text.floor_char_boundary(bytes)]).unwrap();
     }
@@ -172,7 +172,7 @@ fn each_part_of_it_brings_the_cut_nearer_to_its_parent() {
         assert!(loss(after) < loss(before), "{before} {}, {after} {}", loss(before), loss(after));
         assert!(kl(after) < kl(before), "{before} {}, {after} {}", kl(before), kl(after));
     }
-    let step = &result["cuts"]["mended.cut"];
+    let step = &support::json(&folder.path().join("mended/provenance.json"))["steps"][0];
     let variance = step["rotation"]["variance"].as_f64().unwrap();
     assert!(variance > 0.9 && variance < 1.0, "{variance}");
     let repair = &result["repairs"]["mended.repair"];
@@ -188,7 +188,9 @@ fn each_part_of_it_brings_the_cut_nearer_to_its_parent() {
     assert!(beside.stdout.contains("two bases of the stream"), "{}", beside.stdout);
     // A second run finds everything.
     run(folder.path());
-    assert!(computed(folder.path()).is_empty(), "{:?}", computed(folder.path()));
+    let again: Vec<String> =
+        computed(folder.path()).into_iter().filter(|stage| !stage.starts_with("export")).collect();
+    assert!(again.is_empty(), "{again:?}");
 }
 
 #[test]
