@@ -15,6 +15,7 @@ use crate::safetensors::Entry;
 use gather::Kept;
 use minic_compiler::cut::{CutError, CutPlan};
 use minic_compiler::dim::Dim;
+use minic_compiler::families::ConfigError;
 use minic_compiler::model::{DType, ModelDesc, Weight};
 use minic_compiler::schedule::Schedule;
 use rotation::{Directions, Part, Turned};
@@ -38,11 +39,8 @@ pub enum SourceError {
     Unknown(String),
     #[error("{}: weight `{name}` holds {value} at element {index}", file.display())]
     NotFinite { file: PathBuf, name: String, index: usize, value: f32 },
-    #[error(
-        "{}: the head is the embedding transposed, and a rotation would make two different matrices of them: `hidden_size` by `pca` needs an untied head",
-        folder.display()
-    )]
-    Tied { folder: PathBuf },
+    #[error("{}: its residual stream cannot be rotated: {reason}", folder.display())]
+    Unturnable { folder: PathBuf, reason: ConfigError },
     #[error("a rotation of {found} channels does not fit a stream of {width}")]
     Width { found: usize, width: usize },
     #[error("{}: tensor `{name}` replaces none of the model's weights: {reason}", file.display())]
@@ -53,7 +51,7 @@ impl SourceError {
     pub fn kind(&self) -> Kind {
         match self {
             SourceError::Checkpoint(e) => e.kind(),
-            SourceError::NotFinite { .. } | SourceError::Tied { .. } => Kind::Input,
+            SourceError::NotFinite { .. } | SourceError::Unturnable { .. } => Kind::Input,
             SourceError::Cut(_)
             | SourceError::Unknown(_)
             | SourceError::Width { .. }
@@ -127,9 +125,9 @@ impl WeightSource {
 
     /// The model that computes the same with its stream in the basis of `rotation`.
     pub fn rotate(&self, rotation: Arc<Rotation>) -> Result<WeightSource, SourceError> {
-        if self.desc.tied {
-            return Err(SourceError::Tied { folder: self.base.folder().into() });
-        }
+        let folder = || self.base.folder().to_path_buf();
+        let turnable = self.desc.family().rotatable(&self.desc);
+        turnable.map_err(|reason| SourceError::Unturnable { folder: folder(), reason })?;
         let (found, width) = (rotation.width(), self.desc.size(Dim::HiddenSize));
         if found != width {
             return Err(SourceError::Width { found, width });
