@@ -74,7 +74,7 @@ pub const CODES: &[Code] = &[
     Code { id: "E0705", title: "a loss needs a teacher, and there is none" },
     Code { id: "E0706", title: "unknown initial weights" },
     Code { id: "E0707", title: "a loss compares layers that do not fit together" },
-    Code { id: "E0708", title: "a loss compares streams of different widths" },
+    Code { id: "E0708", title: "a loss compares streams that do not fit together" },
     Code { id: "E0801", title: "data names no files" },
     Code { id: "E0802", title: "a mix of data is malformed" },
     Code { id: "E0803", title: "the data has fewer tokens than the schedule wants" },

@@ -5,7 +5,7 @@ use super::axis::either;
 use super::models::Shape;
 use super::schedule::Known;
 use crate::dim::Dim;
-use crate::hir::LossTerm;
+use crate::hir::{LossTerm, Score};
 use crate::losses::{Streams, Term};
 use minic_grammar::{Diagnostic, Span};
 
@@ -15,7 +15,8 @@ impl<'a> Checker<'a> {
         let terms = schedule.phases.iter().filter_map(|p| p.loss.as_ref()).flat_map(|(terms, _)| terms);
         for term in terms {
             let Term::Streams(streams) = &term.term else { continue };
-            let fault = self.unequal_widths(student, teacher).or_else(|| {
+            let widths = || self.unequal_widths(student, teacher);
+            let fault = widths().or_else(|| self.unequal_bases(student, teacher)).or_else(|| {
                 let own = self.outside(student, streams.layers.as_deref());
                 own.or_else(|| self.outside(teacher, streams.teacher_layers.as_deref()))
                     .or_else(|| self.unpaired(streams, student, teacher))
@@ -53,6 +54,26 @@ impl<'a> Checker<'a> {
             help: "hidden-state losses compare streams of one width: leave `hidden_size` uncut, or use `forward_kl()`"
                 .into(),
         })
+    }
+
+    /// Channel by channel, a rotated stream can be compared with one of the same basis alone.
+    fn unequal_bases(&self, student: &str, teacher: &str) -> Option<Fault> {
+        (self.turned(student) != self.turned(teacher)).then(|| Fault {
+            code: "E0708",
+            message: format!("the streams of `{student}` and `{teacher}` stand in different bases"),
+            label: "channels of one are no channels of the other".into(),
+            help: "one of them was cut `by pca`: use `forward_kl()`, or rank `hidden_size` by a metric"
+                .into(),
+        })
+    }
+
+    /// The prunes that turned the stream of a model, the last one first.
+    fn turned(&self, model: &str) -> Vec<&str> {
+        let turns = |name: &&str| {
+            let prune = self.out.prunes.get(*name);
+            prune.is_some_and(|prune| prune.axes.iter().any(|axis| axis.score == Score::Pca))
+        };
+        self.origins(model).filter(turns).collect()
     }
 
     /// A listed layer that the model does not have.
@@ -96,20 +117,19 @@ impl<'a> Checker<'a> {
 
     /// Whether a model was made from another one, or is it.
     fn descends(&self, model: &str, ancestor: &str) -> bool {
-        let mut at = model;
+        model == ancestor || self.origins(model).any(|name| name == ancestor)
+    }
+
+    /// A model, what it was made from, what that was made from, and so on.
+    fn origins(&self, model: &str) -> impl Iterator<Item = &str> {
+        let before = |name: &str| {
+            let prune = self.out.prunes.get(name).map(|p| &p.from);
+            let search = self.out.searches.get(name).map(|s| &s.space);
+            prune.or(search).or(self.out.distills.get(name).map(|d| &d.from)).map(String::as_str)
+        };
+        let own = self.shapes.get_key_value(model).map(|(name, _)| *name);
         // A chain is no longer than the recipe: a cycle was reported, and is left.
-        for _ in 0..=self.shapes.len() {
-            if at == ancestor {
-                return true;
-            }
-            let prune = self.out.prunes.get(at).map(|p| &p.from);
-            let search = self.out.searches.get(at).map(|s| &s.space);
-            match prune.or(search).or(self.out.distills.get(at).map(|d| &d.from)) {
-                Some(from) => at = from,
-                None => return false,
-            }
-        }
-        false
+        std::iter::successors(own, move |name| before(name)).take(self.shapes.len() + 1)
     }
 }
 
