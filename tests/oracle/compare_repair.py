@@ -6,7 +6,7 @@
     venv/bin/python tests/oracle/compare_repair.py [--minic target/release/minic] [--only SUBSTRING] [--tolerance 1e-4]
                                                    [--checkpoint DIR --tokens FILE.npy] [--golden FOLDER]
 
-Each checkpoint of checkpoints.py with a head of its own (or the one given) is cut by `hidden_size by pca` and by its other widths, with
+Each checkpoint of checkpoints.py with a head of its own (or the one given) is cut by `hidden_size by pca`, by its other widths and by a layer, with
 `repair norms` and `repair outputs`, sequential and not. The reference takes which heads, channels and neurons are kept from provenance.json
 (how they are ranked is importance.py's to compare), and makes everything else itself: the covariance of the stream, its eigenvectors, the folded
 and rotated matrices, the scaled norms, the solved matrices. The export must load in transformers with no weight missing or left over.
@@ -32,6 +32,7 @@ from checkpoints import CASES, load, tokens, widened, write
 
 ROOT = Path(__file__).resolve().parents[2]
 READERS = ("in_proj", "up_proj", "q_proj", "k_proj", "v_proj")
+LETTERS = {"linear_attention": "M", "mamba": "M", "mlp": "-", "full_attention": "*", "attention": "*"}
 WRITERS = ("out_proj", "down_proj", "o_proj")
 RECIPE = """mrecipe 1
 model parent {{ checkpoint = "{parent}" }}
@@ -56,15 +57,18 @@ def axes_of(config):
         if heads == config["num_heads"]:
             return [("hidden_size", hidden, "pca")]
         return [("hidden_size", hidden, "pca"), ("mamba_num_heads", heads, "energy at mamba.out")]
+    letters = config.get("hybrid_override_pattern") or [LETTERS[kind] for kind in config["layers_block_type"]]
     axes = [("hidden_size", max(1, config["hidden_size"] * 3 // 4), "pca")]
-    if "linear_attention" in config["layers_block_type"] or "mamba" in config["layers_block_type"]:
+    if "M" in letters:
         per_group = config["mamba_num_heads"] // config["n_groups"]
         if per_group > 1:
             axes.append(("mamba_num_heads", (per_group - 1) * config["n_groups"], "energy at mamba.out"))
         if config["mamba_head_dim"] > 2:
             axes.append(("mamba_head_dim", config["mamba_head_dim"] - 1, "energy at mamba.out"))
-    if "mlp" in config["layers_block_type"]:
+    if "-" in letters:
         axes.append(("ffn_hidden_size", config["intermediate_size"] * 3 // 4, "energy at ffn.act"))
+    if len(letters) > 3:
+        axes.append(("num_layers", len(letters) - 1, "cosine"))
     return axes
 
 
@@ -131,7 +135,9 @@ def reference(parent, step, calibration, how, damping, folder):
         new.embeddings.weight.copy_(old.embeddings.weight @ basis)
         student.lm_head.weight.copy_((parent.lm_head.weight * old.norm_f.weight) @ basis)
         new.norm_f.weight.fill_(scale)
-        for i, (before, after) in enumerate(zip(old.layers, new.layers)):
+        layers = next((record["kept"] for record in step["axes"] if record["axis"] == "num_layers"), range(len(old.layers)))
+        for i, after in zip(layers, new.layers):
+            before = old.layers[i]
             after.norm.weight.fill_(scale)
             was, now = dict(before.mixer.named_parameters()), dict(after.mixer.named_parameters())
             rows, columns = {}, {}
@@ -158,18 +164,24 @@ def reference(parent, step, calibration, how, damping, folder):
                 if part in rows:
                     value = value[rows[part]]
                 now[name].copy_(value)
-        solve(student, of_parent, old.embeddings.weight[calibration].flatten(0, 1), basis, calibration, how, damping)
+        solve(student, list(layers), of_parent, old.embeddings.weight[calibration].flatten(0, 1), basis, calibration, how, damping)
     return student
 
 
-def solve(student, of_parent, embedded, basis, calibration, how, damping):
+def solve(student, layers, of_parent, embedded, basis, calibration, how, damping):
     """Every matrix that writes to the stream, in order: ridge towards the one that stands there."""
-    before = embedded
-    for i, layer in enumerate(student.base_model.layers):
-        after, matrix = of_parent["stream", i], writer(layer)
+    before, lost = embedded, 0
+    for i in range(max(layers) + 1):
+        after = of_parent["stream", i]
+        if i not in layers:
+            before, lost = after, lost + (after - before) @ basis
+            continue
+        own_index = layers.index(i)
+        layer = student.base_model.layers[own_index]
+        matrix = writer(layer)
         if how == "sequential":
             of_student = seen(student, calibration)
-            read, own = of_student["read", i], of_student["norm", i]
+            read, own = of_student["read", own_index], of_student["norm", own_index] + lost
         else:
             read, own = read_alone(layer, before @ basis, calibration.shape), before @ basis
         wanted = after @ basis - own - (0 if matrix.bias is None else matrix.bias)

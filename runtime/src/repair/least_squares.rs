@@ -65,7 +65,8 @@ pub struct Outputs<'a> {
     pub plan: &'a CutPlan,
     /// A share of the mean of G's diagonal.
     pub damping: f64,
-    /// Later layers see what repaired ones give them, and make up for what earlier ones still lack.
+    /// Later layers see what repaired ones give them, and make up for what earlier ones still lack; but not for
+    /// layers that are dropped, whose work no other can do.
     pub sequential: bool,
 }
 
@@ -76,18 +77,16 @@ impl Outputs<'_> {
         mut keep: impl FnMut(&Weight, &[f32]) -> Result<(), RunError>,
     ) -> Result<Vec<Mended>, RunError> {
         let sequence = self.walk.sequence()?;
-        let mut of_parent = self.walk.streams(self.parent)?;
-        let mut of_student = self.sequential.then(|| self.walk.streams(self.student)).transpose()?;
+        let mut between = self.before_the_first_block()?;
         let mut mended = Vec::new();
         let layers = self.parent.desc().layers.len();
         for layer in 0..layers {
             let graph = forward::block(self.parent.desc(), layer, sequence, Masks::default())?;
             let block = self.walk.block(&graph, self.parent)?;
             match self.plan.layers.binary_search(&layer) {
-                Err(_) => self.walk.pass(block, &mut of_parent, |_| ())?,
+                Err(_) => self.dropped(block, &mut between)?,
                 Ok(own) => {
-                    let (one, solved) =
-                        self.layer(block, own, sequence, &mut of_parent, of_student.as_mut())?;
+                    let (one, solved) = self.layer(block, own, sequence, &mut between)?;
                     keep(&solved.weight, &solved.values)?;
                     mended.push(one);
                 }
@@ -97,15 +96,51 @@ impl Outputs<'_> {
         Ok(mended)
     }
 
+    fn before_the_first_block(&self) -> Result<Between, RunError> {
+        let student = self.sequential.then(|| self.walk.streams(self.student)).transpose()?;
+        let drops = self.plan.layers.len() < self.parent.desc().layers.len();
+        let lost = if drops && self.sequential {
+            let len = self.walk.sequence()? * self.student.desc().size(Dim::HiddenSize);
+            let mut lost = Streams::new(self.walk.store, self.walk.samples.len(), len)?;
+            for sample in 0..self.walk.samples.len() {
+                lost.set(sample, vec![0.0; len])?;
+            }
+            Some(lost)
+        } else {
+            None
+        };
+        Ok(Between { parent: self.walk.streams(self.parent)?, student, lost })
+    }
+
+    /// A layer that the student has not: the parent's streams go through.
+    fn dropped(&self, mut block: Block, between: &mut Between) -> Result<(), RunError> {
+        let Between { parent, lost, .. } = between;
+        let Some(lost) = lost else { return self.walk.pass(block, parent, |_| ()) };
+        for samples in self.walk.chunks(&block) {
+            let before = samples.clone().map(|s| parent.get(s)).collect::<Result<Vec<_>, _>>()?;
+            let after = block.streams(&before)?.into_iter().map(walk::stream);
+            for ((sample, before), after) in samples.zip(before).zip(after) {
+                let added: Vec<f32> =
+                    after.iter().zip(&before).map(|(after, before)| after - before).collect();
+                let mut sum = lost.get(sample)?;
+                sum.iter_mut().zip(self.kept(&added)).for_each(|(sum, added)| *sum += added);
+                lost.set(sample, sum)?;
+                parent.set(sample, after)?;
+            }
+            self.walk.go_on()?;
+        }
+        Ok(())
+    }
+
     /// Layer `own` of the student, cut from the parent's `block`: both models' streams go through.
     fn layer(
         &self,
         mut block: Block,
         own: usize,
         sequence: usize,
-        of_parent: &mut Streams,
-        mut of_student: Option<&mut Streams>,
+        between: &mut Between,
     ) -> Result<(Mended, Solved), RunError> {
+        let Between { parent: of_parent, student: of_student, lost } = between;
         let desc = self.student.desc();
         let (weight, bias) = self.writer(own)?;
         let read = forward::read(desc, own, sequence)?;
@@ -115,12 +150,18 @@ impl Outputs<'_> {
             let before = samples.clone().map(|s| of_parent.get(s)).collect::<Result<Vec<_>, _>>()?;
             let after: Vec<Vec<f32>> = block.streams(&before)?.into_iter().map(walk::stream).collect();
             let kept = |streams: &[Vec<f32>]| streams.iter().map(|s| self.kept(s)).collect::<Vec<_>>();
-            // What the student's block is given; what it should give is the parent's stream after the block.
-            let given = match &mut of_student {
+            // What the student's block is given; what it should give is the parent's stream after the block, less
+            // what dropped layers added to that.
+            let given = match of_student {
                 Some(streams) => samples.clone().map(|s| streams.get(s)).collect::<Result<Vec<_>, _>>()?,
                 None => kept(&before),
             };
-            let wanted = kept(&after);
+            let mut wanted = kept(&after);
+            if let Some(lost) = lost {
+                for (wanted, sample) in wanted.iter_mut().zip(samples.clone()) {
+                    wanted.iter_mut().zip(lost.get(sample)?).for_each(|(wanted, lost)| *wanted -= lost);
+                }
+            }
             for ((values, given), wanted) in reader.streams(&given)?.into_iter().zip(&given).zip(&wanted) {
                 let difference: Vec<f64> = wanted
                     .iter()
@@ -168,6 +209,15 @@ impl Outputs<'_> {
             Some(kept) => stream.chunks(width).flat_map(|row| kept.iter().map(|&c| row[c])).collect(),
         }
     }
+}
+
+/// The streams of all samples between two layers.
+struct Between {
+    parent: Streams,
+    /// Of a sequential repair.
+    student: Option<Streams>,
+    /// What dropped layers have added to the parent's, in the student's channels; of a sequential repair.
+    lost: Option<Streams>,
 }
 
 /// A matrix that was solved.
