@@ -1,5 +1,6 @@
 //! What a model is, read off its config.json alone.
 
+use crate::axes;
 use crate::dim::{Dim, Extent};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -174,6 +175,13 @@ impl ModelDesc {
     /// The table of weights: every tensor that a checkpoint of this model stores, and no other.
     pub fn weights(&self) -> Vec<Weight> {
         self.family().weights(self)
+    }
+
+    /// The matrices that write to the residual stream, one a layer, in order.
+    pub fn writers(&self) -> Vec<Weight> {
+        let role = |layer: usize| self.layers.get(layer).and_then(|kind| axes::writer(*kind));
+        let writes = |w: &Weight| w.layer.and_then(role).is_some_and(|(_, role)| role == w.role);
+        self.weights().into_iter().filter(writes).collect()
     }
 
     /// Exact number of parameters, by the family's closed formula (not by way of the weight table).

@@ -16,7 +16,7 @@ mod svg;
 mod text;
 mod verify;
 
-pub use estimate::Estimate;
+pub use estimate::{Estimate, FITTED};
 pub use shapes::{Bounds, Shape, Shapes, Variant};
 pub use stage::{
     Calibrate, Cut, CutAxis, Evaluation, Export, Needs, Request, Score, Search, Source, Stage, Training,

@@ -79,6 +79,22 @@ pub struct CutProof {
     pub params_after: u64,
 }
 
+impl CutProof {
+    /// The largest difference that is allowed.
+    pub fn allowed(&self) -> f64 {
+        self.tolerance * self.magnitude
+    }
+
+    pub fn holds(&self) -> bool {
+        self.difference <= self.allowed()
+    }
+
+    /// The difference as a share of the largest magnitude.
+    pub fn share(&self) -> f64 {
+        self.difference / self.magnitude.max(f64::MIN_POSITIVE)
+    }
+}
+
 /// How a folder was proved. Only [`prove_folder`] makes one, and only with one is a folder published.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[expect(clippy::manual_non_exhaustive, reason = "no other module of this crate shall make one either")]
@@ -134,10 +150,10 @@ fn prove(pair: &Pair, budget: u64) -> Result<CutProof, GateError> {
         params_before,
         params_after,
     };
-    let allowed = TOLERANCE * compared.magnitude;
-    if compared.difference > allowed || compared.difference.is_nan() {
+    if !proof.holds() {
         let (fault, place) = (pair.fault(), compared.place);
-        return Err(GateError::Difference { fault, place, difference: compared.difference, allowed });
+        let (difference, allowed) = (proof.difference, proof.allowed());
+        return Err(GateError::Difference { fault, place, difference, allowed });
     }
     Ok(proof)
 }

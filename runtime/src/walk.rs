@@ -10,7 +10,6 @@ use crate::events::Watch;
 use crate::run::RunError;
 use crate::source::{SourceError, WeightSource};
 use crate::store::Store;
-use minic_compiler::axes;
 use minic_compiler::dim::Dim;
 use minic_compiler::forward::{self, output};
 use minic_compiler::graph::{Graph, Masks};
@@ -130,8 +129,7 @@ impl Block {
 
 /// The matrix of a layer that writes to the stream.
 pub fn writer(desc: &ModelDesc, layer: usize) -> Result<Weight, RunError> {
-    let role = desc.layers.get(layer).and_then(|kind| axes::writer(*kind)).map(|(_, role)| role);
-    let weight = desc.weights().into_iter().find(|w| w.layer == Some(layer) && Some(w.role) == role);
+    let weight = desc.writers().into_iter().find(|w| w.layer == Some(layer));
     weight.ok_or_else(|| RunError::Unplanned { what: format!("the writer of layer {layer}") })
 }
 

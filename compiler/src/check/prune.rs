@@ -136,7 +136,7 @@ impl<'a> Checker<'a> {
             }
             (Some(data), None) => {
                 let unread = lines.iter().all(|l| l.score.is_some()) && self.all_metrics_known(lines);
-                let repaired = repairs.as_ref().is_none_or(|r| r.iter().any(needs_data));
+                let repaired = repairs.as_ref().is_none_or(|r| r.iter().any(|r| r.kind.reads_data()));
                 if unread && !repaired && !lines.is_empty() {
                     self.report(
                         Diagnostic::new(
@@ -320,7 +320,7 @@ impl<'a> Checker<'a> {
                 );
             }
             let repair_item = hir::Repair { kind, span: repair.span };
-            if needs_data(&repair_item) && !calibrated {
+            if repair_item.kind.reads_data() && !calibrated {
                 self.report(
                     Diagnostic::new(
                         "E0416",
@@ -339,10 +339,6 @@ impl<'a> Checker<'a> {
 /// Positions of calibration data for each column of a matrix that is solved: with fewer, held-out loss was seen to
 /// rise.
 const POSITIONS: u64 = 10;
-
-fn needs_data(repair: &hir::Repair) -> bool {
-    repair.kind.reads_data()
-}
 
 /// Gated norms are repaired only where the power is fitted.
 fn changes_norms(axis: &Axis, fitted: bool) -> bool {

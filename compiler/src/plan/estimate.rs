@@ -8,7 +8,7 @@ use crate::dim::Dim;
 use crate::forward::{self, Comparison, Objective};
 use crate::graph::{Graph, ShapeError};
 use crate::hir;
-use crate::model::DType;
+use crate::model::{DType, ModelDesc, Role};
 use crate::schedule;
 use petgraph::graph::NodeIndex;
 
@@ -177,8 +177,15 @@ impl Plan {
             match kind {
                 hir::RepairKind::Norms { power: Some(_) } => {}
                 hir::RepairKind::Norms { power: None } => {
-                    passes += FITTED;
-                    flops = flops.zip(tokens).map(|(f, n)| f + (FITTED * n) as f64 * per_token(&student));
+                    let width = |desc: &ModelDesc, role| {
+                        desc.weights().iter().find(|w| w.role == role).map(|w| w.len())
+                    };
+                    let changed = |role: &Role| width(&student, *role) != width(&parent, *role);
+                    let searches =
+                        [Role::Norm, Role::GatedNorm].iter().filter(|role| changed(role)).count() as u64;
+                    passes += FITTED * searches;
+                    let tried = |n| (FITTED * searches * n) as f64 * per_token(&student);
+                    flops = flops.zip(tokens).map(|(f, n)| f + tried(n));
                     memory = memory.max(4 * student.params());
                 }
                 hir::RepairKind::LeastSquares { sequential, .. } => {
@@ -263,8 +270,8 @@ impl Plan {
     }
 }
 
-/// Passes that a line search of the power of norms takes, about.
-const FITTED: u64 = 16;
+/// Passes of a line search of the power of norms.
+pub const FITTED: u64 = 16;
 
 /// What a phase of a training holds. `None` where shapes are known only at run time.
 fn held(student: &Shape, teacher: Option<&Shape>, phase: &hir::Phase, sequence: usize) -> Option<Bounds> {
@@ -368,6 +375,30 @@ mod tests {
         assert_eq!(flops, 64.0 * 256.0 * token("tiny") + ranked);
         assert_eq!(score.memory.and_then(Bounds::exact), Some((8.0 * k * (2.0 * k + e)) as u64));
         assert_eq!(estimated(0.0), score);
+    }
+
+    #[test]
+    fn a_repair_passes_both_models_and_tries_a_power_for_each_kind_of_norm() {
+        let repaired = |kind: hir::RepairKind, axis| {
+            let mut recipe = fixture::base("tiny");
+            let mut cut = fixture::prune("parent", vec![axis]);
+            cut.repairs.push(hir::Repair { kind, span: Default::default() });
+            recipe.prunes.insert("half".into(), cut);
+            fixture::export(&mut recipe, "half");
+            estimate(&recipe, "half.repair")
+        };
+        let hidden = || axis("hidden_size", &[4], by("activation"));
+        let neurons = || axis("ffn_hidden_size", &[8], by("activation"));
+        let passes = |estimate: &Estimate| estimate.passes.map_or(0, |passes| passes.whole);
+        let fitted = || hir::RepairKind::Norms { power: None };
+        assert_eq!(passes(&repaired(fitted(), hidden())), FITTED, "gated norms keep their width");
+        assert_eq!(passes(&repaired(fitted(), neurons())), 0, "and so do all");
+        let solved = |sequential| hir::RepairKind::LeastSquares { damping: 0.01, sequential };
+        let (local, walked) = (repaired(solved(false), hidden()), repaired(solved(true), hidden()));
+        assert_eq!((passes(&local), passes(&walked)), (2, 3));
+        let flops = |estimate: &Estimate| estimate.flops.and_then(Bounds::exact).unwrap_or(0.0);
+        assert!(flops(&walked) > flops(&local) && flops(&local) > 64.0 * 256.0 * token("tiny"));
+        assert!(local.memory.is_some_and(|held| held.min > 0));
     }
 
     #[test]

@@ -101,7 +101,7 @@ fn step_table(card: &mut String, step: &Step) -> std::fmt::Result {
         writeln!(card, "\nRepaired: {}.", repair.lines.join("; "))?;
     }
     let proof = &step.proof;
-    let share = proof.difference / proof.magnitude.max(f64::MIN_POSITIVE);
+    let share = proof.share();
     writeln!(
         card,
         "\nProved: {} of the cut and of the masked parent differ by {share:.1e} of the largest at most ({} positions).",

@@ -14,7 +14,7 @@ use minic_compiler::axes;
 use minic_compiler::cut::CutPlan;
 use minic_compiler::dim::Dim;
 use minic_compiler::families;
-use minic_compiler::model::{DType, LayerKind, ModelDesc, Role, Weight};
+use minic_compiler::model::{DType, LayerKind, ModelDesc, Role};
 use rayon::prelude::*;
 use std::path::Path;
 use std::sync::Arc;
@@ -179,11 +179,11 @@ fn check_step(step: &Step, result: &ModelDesc) -> Result<(), String> {
 }
 
 fn within_tolerance(proof: &CutProof) -> Result<(), String> {
-    let allowed = proof.tolerance * proof.magnitude;
-    if proof.difference.is_nan() || proof.difference > allowed {
-        return Err(format!("its proof has a difference of {:e}, allowed is {allowed:e}", proof.difference));
+    if proof.holds() {
+        return Ok(());
     }
-    Ok(())
+    let (difference, allowed) = (proof.difference, proof.allowed());
+    Err(format!("its proof has a difference of {difference:e}, allowed is {allowed:e}"))
 }
 
 /// The leading directions are kept, of a model whose norms were all folded.
@@ -216,16 +216,12 @@ fn check_repair(repair: &RepairRecord, before: &ModelDesc, after: &ModelDesc) ->
     if repair.outputs.is_empty() != repair.weights.is_none() {
         return Err("its solved matrices and their digest do not go together".into());
     }
-    let writes = |weight: &Weight| {
-        let kind = weight.layer.and_then(|layer| after.layers.get(layer));
-        kind.and_then(|kind| axes::writer(*kind)).is_some_and(|(_, role)| role == weight.role)
-    };
-    let writers: Vec<String> = after.weights().into_iter().filter(writes).map(|w| w.name).collect();
+    let writers: Vec<String> = after.writers().into_iter().map(|w| w.name).collect();
     for one in &repair.outputs {
         if !writers.contains(&one.weight) {
             return Err(format!("`{}` is no matrix that writes to the stream", one.weight));
         }
-        if one.after.is_nan() || one.after > one.before * (1.0 + 1e-6) + 1e-9 {
+        if one.is_worse() {
             return Err(format!(
                 "`{}` is worse repaired ({:e}) than cut ({:e})",
                 one.weight, one.after, one.before

@@ -54,6 +54,13 @@ pub struct Mended {
     pub after: f64,
 }
 
+impl Mended {
+    /// Beyond what rounding makes of equal errors.
+    pub fn is_worse(&self) -> bool {
+        !self.after.is_finite() || self.after > self.before * (1.0 + 1e-6) + 1e-9
+    }
+}
+
 /// Everything that a repair of outputs works on.
 pub struct Outputs<'a> {
     /// Over the calibration set.
@@ -277,7 +284,7 @@ impl Moments {
         let falls = change.iter().zip(&right).map(|(d, right)| d * (right + ridge * d)).sum::<f64>();
         let share = |error: f64| (error / self.square.max(f64::MIN_POSITIVE)).max(0.0);
         let mended = Mended { weight: name.into(), before: share(before), after: share(before - falls) };
-        if !mended.after.is_finite() || mended.after > mended.before * (1.0 + 1e-6) + 1e-9 {
+        if mended.is_worse() {
             let Mended { weight, before, after } = mended;
             return Err(RepairError::Worse { weight, before, after }.into());
         }

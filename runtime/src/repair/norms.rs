@@ -96,6 +96,7 @@ fn best(tried: &[(f64, f64)]) -> f64 {
 mod tests {
     use super::*;
     use minic_compiler::dim::Dim;
+    use minic_compiler::plan::FITTED;
     use minic_compiler::{config, families};
 
     fn tiny() -> ModelDesc {
@@ -126,6 +127,8 @@ mod tests {
         for least in [0.0, 0.13, 0.5, 0.77, 1.5, 3.0] {
             let fitted = fit(|p: f64| Ok::<_, ()>((p - least).powi(2))).unwrap();
             assert!((fitted.power - f64::min(least, 1.5)).abs() < WIDTH, "{least}: {fitted:?}");
+            let inside = least > GRID[0] && least < GRID[6];
+            assert!(!inside || fitted.tried.len() as u64 == FITTED, "as planned: {}", fitted.tried.len());
         }
         assert_eq!(fit(|_| Err::<f64, _>("no samples")), Err("no samples"));
     }

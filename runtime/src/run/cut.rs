@@ -42,7 +42,7 @@ impl Executor<'_> {
             proof.params_before,
             proof.params_after,
             proof.compared,
-            proof.difference / proof.magnitude.max(f64::MIN_POSITIVE),
+            proof.share(),
             proof.tolerance
         );
         let node = self.plan.node(id);

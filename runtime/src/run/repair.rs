@@ -12,10 +12,9 @@ use crate::safetensors::{Entry, Writer};
 use crate::source::Patch;
 use crate::store::Key;
 use crate::walk::Walk;
-use minic_compiler::axes;
 use minic_compiler::forward::Comparison;
 use minic_compiler::hir::RepairKind;
-use minic_compiler::model::{DType, ModelDesc, Weight};
+use minic_compiler::model::{DType, Weight};
 use minic_compiler::plan::Value;
 use petgraph::graph::NodeIndex;
 use serde::{Deserialize, Serialize};
@@ -136,7 +135,7 @@ impl Executor<'_> {
         outputs: &Outputs,
     ) -> Result<(Vec<Mended>, BTreeMap<String, String>), RunError> {
         let staged = StagedFolder::new(&self.store.folder(key), true)?;
-        let entries: Vec<Entry> = writers(outputs.student.desc()).map(entry).collect();
+        let entries: Vec<Entry> = outputs.student.desc().writers().into_iter().map(entry).collect();
         let mut writer = Writer::create(&staged.path().join(WEIGHTS_FILE), &entries)?;
         let mut order = entries.iter();
         let mended = outputs.mend(|weight, values| {
@@ -192,13 +191,6 @@ impl Executor<'_> {
         }
         Ok(powers)
     }
-}
-
-/// The matrices that write to the stream, in the order of the layers.
-fn writers(desc: &ModelDesc) -> impl Iterator<Item = Weight> {
-    let roles: Vec<_> = desc.layers.iter().map(|kind| axes::writer(*kind).map(|(_, role)| role)).collect();
-    let writes = move |w: &Weight| w.layer.is_some_and(|layer| roles.get(layer) == Some(&Some(w.role)));
-    desc.weights().into_iter().filter(writes)
 }
 
 fn entry(weight: Weight) -> Entry {

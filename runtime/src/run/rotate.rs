@@ -18,7 +18,11 @@ use std::time::Instant;
 /// A rotated model, on its way to the cut that keeps the leading directions.
 #[derive(Clone)]
 pub(super) struct Turned {
-    pub record: RotationRecord,
+    /// Digest of the basis.
+    basis: String,
+    /// Norms that were folded.
+    folded: usize,
+    proof: CutProof,
     /// Along the directions, the largest first; their scores.
     pub variances: Vec<f64>,
 }
@@ -29,7 +33,12 @@ impl Turned {
         let total: f64 = self.variances.iter().sum();
         let kept = plan.model.get(&Dim::HiddenSize);
         let kept = kept.map_or(total, |kept| kept.iter().filter_map(|i| self.variances.get(*i)).sum());
-        RotationRecord { variance: kept / total.max(f64::MIN_POSITIVE), ..self.record.clone() }
+        RotationRecord {
+            basis: self.basis.clone(),
+            folded: self.folded,
+            variance: kept / total.max(f64::MIN_POSITIVE),
+            proof: self.proof.clone(),
+        }
     }
 }
 
@@ -54,26 +63,18 @@ impl Executor<'_> {
         };
         let Kept { basis, variances, proof, seconds } = kept;
         let rotation = Arc::new(rotation(variances.len(), basis)?);
+        let folded = made.source.desc().layers.len() + 1;
         let told = format!(
-            "{} norms folded; the uncut rotated model differs by {:.1e} of the largest of its {}, {:.0e} is allowed; the proof took {seconds:.1} s",
-            made.source.desc().layers.len() + 1,
-            proof.difference / proof.magnitude.max(f64::MIN_POSITIVE),
+            "{folded} norms folded; the uncut rotated model differs by {:.1e} of the largest of its {}, {:.0e} is allowed; the proof took {seconds:.1} s",
+            proof.share(),
             proof.compared,
             proof.tolerance,
         );
         self.summary.proof_seconds.insert(self.plan.node(id).name.clone(), seconds);
-        let record = RotationRecord {
-            basis: rotation.digest(),
-            folded: made.source.desc().layers.len() + 1,
-            variance: 1.0,
-            proof,
-        };
+        let turned = Turned { basis: rotation.digest(), folded, proof, variances };
         let identity = Identity::rotated(&made.identity, &rotation, &key);
         let source = made.source.rotate(rotation)?;
-        Ok((
-            Artifact::Model(Made { source, identity, turned: Some(Turned { record, variances }), ..made }),
-            told,
-        ))
+        Ok((Artifact::Model(Made { source, identity, turned: Some(turned), ..made }), told))
     }
 
     pub(super) fn rotation_key(&self, id: NodeIndex, made: &Made) -> Result<Key, RunError> {
