@@ -11,7 +11,28 @@ use std::fs;
 use std::path::Path;
 use tempfile::TempDir;
 
-const RECIPE: &str = r#"mrecipe 1
+/// A cut by activations, and one by directions and energies with more and more of its repairs.
+fn recipe() -> String {
+    let by_energy = |name: &str, repairs: &str| {
+        format!(
+            r#"
+prune {name} from parent {{
+    calibrate on calibration
+    axis mamba_num_heads = 12 by energy at mamba.out
+    axis ffn_hidden_size = 192 by energy at ffn.act
+    axis hidden_size = 96 by pca
+    axis num_layers = 7 by kld
+    {repairs}
+}}
+evaluate {name} against parent on heldout {{ loss, kl }}"#
+        )
+    };
+    let outputs = "repair norms\n    repair outputs sequential by least_squares(damping = 1%)";
+    let cuts = [by_energy("turned", ""), by_energy("scaled", "repair norms"), by_energy("mended", outputs)];
+    PLAIN.to_string() + &cuts.concat()
+}
+
+const PLAIN: &str = r#"mrecipe 1
 model parent { checkpoint = "model"; dt_floor = 0.001 }
 data calibration { files = ["train.txt"]; sequence = 128; samples = 128; seed = 1 }
 data heldout { files = ["heldout.txt"]; sequence = 128; samples = 6 }
@@ -24,34 +45,7 @@ prune plain from parent {
     axis hidden_size = 96 by activation
     axis num_layers = 7 by kld
 }
-prune turned from parent {
-    calibrate on calibration
-    axis mamba_num_heads = 12 by energy at mamba.out
-    axis ffn_hidden_size = 192 by energy at ffn.act
-    axis hidden_size = 96 by pca
-    axis num_layers = 7 by kld
-}
-prune scaled from parent {
-    calibrate on calibration
-    axis mamba_num_heads = 12 by energy at mamba.out
-    axis ffn_hidden_size = 192 by energy at ffn.act
-    axis hidden_size = 96 by pca
-    axis num_layers = 7 by kld
-    repair norms
-}
-prune mended from parent {
-    calibrate on calibration
-    axis mamba_num_heads = 12 by energy at mamba.out
-    axis ffn_hidden_size = 192 by energy at ffn.act
-    axis hidden_size = 96 by pca
-    axis num_layers = 7 by kld
-    repair norms
-    repair outputs sequential by least_squares(damping = 1%)
-}
 evaluate plain against parent on heldout { loss, kl }
-evaluate turned against parent on heldout { loss, kl }
-evaluate scaled against parent on heldout { loss, kl }
-evaluate mended against parent on heldout { loss, kl }
 export plain to "plain" { dtype = bf16 }
 export mended to "mended" { dtype = bf16 }
 "#;
@@ -113,7 +107,7 @@ export residual to "residual"
 "#;
 
 fn folder() -> TempDir {
-    folder_of(RECIPE)
+    folder_of(&recipe())
 }
 
 fn folder_of(recipe: &str) -> TempDir {
