@@ -6,6 +6,7 @@
 mod arena;
 mod verify;
 
+pub use arena::PAGE;
 pub use verify::ScheduleError;
 
 use crate::graph::{Elem, Graph, Op, ValueId};
@@ -86,6 +87,15 @@ impl Schedule {
     pub fn lane_bytes(&self) -> u64 {
         let elements = self.inputs.values().sum::<usize>() + self.gradients.values().sum::<usize>();
         (self.arena * 4 + self.results.iter().sum::<usize>() * 8 + elements * 4 + self.sequence * 4) as u64
+    }
+
+    /// Columns of a leaf of this name, as its readers see it; 1 where nobody reads it.
+    pub fn columns_of(&self, name: &str) -> usize {
+        let of = |place: &&Place| match &place.home {
+            Home::Leaf(Leaf::Weight(n) | Leaf::Input(n) | Leaf::Gradient(n)) => n == name,
+            _ => false,
+        };
+        self.steps.iter().flat_map(|step| &step.operands).find(of).map_or(1, |place| place.stride)
     }
 
     /// Bytes of the weights in f32.

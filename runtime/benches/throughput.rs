@@ -91,9 +91,9 @@ fn train(model: &WeightSource, batch: usize, sequence: usize) -> (Duration, Dura
     times(|| {
         step += 1;
         training.gradients(&windows).expect("gradients");
-        let scale = 1.0 / training.norm().max(1.0);
+        let scale = 1.0 / training.norm().expect("a norm").max(1.0);
         let update = Update { beta1: 0.9, beta2: 0.95, eps: 1e-8, rate: 1e-5, step, scale };
-        training.update(&update, 0.1, &decay);
+        training.update(&update, 0.1, &decay).expect("an update");
     })
 }
 

@@ -2,14 +2,17 @@
 //! device's own dispatch.
 
 pub mod cpu;
+pub mod vulkan;
 mod weights;
 
 pub use weights::Weights;
 
 use crate::error::Kind;
+use crate::shader::Unfit;
 use crate::train::optimizer::Update;
 use minic_compiler::graph::Op;
 use minic_compiler::schedule::Schedule;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -21,6 +24,22 @@ pub enum DeviceError {
     Length { what: &'static str, name: String, found: usize, expected: usize },
     #[error("operation `{0}` has no kernel on this device")]
     NoKernel(&'static str),
+    #[error("there is no Vulkan adapter {number}: {found} found; `minic doctor` lists them")]
+    NoAdapter { number: usize, found: usize },
+    #[error("the Vulkan device cannot be opened: {0}")]
+    NotOpened(String),
+    #[error("the device {name} was lost ({why}): the same command goes on from what was saved")]
+    Lost { name: String, why: String },
+    #[error(
+        "the device is out of memory: {} MiB were asked for, it has {} MiB; take shorter sequences, or --device cpu",
+        bytes.div_ceil(1 << 20), has >> 20
+    )]
+    DeviceMemory { bytes: u64, has: u64 },
+    /// A bug of a kernel, or of a driver.
+    #[error("the device refused: {0}")]
+    Refused(String),
+    #[error(transparent)]
+    Unfit(#[from] Unfit),
     /// Arena and results of one lane.
     #[error("a sample needs {} MiB of memory, which are not free: take shorter sequences", bytes.div_ceil(1 << 20))]
     Memory { bytes: u64 },
@@ -29,10 +48,16 @@ pub enum DeviceError {
 impl DeviceError {
     pub fn kind(&self) -> Kind {
         match self {
-            DeviceError::Memory { .. } => Kind::World,
-            DeviceError::Unbound { .. } | DeviceError::Length { .. } | DeviceError::NoKernel(_) => {
-                Kind::Proof
-            }
+            DeviceError::Memory { .. }
+            | DeviceError::DeviceMemory { .. }
+            | DeviceError::NoAdapter { .. }
+            | DeviceError::NotOpened(_)
+            | DeviceError::Lost { .. }
+            | DeviceError::Unfit(_) => Kind::World,
+            DeviceError::Unbound { .. }
+            | DeviceError::Length { .. }
+            | DeviceError::NoKernel(_)
+            | DeviceError::Refused(_) => Kind::Proof,
         }
     }
 }
@@ -140,24 +165,47 @@ pub trait Training: Send {
     fn gradients(&mut self, samples: &[Bindings]) -> Result<Vec<Outputs>, DeviceError>;
 
     /// The norm of all gradients together.
-    fn norm(&mut self) -> f64;
+    fn norm(&mut self) -> Result<f64, DeviceError>;
 
     /// One step of AdamW; weights that `decay` are named.
-    fn update(&mut self, update: &Update, weight_decay: f64, decay: &BTreeSet<String>);
+    fn update(
+        &mut self,
+        update: &Update,
+        weight_decay: f64,
+        decay: &BTreeSet<String>,
+    ) -> Result<(), DeviceError>;
 
     /// Runs the samples again, step by step: the first value that is not finite, by what computes it.
     fn first_non_finite(&mut self, samples: &[Bindings]) -> Result<Option<String>, DeviceError>;
 
     /// The gradient of a weight, as [`Training::gradients`] left it.
-    fn gradient(&self, weight: &str) -> Option<&[f32]>;
+    fn gradient(&self, weight: &str) -> Result<Option<Cow<'_, [f32]>>, DeviceError>;
 
     /// The model as it stands; it shares memory with this as far as it can.
-    fn state(&self) -> &TrainingState;
+    fn state(&self) -> Result<Cow<'_, TrainingState>, DeviceError>;
 
-    fn into_state(self: Box<Self>) -> TrainingState;
+    fn into_state(self: Box<Self>) -> Result<TrainingState, DeviceError>;
 }
 
 /// One lane: a schedule with its buffers.
 pub trait Session: Send {
     fn run(&mut self, bindings: &Bindings) -> Result<Outputs, DeviceError>;
+}
+
+/// All weights that a schedule reads are there, of the right lengths.
+fn bound(schedule: &Schedule, weights: &Weights) -> Result<(), DeviceError> {
+    for (name, &expected) in &schedule.weights {
+        let Some(tensor) = weights.get(name) else {
+            return Err(DeviceError::Unbound { what: "weight", name: name.clone() });
+        };
+        length("weight", name, tensor.len(), expected)?;
+    }
+    Ok(())
+}
+
+fn length(what: &'static str, name: &str, found: usize, expected: usize) -> Result<(), DeviceError> {
+    if found == expected {
+        return Ok(());
+    }
+    Err(DeviceError::Length { what, name: name.into(), found, expected })
 }

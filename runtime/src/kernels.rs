@@ -43,6 +43,7 @@ mod view;
 pub use math::Level;
 pub use view::{View, ViewMut};
 
+use crate::shader;
 use minic_compiler::graph::Op;
 
 /// To add a kernel: its file, its `mod` line, and its line here.
@@ -97,6 +98,18 @@ pub struct Kernel {
     /// Bytes that one worker thread needs beyond the operands, from the operands' (rows, columns), in order.
     pub scratch: fn(&Op, &[(usize, usize)]) -> usize,
     /// Largest difference from `reference`, relative to the largest magnitude of the value (at least one).
+    pub tolerance: f64,
+    pub shaders: Option<Shaders>,
+}
+
+/// The same operation as shaders.
+#[derive(Clone, Copy)]
+pub struct Shaders {
+    /// As [`Kernel::version`].
+    pub version: u32,
+    /// Makes the dispatches of one call. Operations that accumulate add to their last operand.
+    pub plan: fn(&mut shader::Plan, shader::Call) -> Result<(), shader::Unfit>,
+    /// As [`Kernel::tolerance`].
     pub tolerance: f64,
 }
 

@@ -30,6 +30,7 @@ pub mod run;
 pub mod safetensors;
 pub mod samples;
 pub mod score;
+pub mod shader;
 pub mod source;
 pub mod stamp;
 pub mod store;

@@ -1,6 +1,7 @@
 //! Small checkpoints and tokenizers for the tests of this crate.
 
 use crate::convert;
+use crate::device::vulkan::{Gpu, Limits};
 use crate::random::SplitMix64;
 use crate::safetensors::{Entry, Writer};
 use crate::source::Rotation;
@@ -10,7 +11,7 @@ use minic_compiler::model::{DType, ModelDesc};
 use serde_json::{Value, json};
 use std::ops::Range;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// A hybrid of three layers, every kind of block, every size different where it may be.
 pub fn config() -> Value {
@@ -151,4 +152,20 @@ pub fn byte_tokenizer(merges: &[(&str, &str)]) -> String {
         }
     })
     .to_string()
+}
+
+/// The first Vulkan adapter, opened once for all tests; with bindings of so many bytes at most. Nothing where there is
+/// none, which is told, and is a failure where `MINIC_REQUIRE_VULKAN` is set.
+pub fn vulkan(binding: Option<usize>) -> Option<&'static Gpu> {
+    type Opened = OnceLock<Option<Gpu>>;
+    static GPU: [Opened; 2] = [OnceLock::new(), OnceLock::new()];
+    let open = || match Gpu::open(0, Limits { binding }) {
+        Ok(gpu) => Some(gpu),
+        Err(error) if std::env::var_os("MINIC_REQUIRE_VULKAN").is_some() => panic!("{error}"),
+        Err(error) => {
+            println!("skipped: {error}");
+            None
+        }
+    };
+    GPU[usize::from(binding.is_some())].get_or_init(open).as_ref()
 }

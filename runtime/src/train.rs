@@ -190,7 +190,7 @@ impl Run<'_> {
                     self.update(&setup, training.as_mut(), phase, index, &windows)?;
                     self.pause(training.as_ref())?;
                 }
-                state = training.into_state();
+                state = training.into_state()?;
             }
             before = end;
         }
@@ -214,7 +214,7 @@ impl Run<'_> {
         let losses = setup.losses(&outputs);
         let loss =
             losses.iter().zip(setup.objective.weights()).map(|(loss, weight)| weight * loss).sum::<f64>();
-        let norm = training.norm();
+        let norm = training.norm()?;
         if !loss.is_finite() || !norm.is_finite() {
             return Err(self.diverged(training, &samples));
         }
@@ -227,7 +227,7 @@ impl Run<'_> {
             step: self.trained.updates + 1,
             scale: clipped,
         };
-        training.update(&update, optimizer.weight_decay, &self.decay);
+        training.update(&update, optimizer.weight_decay, &self.decay)?;
         let tokens = (*batch * phase.sequence) as u64;
         self.trained.updates += 1;
         self.trained.tokens += tokens;
@@ -253,7 +253,10 @@ impl Run<'_> {
         match training.first_non_finite(samples) {
             Ok(found) => {
                 let what = found.unwrap_or_else(|| "the norm of all gradients together".into());
-                self.ended(training.state(), what)
+                match training.state() {
+                    Ok(state) => self.ended(&state, what),
+                    Err(error) => error.into(),
+                }
             }
             Err(error) => error.into(),
         }
@@ -273,7 +276,7 @@ impl Run<'_> {
         let (stop, done) = (self.watch.stop.is_set(), self.trained.updates == self.job.updates());
         let due = self.saves.is_some_and(|saves| self.saver.is_due(saves.every));
         if !done && (stop || due) {
-            self.save(training.state())?;
+            self.save(training.state()?.as_ref())?;
         }
         if stop && !done { Err(RunError::Stopped) } else { Ok(()) }
     }
@@ -297,7 +300,7 @@ impl Run<'_> {
             Some(last) => last.tokens / heldout.every < self.trained.tokens / heldout.every,
             None => true,
         };
-        if due { self.evaluate_with(heldout, training.state()) } else { Ok(()) }
+        if due { self.evaluate_with(heldout, training.state()?.as_ref()) } else { Ok(()) }
     }
 
     /// Evaluates after the last update.

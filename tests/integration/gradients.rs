@@ -108,7 +108,7 @@ impl Distilled {
         let mut device = Cpu.train(schedule, weights(&teacher).scoped(TEACHER), state, 1).unwrap();
         let outputs = device.gradients(&samples).unwrap();
         let gradient = |weight: Weight| {
-            let found = device.gradient(&weight.name).map(<[f32]>::to_vec);
+            let found = device.gradient(&weight.name).unwrap().map(std::borrow::Cow::into_owned);
             found.unwrap_or_else(|| vec![0.0; weight.sizes().iter().product()])
         };
         let gradients = own.weights().into_iter().map(gradient).collect();

@@ -3,6 +3,16 @@
 /// 64 bytes: a cache line, and the widest vector.
 const ALIGN: usize = 16;
 
+/// 1 GiB: no value lies across a multiple of it unless it is longer, so that a device whose buffers are bounded
+/// makes the arena of several.
+pub const PAGE: usize = 1 << 28;
+
+/// The first place from `at` on where `len` elements lie in one page.
+fn within_page(at: usize, len: usize) -> usize {
+    let crosses = at / PAGE != (at + len.max(1) - 1) / PAGE;
+    if crosses { at.next_multiple_of(PAGE) } else { at }
+}
+
 #[derive(Default)]
 pub struct Arena {
     /// Taken ranges `start..end`, sorted.
@@ -21,7 +31,7 @@ impl Arena {
                 index = i;
                 break;
             }
-            start = to;
+            start = within_page(to, len);
         }
         self.taken.insert(index, (start, start + len));
         self.size = self.size.max(start + len);
@@ -41,6 +51,13 @@ impl Arena {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_lies_across_two_pages() {
+        let mut arena = Arena::default();
+        assert_eq!((arena.take(PAGE - 16), arena.take(32), arena.take(16)), (0, PAGE, PAGE - 16));
+        assert_eq!(arena.take(2 * PAGE), 2 * PAGE);
+    }
 
     #[test]
     fn freed_ranges_are_used_again_and_never_overlap() {

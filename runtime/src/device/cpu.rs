@@ -2,8 +2,11 @@
 
 mod training;
 
+pub(super) use training::told;
+
 use super::{
-    Bindings, Device, DeviceError, Memory, Output, Outputs, Session, Training, TrainingState, Weights,
+    Bindings, Device, DeviceError, Memory, Output, Outputs, Session, Training, TrainingState, Weights, bound,
+    length,
 };
 use crate::kernels::{self, Arg, Call, Kernel, Out, View, ViewMut};
 use crate::memory;
@@ -60,17 +63,6 @@ impl Device for Cpu {
         let lanes = (0..lanes.max(1)).map(|_| Lane::new(schedule.clone())).collect::<Result<_, _>>()?;
         Ok(Box::new(training::CpuTraining::new(lanes, frozen, state)))
     }
-}
-
-/// All weights that a schedule reads are there, of the right lengths.
-fn bound(schedule: &Schedule, weights: &Weights) -> Result<(), DeviceError> {
-    for (name, &expected) in &schedule.weights {
-        let Some(tensor) = weights.get(name) else {
-            return Err(DeviceError::Unbound { what: "weight", name: name.clone() });
-        };
-        length("weight", name, tensor.len(), expected)?;
-    }
-    Ok(())
 }
 
 struct CpuSession {
@@ -247,11 +239,4 @@ fn leaf_data<'a>(leaf: &Leaf, weights: Bound<'a>, bindings: &'a Bindings) -> &'a
         // Gradients are written, and read by nobody while a schedule runs.
         Leaf::Tokens | Leaf::Gradient(_) => &[],
     }
-}
-
-fn length(what: &'static str, name: &str, found: usize, expected: usize) -> Result<(), DeviceError> {
-    if found == expected {
-        return Ok(());
-    }
-    Err(DeviceError::Length { what, name: name.into(), found, expected })
 }

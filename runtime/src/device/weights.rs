@@ -27,6 +27,11 @@ impl Weights {
         self.tensors.get(name).map(|tensor| tensor.as_slice())
     }
 
+    /// A tensor as it is shared.
+    pub fn shared(&self, name: &str) -> Option<&Arc<Vec<f32>>> {
+        self.tensors.get(name)
+    }
+
     /// A tensor to be written; what others share stays as it is.
     pub fn get_mut(&mut self, name: &str) -> Option<&mut [f32]> {
         self.tensors.get_mut(name).map(|tensor| Arc::make_mut(tensor).as_mut_slice())

@@ -1,5 +1,7 @@
 //! relu(x)^2 and silu(x), in place; and in reverse, in place over dy, dx = dy 2 relu(x) and dx = dy silu'(x).
 
+mod shader;
+
 use super::math::{silu, silu_and_slope, wide};
 use super::parallel::{by_rows, row_block};
 use super::{Call, Exact, Kernel, View, ViewMut, no_scratch};
@@ -12,6 +14,7 @@ pub const RELU2: Kernel = Kernel {
     reference: relu2_reference,
     scratch: no_scratch,
     tolerance: 1e-7,
+    shaders: Some(shader::RELU2),
 };
 
 pub const SILU: Kernel = Kernel {
@@ -21,6 +24,7 @@ pub const SILU: Kernel = Kernel {
     reference: silu_reference,
     scratch: no_scratch,
     tolerance: 1e-6,
+    shaders: Some(shader::SILU),
 };
 
 pub const RELU2_GRAD: Kernel = Kernel {
@@ -30,6 +34,7 @@ pub const RELU2_GRAD: Kernel = Kernel {
     reference: relu2_grad_reference,
     scratch: no_scratch,
     tolerance: 1e-6,
+    shaders: Some(shader::RELU2_GRAD),
 };
 
 pub const SILU_GRAD: Kernel = Kernel {
@@ -39,6 +44,7 @@ pub const SILU_GRAD: Kernel = Kernel {
     reference: silu_grad_reference,
     scratch: no_scratch,
     tolerance: 1e-6,
+    shaders: Some(shader::SILU_GRAD),
 };
 
 #[inline(always)]

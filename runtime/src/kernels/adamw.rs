@@ -6,6 +6,8 @@
 //!
 //! and the sums over gradients that come before it. No operation of a graph; it runs between two of them.
 
+pub(crate) mod shader;
+
 use super::math::{sum, wide};
 use super::parallel::for_each;
 use rayon::prelude::*;

@@ -1,11 +1,20 @@
 //! a + b, in place over a.
 
+mod shader;
+
 use super::parallel::{by_rows, row_block};
 use super::{Call, Exact, Kernel, no_scratch};
 use minic_compiler::graph::Op;
 
-pub const KERNEL: Kernel =
-    Kernel { name: "add", version: 1, cpu, reference, scratch: no_scratch, tolerance: 1e-7 };
+pub const KERNEL: Kernel = Kernel {
+    name: "add",
+    version: 1,
+    cpu,
+    reference,
+    scratch: no_scratch,
+    tolerance: 1e-7,
+    shaders: Some(shader::KERNEL),
+};
 
 fn cpu(call: Call) {
     let b = call.f32(0);

@@ -7,7 +7,8 @@ use super::parallel::{by_blocks, scratch_size, with_scratch};
 use super::{Call, Exact, Kernel, View, ViewMut};
 use minic_compiler::graph::Op;
 
-pub const KERNEL: Kernel = Kernel { name: "attention", version: 1, cpu, reference, scratch, tolerance: 1e-5 };
+pub const KERNEL: Kernel =
+    Kernel { name: "attention", version: 1, cpu, reference, scratch, tolerance: 1e-5, shaders: None };
 
 /// Queries to a block.
 const QUERIES: usize = 48;

@@ -15,7 +15,7 @@ use super::{Call, Exact, Kernel, View, ViewMut};
 use minic_compiler::graph::Op;
 
 pub const KERNEL: Kernel =
-    Kernel { name: "attention_grad", version: 1, cpu, reference, scratch, tolerance: 1e-5 };
+    Kernel { name: "attention_grad", version: 1, cpu, reference, scratch, tolerance: 1e-5, shaders: None };
 
 /// Queries to a block.
 const QUERIES: usize = 48;

@@ -1,11 +1,20 @@
 //! gradient += the sum of the rows: the gradient of what is added to every position.
 
+mod shader;
+
 use super::parallel::by_blocks;
 use super::{Call, Exact, Kernel, no_scratch};
 use minic_compiler::graph::Op;
 
-pub const KERNEL: Kernel =
-    Kernel { name: "column_sum", version: 1, cpu, reference, scratch: no_scratch, tolerance: 1e-6 };
+pub const KERNEL: Kernel = Kernel {
+    name: "column_sum",
+    version: 1,
+    cpu,
+    reference,
+    scratch: no_scratch,
+    tolerance: 1e-6,
+    shaders: Some(shader::KERNEL),
+};
 
 /// Columns to a task, and to a run of f64 sums.
 const COLS: usize = 64;

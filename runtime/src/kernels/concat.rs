@@ -1,11 +1,20 @@
 //! Matrices side by side.
 
+mod shader;
+
 use super::parallel::{by_rows, row_block};
 use super::{Call, Exact, Kernel, View, no_scratch};
 use minic_compiler::graph::Op;
 
-pub const KERNEL: Kernel =
-    Kernel { name: "concat", version: 1, cpu, reference, scratch: no_scratch, tolerance: 0.0 };
+pub const KERNEL: Kernel = Kernel {
+    name: "concat",
+    version: 1,
+    cpu,
+    reference,
+    scratch: no_scratch,
+    tolerance: 0.0,
+    shaders: Some(shader::KERNEL),
+};
 
 fn cpu(call: Call) {
     let parts: Vec<View> = (0..call.args.len()).map(|i| call.f32(i)).collect();

@@ -10,7 +10,8 @@ use super::{Call, Exact, Kernel, View, ViewMut};
 use minic_compiler::graph::Op;
 use std::ops::Range;
 
-pub const KERNEL: Kernel = Kernel { name: "conv_silu", version: 1, cpu, reference, scratch, tolerance: 2e-6 };
+pub const KERNEL: Kernel =
+    Kernel { name: "conv_silu", version: 1, cpu, reference, scratch, tolerance: 2e-6, shaders: None };
 
 pub const SILU_GRAD: Kernel = Kernel {
     name: "silu_grad",
@@ -19,6 +20,7 @@ pub const SILU_GRAD: Kernel = Kernel {
     reference: silu_grad_reference,
     scratch,
     tolerance: 2e-6,
+    shaders: None,
 };
 
 pub const CONV_GRAD: Kernel = Kernel {
@@ -28,6 +30,7 @@ pub const CONV_GRAD: Kernel = Kernel {
     reference: conv_grad_reference,
     scratch,
     tolerance: 1e-6,
+    shaders: None,
 };
 
 pub const WEIGHT_GRAD: Kernel = Kernel {
@@ -37,6 +40,7 @@ pub const WEIGHT_GRAD: Kernel = Kernel {
     reference: weight_grad_reference,
     scratch: weight_grad_scratch,
     tolerance: 1e-6,
+    shaders: None,
 };
 
 /// Taps of the kernel, and whether there is a bias.

@@ -5,8 +5,15 @@ use super::{Call, Exact, Kernel, no_scratch};
 use minic_compiler::graph::Op;
 use rayon::prelude::*;
 
-pub const KERNEL: Kernel =
-    Kernel { name: "cosine_distance", version: 1, cpu, reference, scratch: no_scratch, tolerance: 1e-12 };
+pub const KERNEL: Kernel = Kernel {
+    name: "cosine_distance",
+    version: 1,
+    cpu,
+    reference,
+    scratch: no_scratch,
+    tolerance: 1e-12,
+    shaders: None,
+};
 
 fn distance(xy: f64, xx: f64, yy: f64) -> f64 {
     let lengths = (xx * yy).sqrt();

@@ -6,7 +6,7 @@ use minic_compiler::graph::Op;
 use rayon::prelude::*;
 
 pub const KERNEL: Kernel =
-    Kernel { name: "covariance", version: 1, cpu, reference, scratch, tolerance: 1e-12 };
+    Kernel { name: "covariance", version: 1, cpu, reference, scratch, tolerance: 1e-12, shaders: None };
 
 /// Rows that are held in f64 at once. A fixed number: it decides in which order products are added.
 const ROWS: usize = 256;

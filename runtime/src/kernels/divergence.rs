@@ -8,7 +8,7 @@ use minic_compiler::graph::Op;
 use rayon::prelude::*;
 
 pub const KERNEL: Kernel =
-    Kernel { name: "divergence", version: 1, cpu, reference, scratch, tolerance: 1e-5 };
+    Kernel { name: "divergence", version: 1, cpu, reference, scratch, tolerance: 1e-5, shaders: None };
 
 fn scratch(_: &Op, operands: &[(usize, usize)]) -> usize {
     let hidden: Vec<(usize, usize)> = operands.iter().copied().step_by(2).collect();

@@ -1,12 +1,21 @@
 //! Rows of the embedding table, y[t] = table[tokens[t]]; and in reverse, dtable[tokens[t]] += dx[t], in the order
 //! of t. An id outside the table gives a row of NaN, and has no row to add to.
 
+mod shader;
+
 use super::parallel::{by_blocks, by_rows, row_block};
 use super::{Call, Exact, Kernel, no_scratch};
 use minic_compiler::graph::Op;
 
-pub const KERNEL: Kernel =
-    Kernel { name: "embed", version: 1, cpu, reference, scratch: no_scratch, tolerance: 0.0 };
+pub const KERNEL: Kernel = Kernel {
+    name: "embed",
+    version: 1,
+    cpu,
+    reference,
+    scratch: no_scratch,
+    tolerance: 0.0,
+    shaders: Some(shader::KERNEL),
+};
 
 pub const GRAD: Kernel = Kernel {
     name: "embed_grad",
@@ -15,6 +24,7 @@ pub const GRAD: Kernel = Kernel {
     reference: grad_reference,
     scratch: no_scratch,
     tolerance: 1e-6,
+    shaders: Some(shader::GRAD),
 };
 
 /// Columns to a task of the gradient, which passes over all positions: a few cache lines of every row.

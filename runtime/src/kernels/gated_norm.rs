@@ -9,8 +9,15 @@ use super::sums::{add_sums, position_sums, position_sums_scratch};
 use super::{Call, Exact, Kernel, View, ViewMut, no_scratch};
 use minic_compiler::graph::Op;
 
-pub const KERNEL: Kernel =
-    Kernel { name: "gated_norm", version: 1, cpu, reference, scratch: no_scratch, tolerance: 2e-6 };
+pub const KERNEL: Kernel = Kernel {
+    name: "gated_norm",
+    version: 1,
+    cpu,
+    reference,
+    scratch: no_scratch,
+    tolerance: 2e-6,
+    shaders: None,
+};
 
 pub const GRAD: Kernel = Kernel {
     name: "gated_norm_grad",
@@ -19,6 +26,7 @@ pub const GRAD: Kernel = Kernel {
     reference: grad_reference,
     scratch: grad_scratch,
     tolerance: 2e-6,
+    shaders: None,
 };
 
 pub const WEIGHT_GRAD: Kernel = Kernel {
@@ -28,6 +36,7 @@ pub const WEIGHT_GRAD: Kernel = Kernel {
     reference: weight_grad_reference,
     scratch: weight_grad_scratch,
     tolerance: 2e-6,
+    shaders: None,
 };
 
 fn constants(op: &Op) -> (usize, f64, f64) {

@@ -18,7 +18,8 @@ use position::{LANES, Position};
 use std::collections::BTreeMap;
 use tail::Tail;
 
-pub const KERNEL: Kernel = Kernel { name: "head_loss", version: 1, cpu, reference, scratch, tolerance: 1e-5 };
+pub const KERNEL: Kernel =
+    Kernel { name: "head_loss", version: 1, cpu, reference, scratch, tolerance: 1e-5, shaders: None };
 
 /// Most logits of a model at a time, 16 MiB: they stay in the last cache.
 const LOGITS: usize = 1 << 22;

@@ -1,11 +1,21 @@
 //! y = x weight^T (+ bias), or y += x weight^T (+ bias) onto a residual that is in y already; and in reverse,
 //! dx = dy weight and dweight += dy^T x.
 
+mod shader;
+
 use super::product::{Factor, products, products_scratch};
 use super::{Call, Exact, Kernel};
 use minic_compiler::graph::Op;
 
-pub const KERNEL: Kernel = Kernel { name: "linear", version: 1, cpu, reference, scratch, tolerance: 2e-5 };
+pub const KERNEL: Kernel = Kernel {
+    name: "linear",
+    version: 1,
+    cpu,
+    reference,
+    scratch,
+    tolerance: 2e-5,
+    shaders: Some(shader::KERNEL),
+};
 
 pub const GRAD: Kernel = Kernel {
     name: "linear_grad",
@@ -14,6 +24,7 @@ pub const GRAD: Kernel = Kernel {
     reference: grad_reference,
     scratch: grad_scratch,
     tolerance: 2e-5,
+    shaders: Some(shader::GRAD),
 };
 
 pub const WEIGHT_GRAD: Kernel = Kernel {
@@ -23,6 +34,7 @@ pub const WEIGHT_GRAD: Kernel = Kernel {
     reference: weight_grad_reference,
     scratch: weight_grad_scratch,
     tolerance: 2e-5,
+    shaders: Some(shader::WEIGHT_GRAD),
 };
 
 fn constants(op: &Op) -> (bool, bool) {

@@ -10,8 +10,15 @@ use minic_compiler::graph::Op;
 use minic_compiler::metrics::{Block, Expr, LANES, Leaf, Program, Reducer, Reduction, State};
 use rayon::prelude::*;
 
-pub const KERNEL: Kernel =
-    Kernel { name: "metric", version: 1, cpu, reference, scratch: no_scratch, tolerance: 1e-12 };
+pub const KERNEL: Kernel = Kernel {
+    name: "metric",
+    version: 1,
+    cpu,
+    reference,
+    scratch: no_scratch,
+    tolerance: 1e-12,
+    shaders: None,
+};
 
 fn cpu(call: Call) {
     let (op, x) = (call.op, call.f32(0));

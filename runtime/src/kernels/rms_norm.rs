@@ -3,14 +3,23 @@
 //! dx = r weight dy - r^3 / E sum(weight dy x) x and dweight += sum over positions of r x dy.
 //! Sums are in f64.
 
+mod shader;
+
 use super::math::{dot, dot3, wide};
 use super::parallel::{by_rows, row_block};
 use super::sums::{add_sums, position_sums, position_sums_scratch};
 use super::{Call, Exact, Kernel, no_scratch};
 use minic_compiler::graph::Op;
 
-pub const KERNEL: Kernel =
-    Kernel { name: "rms_norm", version: 1, cpu, reference, scratch: no_scratch, tolerance: 1e-6 };
+pub const KERNEL: Kernel = Kernel {
+    name: "rms_norm",
+    version: 1,
+    cpu,
+    reference,
+    scratch: no_scratch,
+    tolerance: 1e-6,
+    shaders: Some(shader::KERNEL),
+};
 
 pub const GRAD: Kernel = Kernel {
     name: "rms_norm_grad",
@@ -19,6 +28,7 @@ pub const GRAD: Kernel = Kernel {
     reference: grad_reference,
     scratch: no_scratch,
     tolerance: 1e-6,
+    shaders: Some(shader::GRAD),
 };
 
 pub const WEIGHT_GRAD: Kernel = Kernel {
@@ -28,6 +38,7 @@ pub const WEIGHT_GRAD: Kernel = Kernel {
     reference: weight_grad_reference,
     scratch: weight_grad_scratch,
     tolerance: 1e-6,
+    shaders: Some(shader::WEIGHT_GRAD),
 };
 
 fn constants(op: &Op) -> (f64, f64) {

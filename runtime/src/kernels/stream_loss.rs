@@ -7,8 +7,15 @@ use super::parallel::{by_rows, row_block};
 use super::{Call, Exact, Kernel, no_scratch};
 use minic_compiler::graph::{Op, StreamLoss};
 
-pub const KERNEL: Kernel =
-    Kernel { name: "stream_loss", version: 1, cpu, reference, scratch: no_scratch, tolerance: 1e-6 };
+pub const KERNEL: Kernel = Kernel {
+    name: "stream_loss",
+    version: 1,
+    cpu,
+    reference,
+    scratch: no_scratch,
+    tolerance: 1e-6,
+    shaders: None,
+};
 
 fn constants(op: &Op) -> (StreamLoss, f64) {
     match op {

@@ -3,6 +3,9 @@
 pub mod differences;
 
 use super::*;
+use crate::device::DeviceError;
+use crate::device::vulkan::{Gpu, once};
+use crate::testing;
 use minic_compiler::dim::{Dim, Extent, Part};
 use minic_compiler::graph::{
     Activation, HeadLoss, HeadTerm, Node, StreamLoss, TopK, reads_teacher, targets_of,
@@ -470,7 +473,7 @@ fn kernels_agree_with_their_references_in_pools_of_any_size() {
             let expected = (kernel.reference)(&op, &exact);
             let values: Vec<Vec<f64>> =
                 pools.iter().map(|pool| pool.install(|| compute(kernel, &op, &operands))).collect();
-            check(kernel, &op, &given, &expected, &values[0]);
+            check(kernel.tolerance, &op, &given, &expected, &values[0]);
             for value in &values[1..] {
                 let same = value.iter().zip(&values[0]).all(|(a, b)| a.to_bits() == b.to_bits());
                 assert!(same, "{op:?} on {given:?} depends on the number of threads");
@@ -479,16 +482,75 @@ fn kernels_agree_with_their_references_in_pools_of_any_size() {
     }
 }
 
-fn check(kernel: &Kernel, op: &Op, given: &[Given], expected: &[f64], value: &[f64]) {
-    assert_eq!(expected.len(), value.len(), "{op:?}");
+fn check(tolerance: f64, op: &Op, given: &[Given], expected: &[f64], value: &[f64]) {
+    let worst = off_by(expected, value);
+    assert!(worst <= tolerance, "{op:?} on {given:?}: off by {worst:e}, tolerance {tolerance:e}");
+}
+
+/// The largest difference, relative to the largest magnitude, or to one.
+fn off_by(expected: &[f64], value: &[f64]) -> f64 {
+    assert_eq!(expected.len(), value.len());
     let largest = expected.iter().fold(1.0f64, |m, x| m.max(x.abs()));
     let off = |(e, v): (&f64, &f64)| if v.is_nan() { f64::INFINITY } else { (e - v).abs() / largest };
-    let worst = expected.iter().zip(value).map(off).fold(0.0, f64::max);
-    assert!(
-        worst <= kernel.tolerance,
-        "{op:?} on {given:?}: off by {worst:e}, tolerance {:e}",
-        kernel.tolerance
-    );
+    expected.iter().zip(value).map(off).fold(0.0, f64::max)
+}
+
+/// What one binding of a device may be limited to; tensors beyond are taken piece by piece.
+const SMALL_BINDING: usize = 1 << 20;
+
+/// `MINIC_KERNEL=ssd` tests that kernel alone.
+#[test]
+fn shaders_agree_with_their_references_whole_and_in_pieces() {
+    let (Some(gpu), Some(small)) = (testing::vulkan(None), testing::vulkan(Some(SMALL_BINDING))) else {
+        return;
+    };
+    let only = std::env::var("MINIC_KERNEL").ok();
+    let mut wrong = Vec::new();
+    for kernel in KERNELS.iter().filter(|k| only.as_deref().is_none_or(|only| only == k.name)) {
+        let Some(shaders) = kernel.shaders else { continue };
+        let (began, mut worst) = (std::time::Instant::now(), 0.0f64);
+        for (op, given) in cases(kernel.name) {
+            let mut draw = Draw(7);
+            let operands: Vec<Stored> = given.iter().map(|g| Stored::draw(*g, &mut draw)).collect();
+            let exact: Vec<Exact> = operands.iter().map(Stored::exact).collect();
+            let expected = (kernel.reference)(&op, &exact);
+            let bytes = |s: &Stored| if let Stored::F32 { data, .. } = s { 4 * data.len() } else { 0 };
+            let is_large = operands.iter().map(bytes).chain([4 * expected.len()]).any(|n| n > SMALL_BINDING);
+            for gpu in [Some(gpu), is_large.then_some(small)].into_iter().flatten() {
+                let off = match once_on(gpu, shaders, &op, &operands) {
+                    Ok(value) => off_by(&expected, &value),
+                    Err(error) => {
+                        wrong.push(format!("{op:?}: {error}"));
+                        continue;
+                    }
+                };
+                worst = worst.max(off);
+                if off > shaders.tolerance {
+                    wrong.push(format!(
+                        "{op:?} on {given:?}: off by {off:e}, tolerance {:e}",
+                        shaders.tolerance
+                    ));
+                }
+            }
+        }
+        println!("{}: off by {worst:.1e} at most, {:.2} s", kernel.name, began.elapsed().as_secs_f64());
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+fn once_on(gpu: &Gpu, shaders: Shaders, op: &Op, operands: &[Stored]) -> Result<Vec<f64>, DeviceError> {
+    let nodes: Vec<Node> = operands.iter().map(Stored::node).collect();
+    let shape = op.infer(&nodes.iter().collect::<Vec<_>>()).unwrap();
+    let given: Vec<once::Given> = operands
+        .iter()
+        .map(|operand| match operand {
+            Stored::F32 { data, rows, cols } => {
+                once::Given::F32 { data, rows: *rows, cols: *cols, stride: cols + GAP }
+            }
+            Stored::U32(ids) => once::Given::U32(ids),
+        })
+        .collect();
+    once::once(gpu, shaders, op, &given, Node { op: op.clone(), shape }.matrix())
 }
 
 #[test]

@@ -8,7 +8,7 @@ use minic_compiler::graph::Op;
 use rayon::prelude::*;
 
 pub const KERNEL: Kernel =
-    Kernel { name: "token_loss", version: 1, cpu, reference, scratch, tolerance: 1e-5 };
+    Kernel { name: "token_loss", version: 1, cpu, reference, scratch, tolerance: 1e-5, shaders: None };
 
 fn scratch(_: &Op, operands: &[(usize, usize)]) -> usize {
     let running = operands.first().map_or(0, |hidden| positions(hidden.0) * size_of::<Running>());

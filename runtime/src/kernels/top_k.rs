@@ -9,7 +9,8 @@ use super::parallel::{for_each, scratch_size};
 use super::{Call, Exact, Kernel, View, ViewMut};
 use minic_compiler::graph::{Op, TopK};
 
-pub const KERNEL: Kernel = Kernel { name: "top_k", version: 1, cpu, reference, scratch, tolerance: 1e-5 };
+pub const KERNEL: Kernel =
+    Kernel { name: "top_k", version: 1, cpu, reference, scratch, tolerance: 1e-5, shaders: None };
 
 fn targets(op: &Op) -> TopK {
     match op {

@@ -6,6 +6,7 @@ use crate::train::optimizer::{Update, adamw, square_sum, sum_into};
 use minic_compiler::graph::Op;
 use minic_compiler::schedule::{Home, Leaf, Step};
 use rayon::prelude::*;
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 pub(super) struct CpuTraining {
@@ -57,12 +58,17 @@ impl Training for CpuTraining {
         Ok((0..samples.len()).filter_map(|i| turns[i % count].next()).collect())
     }
 
-    fn norm(&mut self) -> f64 {
+    fn norm(&mut self) -> Result<f64, DeviceError> {
         let gradients = self.lanes.first().map(|lane| &lane.gradients);
-        gradients.into_iter().flat_map(|g| g.values()).map(|g| square_sum(g)).sum::<f64>().sqrt()
+        Ok(gradients.into_iter().flat_map(|g| g.values()).map(|g| square_sum(g)).sum::<f64>().sqrt())
     }
 
-    fn update(&mut self, update: &Update, weight_decay: f64, decay: &BTreeSet<String>) {
+    fn update(
+        &mut self,
+        update: &Update,
+        weight_decay: f64,
+        decay: &BTreeSet<String>,
+    ) -> Result<(), DeviceError> {
         let gradients = self.lanes.first().map(|lane| &lane.gradients);
         let TrainingState { weights, mean, square } = &mut self.state;
         for (name, gradient) in gradients.into_iter().flatten() {
@@ -73,6 +79,7 @@ impl Training for CpuTraining {
             let decay = if decay.contains(name) { weight_decay } else { 0.0 };
             adamw(weight, gradient, mean, square, decay, update);
         }
+        Ok(())
     }
 
     fn first_non_finite(&mut self, samples: &[Bindings]) -> Result<Option<String>, DeviceError> {
@@ -90,16 +97,17 @@ impl Training for CpuTraining {
         Ok(None)
     }
 
-    fn gradient(&self, weight: &str) -> Option<&[f32]> {
-        self.lanes.first()?.gradients.get(weight).map(Vec::as_slice)
+    fn gradient(&self, weight: &str) -> Result<Option<Cow<'_, [f32]>>, DeviceError> {
+        let gradient = self.lanes.first().and_then(|lane| lane.gradients.get(weight));
+        Ok(gradient.map(|gradient| Cow::Borrowed(gradient.as_slice())))
     }
 
-    fn state(&self) -> &TrainingState {
-        &self.state
+    fn state(&self) -> Result<Cow<'_, TrainingState>, DeviceError> {
+        Ok(Cow::Borrowed(&self.state))
     }
 
-    fn into_state(self: Box<Self>) -> TrainingState {
-        self.state
+    fn into_state(self: Box<Self>) -> Result<TrainingState, DeviceError> {
+        Ok(self.state)
     }
 }
 
@@ -126,7 +134,7 @@ fn gradient_of(step: &Step) -> Option<&str> {
 }
 
 /// `the value of linear with backbone.layers.3.mixer.in_proj.weight`
-fn told(step: &Step) -> String {
+pub(in crate::device) fn told(step: &Step) -> String {
     let weight = step.operands.iter().find_map(|place| match &place.home {
         Home::Leaf(Leaf::Weight(name)) => Some(name.as_str()),
         _ => None,

@@ -1,0 +1,210 @@
+//! Memory of the device: tensors in one or more buffers, and the way there and back.
+
+use super::super::DeviceError;
+use super::gpu::{Gpu, lock};
+use crate::shader::PAGE;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+
+/// Bytes of one piece of an upload.
+const PIECE: usize = 16 << 20;
+
+/// 4-byte words in one or more buffers.
+pub struct Pages {
+    pub buffers: Vec<wgpu::Buffer>,
+    /// Words of every buffer but the last.
+    pub page: usize,
+    words: usize,
+    held: Arc<AtomicU64>,
+}
+
+impl Drop for Pages {
+    fn drop(&mut self) {
+        self.held.fetch_sub(4 * self.words as u64, Ordering::Relaxed);
+    }
+}
+
+/// Host tensors that are on the device already, by where they are on the host.
+#[derive(Default)]
+pub struct Tensors {
+    there: Mutex<BTreeMap<usize, (Weak<Vec<f32>>, Weak<Pages>)>>,
+    held: Arc<AtomicU64>,
+}
+
+impl Tensors {
+    /// Bytes that are held on the device.
+    pub fn bytes(&self) -> u64 {
+        self.held.load(Ordering::Relaxed)
+    }
+}
+
+/// Words of a page of a matrix: whole rows.
+pub fn page_of(cols: usize) -> usize {
+    (PAGE / cols.max(1)).max(1) * cols.max(1)
+}
+
+impl Pages {
+    /// Of no defined content.
+    pub fn new(gpu: &Gpu, words: usize, page: usize) -> Result<Pages, DeviceError> {
+        let count = words.div_ceil(page).max(1);
+        let held = gpu.tensors.held.clone();
+        held.fetch_add(4 * words as u64, Ordering::Relaxed);
+        let make = |i: usize| {
+            let len = page.min(words - i * page).max(1);
+            gpu.device.create_buffer(&wgpu::BufferDescriptor {
+                label: None,
+                size: 4 * len as u64,
+                usage: wgpu::BufferUsages::STORAGE
+                    | wgpu::BufferUsages::COPY_SRC
+                    | wgpu::BufferUsages::COPY_DST,
+                mapped_at_creation: false,
+            })
+        };
+        let pages = Pages { buffers: (0..count).map(make).collect(), page, words, held };
+        gpu.check()?;
+        Ok(pages)
+    }
+
+    pub fn len(&self) -> usize {
+        self.words
+    }
+
+    /// The pieces of the words from `at` on that lie in one buffer each: buffer, first word in it, words.
+    fn pieces(&self, at: usize, words: usize) -> impl Iterator<Item = (&wgpu::Buffer, usize, usize)> {
+        let mut done = 0;
+        std::iter::from_fn(move || {
+            let (page, inside) = ((at + done) / self.page, (at + done) % self.page);
+            let len = (words - done).min(self.page - inside);
+            done += len;
+            (len > 0).then(|| (&self.buffers[page], inside, len))
+        })
+    }
+
+    /// Puts words from `at` on into the queue, before whatever is submitted next.
+    pub fn write(&self, gpu: &Gpu, at: usize, data: &[u8]) {
+        let mut rest = data;
+        for (buffer, inside, len) in self.pieces(at, data.len() / 4) {
+            let (now, after) = rest.split_at(4 * len);
+            gpu.queue.write_buffer(buffer, 4 * inside as u64, now);
+            rest = after;
+        }
+    }
+
+    /// Copies words into another buffer.
+    pub fn copy(
+        &self,
+        encoder: &mut wgpu::CommandEncoder,
+        at: usize,
+        words: usize,
+        to: &wgpu::Buffer,
+        offset: u64,
+    ) {
+        let mut done = 0;
+        for (buffer, inside, len) in self.pieces(at, words) {
+            encoder.copy_buffer_to_buffer(buffer, 4 * inside as u64, to, offset + done, 4 * len as u64);
+            done += 4 * len as u64;
+        }
+    }
+
+    pub fn clear(&self, encoder: &mut wgpu::CommandEncoder) {
+        self.buffers.iter().for_each(|buffer| encoder.clear_buffer(buffer, 0, None));
+    }
+
+    /// A large tensor goes up in pieces through staging memory that is used again.
+    pub fn upload(&self, gpu: &Gpu, data: &[f32]) -> Result<(), DeviceError> {
+        let bytes = bytes_of(data);
+        for (i, piece) in bytes.chunks(PIECE).enumerate() {
+            self.write(gpu, i * PIECE / 4, piece);
+            if bytes.len() > PIECE {
+                let submitted = gpu.queue.submit([]);
+                gpu.wait(submitted)?;
+            }
+        }
+        gpu.check()
+    }
+
+    /// All words, back on the host.
+    pub fn download(&self, gpu: &Gpu) -> Result<Vec<f32>, DeviceError> {
+        let mut all = vec![0.0f32; self.words];
+        let staging = Readback::new(gpu, self.words.min(PIECE / 4))?;
+        for (i, piece) in all.chunks_mut(PIECE / 4).enumerate() {
+            let mut encoder = gpu.device.create_command_encoder(&Default::default());
+            self.copy(&mut encoder, i * PIECE / 4, piece.len(), &staging.buffer, 0);
+            let submitted = gpu.queue.submit([encoder.finish()]);
+            staging.read(gpu, submitted, |words| {
+                words.iter().zip(piece).for_each(|(word, x)| *x = f32::from_bits(*word));
+            })?;
+        }
+        Ok(all)
+    }
+}
+
+impl Gpu {
+    /// A host tensor on the device; who asks for it again gets the same.
+    pub fn tensor(&self, data: &Arc<Vec<f32>>, cols: usize) -> Result<Arc<Pages>, DeviceError> {
+        let key = Arc::as_ptr(data) as usize;
+        if let Some((host, there)) = lock(&self.tensors.there).get(&key)
+            && host.upgrade().is_some_and(|host| Arc::ptr_eq(&host, data))
+            && let Some(pages) = there.upgrade()
+        {
+            return Ok(pages);
+        }
+        let pages = Arc::new(Pages::new(self, data.len(), page_of(cols))?);
+        pages.upload(self, data)?;
+        let mut all = lock(&self.tensors.there);
+        all.retain(|_, (host, there)| host.strong_count() > 0 && there.strong_count() > 0);
+        all.insert(key, (Arc::downgrade(data), Arc::downgrade(&pages)));
+        Ok(pages)
+    }
+}
+
+/// Where the host reads what the device has written.
+pub struct Readback {
+    pub buffer: wgpu::Buffer,
+    words: usize,
+}
+
+impl Readback {
+    pub fn new(gpu: &Gpu, words: usize) -> Result<Readback, DeviceError> {
+        let words = words.max(1);
+        let buffer = gpu.device.create_buffer(&wgpu::BufferDescriptor {
+            label: None,
+            size: 4 * words as u64,
+            usage: wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::MAP_READ,
+            mapped_at_creation: false,
+        });
+        gpu.check()?;
+        Ok(Readback { buffer, words })
+    }
+
+    /// Waits for a submission, and shows what it has left here.
+    pub fn read<T>(
+        &self,
+        gpu: &Gpu,
+        submitted: wgpu::SubmissionIndex,
+        show: impl FnOnce(&[u32]) -> T,
+    ) -> Result<T, DeviceError> {
+        gpu.check()?;
+        let slice = self.buffer.slice(..);
+        slice.map_async(wgpu::MapMode::Read, |_| {});
+        gpu.wait(submitted)?;
+        let mapped = slice.get_mapped_range().map_err(|e| DeviceError::Refused(e.to_string()))?;
+        let words: Vec<u32> =
+            mapped.as_chunks::<4>().0.iter().map(|b| u32::from_le_bytes(*b)).take(self.words).collect();
+        let shown = show(&words);
+        drop(mapped);
+        self.buffer.unmap();
+        Ok(shown)
+    }
+}
+
+pub fn bytes_of(data: &[f32]) -> &[u8] {
+    // SAFETY: an f32 is four bytes, all of which are initialised, and a byte needs no alignment.
+    unsafe { std::slice::from_raw_parts(data.as_ptr().cast(), size_of_val(data)) }
+}
+
+pub fn bytes_of_u32(data: &[u32]) -> &[u8] {
+    // SAFETY: as above.
+    unsafe { std::slice::from_raw_parts(data.as_ptr().cast(), size_of_val(data)) }
+}

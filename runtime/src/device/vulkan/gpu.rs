@@ -1,0 +1,258 @@
+//! An adapter that was opened: what it can do, its queue, its pipelines, and what went wrong with it.
+
+use super::super::DeviceError;
+use super::buffers::Tensors;
+use crate::shader::{Caps, Dispatch, check};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use wgpu::hal::api::Vulkan;
+
+/// What is asked of [`Gpu::open`] beside the number of the adapter.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Limits {
+    /// Bytes that a binding reaches, where that is to be less than what the device allows.
+    pub binding: Option<usize>,
+}
+
+/// An adapter that Vulkan names.
+#[derive(Clone, Debug)]
+pub struct Found {
+    pub name: String,
+    pub driver: String,
+    /// `discrete`, `integrated`, `virtual`, or `software`.
+    pub kind: &'static str,
+    /// Bytes of the largest heap that is the device's own.
+    pub memory: u64,
+    pub caps: Caps,
+}
+
+pub struct Gpu {
+    pub device: wgpu::Device,
+    pub queue: wgpu::Queue,
+    pub found: Found,
+    pub caps: Caps,
+    /// Offsets of uniform bindings are multiples of it.
+    pub uniform: usize,
+    pub tensors: Tensors,
+    pipelines: Mutex<BTreeMap<String, Arc<Pipeline>>>,
+    fault: Arc<Mutex<Option<Fault>>>,
+}
+
+pub struct Pipeline {
+    pub pipeline: wgpu::ComputePipeline,
+    pub layout: wgpu::BindGroupLayout,
+}
+
+#[derive(Clone, Debug)]
+enum Fault {
+    Lost(String),
+    Memory,
+    Other(String),
+}
+
+fn instance() -> wgpu::Instance {
+    let mut wanted = wgpu::InstanceDescriptor::new_without_display_handle();
+    wanted.backends = wgpu::Backends::VULKAN;
+    wanted.flags = wgpu::InstanceFlags::empty();
+    wgpu::Instance::new(wanted)
+}
+
+fn adapters() -> Vec<wgpu::Adapter> {
+    pollster::block_on(instance().enumerate_adapters(wgpu::Backends::VULKAN))
+}
+
+/// All adapters, by their numbers.
+pub fn adapters_found() -> Vec<Found> {
+    adapters().iter().map(describe).collect()
+}
+
+fn describe(adapter: &wgpu::Adapter) -> Found {
+    let info = adapter.get_info();
+    let kind = match info.device_type {
+        wgpu::DeviceType::DiscreteGpu => "discrete",
+        wgpu::DeviceType::IntegratedGpu => "integrated",
+        wgpu::DeviceType::VirtualGpu => "virtual",
+        wgpu::DeviceType::Cpu | wgpu::DeviceType::Other => "software",
+    };
+    let limits = adapter.limits();
+    let features = adapter.features();
+    let scalar = |kind| kind == wgpu::CooperativeScalarType::F16;
+    let cooperative = adapter.cooperative_matrix_properties();
+    let cooperative =
+        cooperative.iter().filter(|p| scalar(p.ab_type) && p.cr_type == wgpu::CooperativeScalarType::F32);
+    let usable = features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX);
+    let caps = Caps {
+        subgroup: (info.subgroup_min_size, info.subgroup_max_size),
+        f16: features.contains(wgpu::Features::SHADER_F16),
+        cooperative: cooperative.filter(|_| usable).map(|p| [p.m_size, p.n_size, p.k_size]).collect(),
+        cooperative_bf16: Vec::new(),
+        workgroup_memory: limits.max_compute_workgroup_storage_size as usize,
+        invocations: limits.max_compute_invocations_per_workgroup as usize,
+        binding: limits.max_storage_buffer_binding_size as usize & !3,
+        buffer: usize::try_from(limits.max_buffer_size).unwrap_or(usize::MAX),
+        alignment: limits.min_storage_buffer_offset_alignment as usize,
+        groups: limits.max_compute_workgroups_per_dimension as usize,
+        software: kind == "software",
+        timestamps: features
+            .contains(wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES),
+    };
+    let driver = format!("{} {}", info.driver, info.driver_info).trim().to_string();
+    Found { name: info.name, driver, kind, memory: heap(adapter), caps }
+}
+
+/// Bytes of the largest heap that is the device's own; zero where the driver does not say.
+fn heap(adapter: &wgpu::Adapter) -> u64 {
+    // SAFETY: the adapter is alive for as long as the guard, and nothing is destroyed.
+    let Some(raw) = (unsafe { adapter.as_hal::<Vulkan>() }) else { return 0 };
+    let instance = raw.shared_instance().raw_instance();
+    // SAFETY: the physical device belongs to this instance.
+    let memory = unsafe { instance.get_physical_device_memory_properties(raw.raw_physical_device()) };
+    let heaps = memory.memory_heaps.iter().take(memory.memory_heap_count as usize);
+    // 1 is VK_MEMORY_HEAP_DEVICE_LOCAL_BIT.
+    heaps.filter(|heap| heap.flags.as_raw() & 1 != 0).map(|heap| heap.size).max().unwrap_or(0)
+}
+
+impl Gpu {
+    /// Opens the adapter of this number.
+    pub fn open(number: usize, limits: Limits) -> Result<Gpu, DeviceError> {
+        let all = adapters();
+        let Some(adapter) = all.get(number) else {
+            return Err(DeviceError::NoAdapter { number, found: all.len() });
+        };
+        let found = describe(adapter);
+        let wanted = [
+            wgpu::Features::SHADER_F16,
+            wgpu::Features::SUBGROUP,
+            wgpu::Features::TIMESTAMP_QUERY,
+            wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES,
+            wgpu::Features::PIPELINE_CACHE,
+            wgpu::Features::PASSTHROUGH_SHADERS,
+            wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX,
+        ];
+        let mut features = wgpu::Features::empty();
+        wanted.into_iter().filter(|f| adapter.features().contains(*f)).for_each(|f| features |= f);
+        // SAFETY: of the experimental features cooperative matrices alone are used, in kernels that were tested
+        // against their scalar twins when the device was opened.
+        let experimental = unsafe { wgpu::ExperimentalFeatures::enabled() };
+        let wanted = wgpu::DeviceDescriptor {
+            label: None,
+            required_features: features,
+            required_limits: adapter.limits(),
+            experimental_features: experimental,
+            memory_hints: wgpu::MemoryHints::MemoryUsage,
+            trace: wgpu::Trace::Off,
+        };
+        let opened = pollster::block_on(adapter.request_device(&wanted));
+        let (device, queue) = opened.map_err(|e| DeviceError::NotOpened(e.to_string()))?;
+        let fault = Arc::new(Mutex::new(None));
+        let seen = fault.clone();
+        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+            let fault = match &error {
+                wgpu::Error::OutOfMemory { .. } => Fault::Memory,
+                other => Fault::Other(other.to_string()),
+            };
+            lock(&seen).get_or_insert(fault);
+        }));
+        let seen = fault.clone();
+        // It comes first: what fails afterwards fails because of it.
+        device.set_device_lost_callback(move |_, why| *lock(&seen) = Some(Fault::Lost(why)));
+        let mut caps = found.caps.clone();
+        if let Some(binding) = limits.binding {
+            caps.binding = caps.binding.min(binding);
+        }
+        let uniform = device.limits().min_uniform_buffer_offset_alignment as usize;
+        let (tensors, pipelines) = (Tensors::default(), Mutex::default());
+        Ok(Gpu { device, queue, found, caps, uniform, tensors, pipelines, fault })
+    }
+
+    /// The first thing that went wrong since the last question, if anything did.
+    pub fn check(&self) -> Result<(), DeviceError> {
+        let mut fault = lock(&self.fault);
+        match fault.clone() {
+            None => Ok(()),
+            // A device that is lost stays lost.
+            Some(Fault::Lost(why)) => Err(DeviceError::Lost { name: self.found.name.clone(), why }),
+            Some(Fault::Memory) => {
+                *fault = None;
+                Err(DeviceError::DeviceMemory { bytes: self.tensors.bytes(), has: self.found.memory })
+            }
+            Some(Fault::Other(what)) => {
+                *fault = None;
+                Err(DeviceError::Refused(what))
+            }
+        }
+    }
+
+    /// Gives up the device, as a driver does that was reset.
+    pub fn lose(&self) {
+        self.device.destroy();
+        let _ = self.device.poll(wgpu::PollType::Poll);
+    }
+
+    /// Waits for what was submitted.
+    pub fn wait(&self, submission: wgpu::SubmissionIndex) -> Result<(), DeviceError> {
+        let until = wgpu::PollType::Wait { submission_index: Some(submission), timeout: None };
+        let waited = self.device.poll(until);
+        self.check()?;
+        waited.map(drop).map_err(|e| DeviceError::Refused(e.to_string()))
+    }
+
+    /// The pipeline of a shader; made once.
+    pub fn pipeline(&self, dispatch: &Dispatch) -> Result<Arc<Pipeline>, DeviceError> {
+        if let Some(pipeline) = lock(&self.pipelines).get(&dispatch.text) {
+            return Ok(pipeline.clone());
+        }
+        let checked = check(dispatch, &self.caps).map_err(|e| DeviceError::Refused(e.to_string()))?;
+        let source = wgpu::ShaderSource::Naga(std::borrow::Cow::Owned(checked.module));
+        let descriptor = wgpu::ShaderModuleDescriptor { label: Some(dispatch.name), source };
+        let module = if self.caps.software {
+            self.device.create_shader_module(descriptor)
+        } else {
+            // SAFETY: kernels index within their operands, which the same tests prove with checks on; their loops
+            // end, and they divide by numbers that are not zero.
+            unsafe {
+                self.device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked())
+            }
+        };
+        let entry = |(i, kind): (usize, wgpu::BufferBindingType)| wgpu::BindGroupLayoutEntry {
+            binding: i as u32,
+            visibility: wgpu::ShaderStages::COMPUTE,
+            ty: wgpu::BindingType::Buffer { ty: kind, has_dynamic_offset: false, min_binding_size: None },
+            count: None,
+        };
+        let storage = dispatch
+            .binds
+            .iter()
+            .map(|mat| wgpu::BufferBindingType::Storage { read_only: !mat.memory.is_written() });
+        let entries: Vec<wgpu::BindGroupLayoutEntry> =
+            std::iter::once(wgpu::BufferBindingType::Uniform).chain(storage).enumerate().map(entry).collect();
+        let layout = self
+            .device
+            .create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: None, entries: &entries });
+        let of_all = self.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label: None,
+            bind_group_layouts: &[Some(&layout)],
+            immediate_size: 0,
+        });
+        let pipeline = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(dispatch.name),
+            layout: Some(&of_all),
+            module: &module,
+            entry_point: Some("main"),
+            compilation_options: wgpu::PipelineCompilationOptions {
+                zero_initialize_workgroup_memory: false,
+                ..Default::default()
+            },
+            cache: None,
+        });
+        self.check()?;
+        let pipeline = Arc::new(Pipeline { pipeline, layout });
+        lock(&self.pipelines).insert(dispatch.text.clone(), pipeline.clone());
+        Ok(pipeline)
+    }
+}
+
+/// A lock whose holder cannot leave anything half done.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

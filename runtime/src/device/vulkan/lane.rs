@@ -1,0 +1,229 @@
+//! A schedule with its memory on the device.
+
+use super::super::{Bindings, DeviceError, Output, Outputs, Weights, length};
+use super::buffers::{Pages, Readback, bytes_of, bytes_of_u32, page_of};
+use super::gpu::Gpu;
+use super::program::Commands;
+use crate::kernels;
+use crate::shader::{Call, Caps, Dispatch, Elem, Mat, Memory, PAGE, Plan};
+use minic_compiler::schedule::{Home, Leaf, Place, Schedule, Step};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The dispatches of a schedule.
+pub struct Planned {
+    /// Of every step, the dispatches behind which it ends.
+    pub ends: Vec<usize>,
+    pub dispatches: Vec<Dispatch>,
+    /// Words that the hungriest step needs for itself.
+    pub scratch: usize,
+}
+
+pub fn plan(caps: &Caps, schedule: &Schedule) -> Result<Planned, DeviceError> {
+    let mut planned = Planned { ends: Vec::new(), dispatches: Vec::new(), scratch: 0 };
+    for step in &schedule.steps {
+        let (dispatches, scratch) = step_plan(caps, step)?;
+        planned.dispatches.extend(dispatches);
+        planned.ends.push(planned.dispatches.len());
+        planned.scratch = planned.scratch.max(scratch);
+    }
+    Ok(planned)
+}
+
+fn step_plan(caps: &Caps, step: &Step) -> Result<(Vec<Dispatch>, usize), DeviceError> {
+    let kernel = kernels::find(&step.op).and_then(|kernel| kernel.shaders);
+    let kernel = kernel.ok_or(DeviceError::NoKernel(step.op.name()))?;
+    let args: Vec<Mat> = step.operands.iter().map(mat).collect();
+    let mut plan = Plan::new(caps);
+    (kernel.plan)(&mut plan, Call { op: &step.op, args: &args, out: &mat(&step.out) })?;
+    Ok((plan.dispatches, plan.scratch))
+}
+
+/// Where a value of the schedule lies on the device.
+pub fn mat(place: &Place) -> Mat {
+    let (memory, elem, at, page) = match &place.home {
+        Home::Leaf(Leaf::Tokens) => (Memory::Tokens, Elem::U32, 0, PAGE),
+        Home::Leaf(Leaf::Input(name)) => (Memory::Input(name.clone()), Elem::F32, 0, page_of(place.stride)),
+        Home::Leaf(Leaf::Weight(name)) => (Memory::Weight(name.clone()), Elem::F32, 0, page_of(place.stride)),
+        Home::Leaf(Leaf::Gradient(name)) => {
+            (Memory::Gradient(name.clone()), Elem::F32, 0, page_of(place.stride))
+        }
+        Home::Arena { at, .. } => (Memory::Arena, Elem::F32, *at, PAGE),
+        Home::Result(i) => (Memory::Result(*i), Elem::Pair, 0, PAGE / 2),
+    };
+    Mat::new(memory, elem, at + place.offset, place.rows, place.cols, place.stride).paged(page)
+}
+
+pub struct Lane {
+    gpu: Arc<Gpu>,
+    pub schedule: Arc<Schedule>,
+    memory: Held,
+    commands: Commands,
+    ends: Vec<usize>,
+    readback: Readback,
+    /// Of every output, its first word in the readback.
+    shown: Vec<usize>,
+}
+
+/// The memory of a lane.
+struct Held {
+    tokens: Pages,
+    inputs: BTreeMap<String, Pages>,
+    weights: BTreeMap<String, Arc<Pages>>,
+    gradients: Option<Arc<BTreeMap<String, Pages>>>,
+    arena: Pages,
+    results: Vec<Pages>,
+    scratch: Pages,
+}
+
+impl Held {
+    fn find(&self, memory: &Memory) -> Option<&Pages> {
+        match memory {
+            Memory::Tokens => Some(&self.tokens),
+            Memory::Input(name) => self.inputs.get(name),
+            Memory::Weight(name) => self.weights.get(name).map(Arc::as_ref),
+            Memory::Gradient(name) => self.gradients.as_ref()?.get(name),
+            Memory::Arena => Some(&self.arena),
+            Memory::Result(i) => self.results.get(*i),
+            Memory::Scratch => Some(&self.scratch),
+            Memory::Trained(_) | Memory::Mean(_) | Memory::Square(_) => None,
+        }
+    }
+}
+
+/// What training holds of a model on the device: the weights that change, and their gradients.
+pub struct Own {
+    pub weights: BTreeMap<String, Arc<Pages>>,
+    pub gradients: Arc<BTreeMap<String, Pages>>,
+}
+
+impl Lane {
+    /// Weights that are not the training's own are uploaded once, and shared by lanes.
+    pub fn new(
+        gpu: Arc<Gpu>,
+        schedule: Arc<Schedule>,
+        frozen: &Weights,
+        own: Option<&Own>,
+    ) -> Result<Lane, DeviceError> {
+        let planned = plan(&gpu.caps, &schedule)?;
+        let cols = |name: &str| schedule.columns_of(name);
+        let mut weights = BTreeMap::new();
+        for name in schedule.weights.keys() {
+            let there = match own.and_then(|own| own.weights.get(name)) {
+                Some(pages) => pages.clone(),
+                None => {
+                    let tensor = frozen.shared(name);
+                    let unbound = || DeviceError::Unbound { what: "weight", name: name.clone() };
+                    gpu.tensor(tensor.ok_or_else(unbound)?, cols(name))?
+                }
+            };
+            weights.insert(name.clone(), there);
+        }
+        let page = |len: usize| Pages::new(&gpu, len, PAGE);
+        let memory = Held {
+            tokens: page(schedule.sequence)?,
+            inputs: schedule
+                .inputs
+                .iter()
+                .map(|(name, len)| Ok((name.clone(), Pages::new(&gpu, *len, page_of(cols(name)))?)))
+                .collect::<Result<_, DeviceError>>()?,
+            weights,
+            gradients: own.map(|own| own.gradients.clone()),
+            arena: page(schedule.arena)?,
+            results: schedule.results.iter().map(|len| page(2 * len)).collect::<Result<_, _>>()?,
+            scratch: page(planned.scratch)?,
+        };
+        let commands = Commands::new(&gpu, &planned.dispatches, |wanted| memory.find(wanted))?;
+        let mut words = 0;
+        let shown = schedule.outputs.iter().map(|(_, place)| {
+            let at = words;
+            words += mat(place).span() * mat(place).elem.words();
+            at
+        });
+        let shown = shown.collect();
+        let readback = Readback::new(&gpu, words)?;
+        Ok(Lane { gpu, schedule, memory, commands, ends: planned.ends, readback, shown })
+    }
+
+    /// Uploads what a sample consists of.
+    pub fn bind(&self, bindings: &Bindings) -> Result<(), DeviceError> {
+        length("tokens", "tokens", bindings.tokens.len(), self.schedule.sequence)?;
+        self.memory.tokens.write(&self.gpu, 0, bytes_of_u32(bindings.tokens));
+        for (name, &expected) in &self.schedule.inputs {
+            let Some(input) = bindings.inputs.get(name.as_str()) else {
+                return Err(DeviceError::Unbound { what: "input", name: name.clone() });
+            };
+            length("input", name, input.len(), expected)?;
+            if let Some(pages) = self.memory.inputs.get(name) {
+                pages.write(&self.gpu, 0, bytes_of(input));
+            }
+        }
+        Ok(())
+    }
+
+    pub fn run(&mut self, bindings: &Bindings) -> Result<Outputs, DeviceError> {
+        self.bind(bindings)?;
+        let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
+        self.commands.encode(&mut encoder, 0..self.commands.list.len());
+        for ((_, place), at) in self.schedule.outputs.iter().zip(&self.shown) {
+            self.show(&mut encoder, place, &self.readback, *at);
+        }
+        let submitted = self.gpu.queue.submit([encoder.finish()]);
+        let outputs = self.schedule.outputs.iter().zip(&self.shown);
+        self.readback.read(&self.gpu, submitted, |words| {
+            outputs.map(|((name, place), at)| (name.clone(), output(place, &words[*at..]))).collect()
+        })
+    }
+
+    /// Copies a value to where the host reads it.
+    fn show(&self, encoder: &mut wgpu::CommandEncoder, place: &Place, to: &Readback, at: usize) {
+        let mat = mat(place);
+        if let Some(pages) = self.memory.find(&mat.memory) {
+            let words = mat.elem.words();
+            pages.copy(encoder, mat.at * words, mat.span() * words, &to.buffer, 4 * at as u64);
+        }
+    }
+
+    /// Runs step by step; `each` sees the step and its value, and may end the run.
+    pub fn run_each(
+        &mut self,
+        bindings: &Bindings,
+        mut each: impl FnMut(&Step, &[f32]) -> bool,
+    ) -> Result<(), DeviceError> {
+        self.bind(bindings)?;
+        let mut first = 0;
+        for (step, &end) in self.schedule.steps.iter().zip(&self.ends) {
+            let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
+            self.commands.encode(&mut encoder, first..end);
+            first = end;
+            let value = match (&step.out.home, step.operands.last()) {
+                (Home::Arena { .. }, Some(gradient)) if step.out.span() == 0 => gradient,
+                _ => &step.out,
+            };
+            let readback = Readback::new(&self.gpu, value.span() * mat(value).elem.words())?;
+            self.show(&mut encoder, value, &readback, 0);
+            let submitted = self.gpu.queue.submit([encoder.finish()]);
+            let goes_on = readback.read(&self.gpu, submitted, |words| match output(value, words) {
+                Output::F32(data) => each(step, &data),
+                Output::F64(_) => true,
+            })?;
+            if !goes_on {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A value from the words of its span.
+fn output(place: &Place, words: &[u32]) -> Output {
+    let rows = (0..place.rows).map(|r| r * place.stride);
+    let real = |word: &u32| f32::from_bits(*word);
+    match mat(place).elem {
+        Elem::Pair => {
+            let element = |i: usize| f64::from(real(&words[2 * i])) + f64::from(real(&words[2 * i + 1]));
+            Output::F64(rows.flat_map(|start| (start..start + place.cols).map(element)).collect())
+        }
+        _ => Output::F32(rows.flat_map(|start| words[start..start + place.cols].iter().map(real)).collect()),
+    }
+}

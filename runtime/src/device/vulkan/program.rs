@@ -1,0 +1,108 @@
+//! The dispatches of a schedule, ready to be encoded: pipelines, bind groups and parameters are made once.
+
+use super::super::DeviceError;
+use super::buffers::{Pages, bytes_of_u32};
+use super::gpu::{Gpu, Pipeline};
+use crate::shader::{Dispatch, Mat, Memory};
+use std::sync::Arc;
+
+/// One dispatch.
+pub struct Command {
+    pipeline: Arc<Pipeline>,
+    group: wgpu::BindGroup,
+    groups: [u32; 2],
+    pub name: &'static str,
+}
+
+impl Command {
+    fn encode(&self, pass: &mut wgpu::ComputePass) {
+        pass.set_pipeline(&self.pipeline.pipeline);
+        pass.set_bind_group(0, &self.group, &[]);
+        pass.dispatch_workgroups(self.groups[0], self.groups[1], 1);
+    }
+}
+
+/// Dispatches with their parameters.
+pub struct Commands {
+    pub list: Vec<Command>,
+    params: wgpu::Buffer,
+}
+
+impl Commands {
+    /// Binds dispatches to memory, which `memory` finds.
+    pub fn new<'m>(
+        gpu: &Gpu,
+        dispatches: &[Dispatch],
+        memory: impl Fn(&Memory) -> Option<&'m Pages>,
+    ) -> Result<Commands, DeviceError> {
+        let (words, places) = parameters(gpu, dispatches);
+        let params = gpu.device.create_buffer(&wgpu::BufferDescriptor {
+            label: None,
+            size: (4 * words.len()).max(4) as u64,
+            usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        gpu.queue.write_buffer(&params, 0, bytes_of_u32(&words));
+        let make = |(dispatch, at): (&Dispatch, usize)| -> Result<Command, DeviceError> {
+            let pipeline = gpu.pipeline(dispatch)?;
+            let uniform = wgpu::BufferBinding {
+                buffer: &params,
+                offset: at as u64,
+                size: wgpu::BufferSize::new(4 * dispatch.params.len() as u64),
+            };
+            let mut entries =
+                vec![wgpu::BindGroupEntry { binding: 0, resource: wgpu::BindingResource::Buffer(uniform) }];
+            for (i, mat) in dispatch.binds.iter().enumerate() {
+                let unbound =
+                    || DeviceError::Unbound { what: "memory of", name: format!("{:?}", mat.memory) };
+                let pages = memory(&mat.memory).ok_or_else(unbound)?;
+                let resource = wgpu::BindingResource::Buffer(window(gpu, mat, pages));
+                entries.push(wgpu::BindGroupEntry { binding: i as u32 + 1, resource });
+            }
+            let group = gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
+                label: Some(dispatch.name),
+                layout: &pipeline.layout,
+                entries: &entries,
+            });
+            Ok(Command { pipeline, group, groups: dispatch.groups, name: dispatch.name })
+        };
+        let list = dispatches.iter().zip(places).map(make).collect::<Result<_, _>>()?;
+        gpu.check()?;
+        Ok(Commands { list, params })
+    }
+
+    /// Other parameters for the same dispatches, for whatever is submitted next.
+    pub fn set(&self, gpu: &Gpu, dispatches: &[Dispatch]) {
+        gpu.queue.write_buffer(&self.params, 0, bytes_of_u32(&parameters(gpu, dispatches).0));
+    }
+
+    pub fn encode(&self, encoder: &mut wgpu::CommandEncoder, which: std::ops::Range<usize>) {
+        let mut pass = encoder.begin_compute_pass(&Default::default());
+        self.list[which].iter().for_each(|command| command.encode(&mut pass));
+    }
+}
+
+/// The parameters of all dispatches, and the byte at which each of them begins.
+fn parameters(gpu: &Gpu, dispatches: &[Dispatch]) -> (Vec<u32>, Vec<usize>) {
+    let (mut words, mut places) = (Vec::new(), Vec::new());
+    for dispatch in dispatches {
+        places.push(4 * words.len());
+        words.extend(&dispatch.params);
+        words.resize((4 * words.len()).next_multiple_of(gpu.uniform) / 4, 0);
+    }
+    (words, places)
+}
+
+/// The bytes of a matrix, from the last place before it that a binding may begin at.
+fn window<'p>(gpu: &Gpu, mat: &Mat, pages: &'p Pages) -> wgpu::BufferBinding<'p> {
+    let words = mat.elem.words();
+    let (first, span) = (mat.at * words, mat.span().max(1) * words);
+    let (page, inside) = (first / pages.page, first % pages.page);
+    let start = 4 * inside / gpu.caps.alignment * gpu.caps.alignment;
+    let bytes = 4 * (inside + span) - start;
+    wgpu::BufferBinding {
+        buffer: &pages.buffers[page.min(pages.buffers.len() - 1)],
+        offset: start as u64,
+        size: wgpu::BufferSize::new(bytes as u64),
+    }
+}

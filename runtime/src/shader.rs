@@ -1,0 +1,122 @@
+//! Kernels of devices that run shaders: WGSL text, what it is bound to, and how often it is run. Pure data, made
+//! and checked without any such device.
+//!
+//! A kernel fills a [`Plan`] with dispatches, in order. Each is a [`Source`], which writes down declarations,
+//! parameters and accessors of what it reads and writes, so that the text of a kernel is its formula. Sizes are
+//! parameters and not part of the text: one pipeline serves every shape.
+
+pub mod common;
+mod gate;
+mod mat;
+mod product;
+mod source;
+
+pub use gate::{Checked, Refused, check};
+pub use mat::{Elem, Mat, Memory, PAGE, cuts};
+pub use product::{Factor, Onto, product};
+pub use source::{Dispatch, Source};
+
+use minic_compiler::graph::Op;
+
+/// What a device can do; kernels choose their variants by it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Caps {
+    /// Fewest and most invocations of a subgroup.
+    pub subgroup: (u32, u32),
+    pub f16: bool,
+    /// Shapes of cooperative matrices, f16 x f16 + f32.
+    pub cooperative: Vec<[u32; 3]>,
+    /// The same of bf16 operands, by patched SPIR-V.
+    pub cooperative_bf16: Vec<[u32; 3]>,
+    /// Bytes of memory that a workgroup shares.
+    pub workgroup_memory: usize,
+    /// Invocations of a workgroup.
+    pub invocations: usize,
+    /// Bytes that one binding reaches.
+    pub binding: usize,
+    /// Bytes of one buffer.
+    pub buffer: usize,
+    /// Bytes that the offset of a binding is a multiple of.
+    pub alignment: usize,
+    /// Workgroups in each dimension of a dispatch.
+    pub groups: usize,
+    /// Shaders run on the processor: workgroup memory and barriers cost more than they save.
+    pub software: bool,
+    /// Timestamps between the dispatches of a pass.
+    pub timestamps: bool,
+}
+
+impl Caps {
+    /// The least that a device has to have; what kernels are checked against where there is none.
+    pub const fn least() -> Caps {
+        Caps {
+            subgroup: (1, 128),
+            f16: false,
+            cooperative: Vec::new(),
+            cooperative_bf16: Vec::new(),
+            workgroup_memory: 32 << 10,
+            invocations: 256,
+            binding: 128 << 20,
+            buffer: 256 << 20,
+            alignment: 256,
+            groups: 65535,
+            software: false,
+            timestamps: false,
+        }
+    }
+
+    /// f32 elements that one binding reaches from wherever it begins.
+    pub fn reach(&self) -> usize {
+        (self.binding.saturating_sub(self.alignment)) / 4
+    }
+}
+
+/// An operand that no binding of the device can hold a row of.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("a row of {bytes} bytes is longer than the {limit} that one binding of the device holds")]
+pub struct Unfit {
+    pub bytes: usize,
+    pub limit: usize,
+}
+
+/// One invocation of a kernel: the operation, all of its operands in order, and its value. An operand that the
+/// operation works on in place lies where the value does, or elsewhere.
+#[derive(Clone, Copy)]
+pub struct Call<'a> {
+    pub op: &'a Op,
+    pub args: &'a [Mat],
+    pub out: &'a Mat,
+}
+
+/// The dispatches of a kernel, in order; each sees what the ones before it wrote.
+pub struct Plan<'a> {
+    pub caps: &'a Caps,
+    pub dispatches: Vec<Dispatch>,
+    /// Elements of [`Memory::Scratch`] that are taken.
+    pub scratch: usize,
+}
+
+impl<'a> Plan<'a> {
+    pub fn new(caps: &'a Caps) -> Plan<'a> {
+        Plan { caps, dispatches: Vec::new(), scratch: 0 }
+    }
+
+    /// A matrix of 4-byte elements, of no defined content, for as long as the kernel runs.
+    pub fn scratch(&mut self, elem: Elem, rows: usize, cols: usize) -> Mat {
+        let words = elem.words();
+        let unit = (self.caps.alignment / 4).max(2);
+        let len = rows * cols * words;
+        self.scratch = mat::within_page(self.scratch, len);
+        let mat =
+            Mat::new(Memory::Scratch, elem, self.scratch / words, rows, cols, cols).paged(mat::PAGE / words);
+        self.scratch = (self.scratch + len).next_multiple_of(unit);
+        mat
+    }
+
+    /// Runs `groups` workgroups.
+    pub fn run(&mut self, source: Source, groups: usize) {
+        if groups > 0 {
+            self.dispatches.push(source.dispatch(groups, self.caps));
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! Text that several shaders share, and the ways in which most of them go over their operands.
+
+use super::{Elem, Mat, Plan, Source, Unfit, cuts};
+
+/// Invocations of a workgroup that takes a row, or a piece of a vector.
+pub const LANES: usize = 64;
+
+/// `total(x, lane)`: the sum of x over the 64 invocations of the workgroup, the same bits in every one of them. Needs
+/// `shared("totals", "f32", 64)`, and is called by all of them.
+pub const TOTAL: &str = "
+fn total(x: f32, lane: u32) -> f32 {
+    workgroupBarrier();
+    totals[lane] = x;
+    workgroupBarrier();
+    for (var half = 32u; half > 0u; half /= 2u) {
+        if (lane < half) { totals[lane] += totals[lane + half]; }
+        workgroupBarrier();
+    }
+    return totals[0];
+}";
+
+/// `most(x, lane)`: the largest x of the workgroup, as [`TOTAL`].
+pub const MOST: &str = "
+fn most(x: f32, lane: u32) -> f32 {
+    workgroupBarrier();
+    totals[lane] = x;
+    workgroupBarrier();
+    for (var half = 32u; half > 0u; half /= 2u) {
+        if (lane < half) { totals[lane] = max(totals[lane], totals[lane + half]); }
+        workgroupBarrier();
+    }
+    return totals[0];
+}";
+
+/// Numbers of twice f32's digits as pairs (Knuth's sum of two f32, whose rounding is exact in f32).
+pub const PAIRS: &str = "
+fn pair_add(sum: vec2<f32>, x: f32) -> vec2<f32> {
+    let s = sum.x + x;
+    let b = s - sum.x;
+    let rest = sum.y + ((sum.x - (s - b)) + (x - b));
+    let high = s + rest;
+    return vec2(high, rest - (high - s));
+}
+fn pair_sum(a: vec2<f32>, b: vec2<f32>) -> vec2<f32> {
+    return pair_add(pair_add(a, b.x), b.y);
+}";
+
+/// 1 / (1 + e^-x), x times it, and the slope of that.
+pub const SIGMOID: &str = "
+fn sigmoid(x: f32) -> f32 { return 1.0 / (1.0 + exp(-x)); }
+fn silu(x: f32) -> f32 { return x * sigmoid(x); }
+fn silu_slope(x: f32) -> f32 { let s = sigmoid(x); return s + x * s * (1.0 - s); }";
+
+/// `fn value(r, c)` of every element of `out`. `operands` have its rows and are read as rows; `vectors` have its
+/// columns and are read as row 0.
+pub fn elementwise(
+    plan: &mut Plan,
+    name: &'static str,
+    out: &Mat,
+    operands: &[(&'static str, &Mat)],
+    vectors: &[(&'static str, &Mat)],
+    params: &[(&'static str, f64)],
+    functions: &str,
+    value: &str,
+) -> Result<(), Unfit> {
+    let of_rows: Vec<&Mat> = operands.iter().map(|(_, mat)| *mat).chain([out]).collect();
+    for rows in cuts(&of_rows, out.rows, 1, plan.caps)? {
+        let mut source = Source::new(name, LANES);
+        for (name, mat) in operands {
+            source = source.read(name, &mat.rows(rows.clone()));
+        }
+        for (name, mat) in vectors {
+            source = source.read(name, &mat.flat());
+        }
+        source = source
+            .write("out", &out.rows(rows.clone()))
+            .u32("cols", out.cols)
+            .u32("count", rows.len() * out.cols);
+        for (name, number) in params {
+            source = source.f32(*name, *number);
+        }
+        source = source.with(functions).body(&format!(
+            "    let at = group * {LANES}u + lane;
+    if (at >= p.count) {{ return; }}
+    let r = at / p.cols;
+    let c = at % p.cols;
+    set_out(r, c, {value});"
+        ));
+        plan.run(source, (rows.len() * out.cols).div_ceil(LANES));
+    }
+    Ok(())
+}
+
+/// One workgroup a row of `out`. The body has `r`, the row; it is run by every invocation of [`LANES`].
+pub fn rowwise(
+    plan: &mut Plan,
+    name: &'static str,
+    out: &Mat,
+    operands: &[(&'static str, &Mat)],
+    vectors: &[(&'static str, &Mat)],
+    parameters: impl Fn(Source) -> Source,
+    body: &str,
+) -> Result<(), Unfit> {
+    let of_rows: Vec<&Mat> = operands.iter().map(|(_, mat)| *mat).chain([out]).collect();
+    for rows in cuts(&of_rows, out.rows, 1, plan.caps)? {
+        let mut source = Source::new(name, LANES);
+        for (name, mat) in operands {
+            source = source.read(name, &mat.rows(rows.clone()));
+        }
+        for (name, mat) in vectors {
+            source = source.read(name, &mat.flat());
+        }
+        source = source.write("out", &out.rows(rows.clone())).shared("totals", "f32", LANES);
+        source = parameters(source).body("    let r = group;").body(body);
+        plan.run(source, rows.len());
+    }
+    Ok(())
+}
+
+/// Columns of a workgroup, and the invocations that share each of them.
+const COLS: usize = 32;
+const SHARES: usize = 8;
+
+/// gradient(c) += the sum over rows of `term`, an expression in r and c. `operands` have the rows.
+pub fn column_sums(
+    plan: &mut Plan,
+    name: &'static str,
+    gradient: &Mat,
+    operands: &[(&'static str, &Mat)],
+    parameters: impl Fn(Source) -> Source,
+    term: &str,
+) -> Result<(), Unfit> {
+    let of_rows: Vec<&Mat> = operands.iter().map(|(_, mat)| *mat).collect();
+    let count = of_rows.first().map_or(0, |mat| mat.rows);
+    let gradient = gradient.flat();
+    for rows in cuts(&of_rows, count, 1, plan.caps)? {
+        let mut source = Source::new(name, COLS * SHARES);
+        for (name, mat) in operands {
+            source = source.read(name, &mat.rows(rows.clone()));
+        }
+        source = source.write("gradient", &gradient).u32("rows", rows.len()).u32("cols", gradient.cols);
+        source = parameters(source).shared("sums", "f32", COLS * SHARES).body(&format!(
+            "    let c = group * {COLS}u + lane % {COLS}u;
+    var sum = 0.0;
+    if (c < p.cols) {{
+        for (var r = lane / {COLS}u; r < p.rows; r += {SHARES}u) {{ sum += {term}; }}
+    }}
+    sums[lane] = sum;
+    workgroupBarrier();
+    if (lane < {COLS}u && c < p.cols) {{
+        for (var share = 1u; share < {SHARES}u; share++) {{ sum += sums[lane + share * {COLS}u]; }}
+        set_gradient(0u, c, gradient(0u, c) + sum);
+    }}"
+        ));
+        plan.run(source, gradient.cols.div_ceil(COLS));
+    }
+    Ok(())
+}
+
+/// A scratch matrix with one number a row.
+pub fn column(plan: &mut Plan, rows: usize) -> Mat {
+    plan.scratch(Elem::F32, rows, 1)
+}

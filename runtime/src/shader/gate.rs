@@ -1,0 +1,109 @@
+//! The gate that every shader passes before a device sees it: parsed, validated, held against the device's limits,
+//! and translated.
+
+use super::{Caps, Dispatch};
+use naga::back::spv;
+use naga::valid::{Capabilities, ValidationFlags, Validator};
+use naga::{AddressSpace, Expression, Module, Statement};
+
+/// Why a shader may not run.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("shader `{shader}`: {why}")]
+pub struct Refused {
+    pub shader: &'static str,
+    pub why: String,
+}
+
+/// A shader that may run.
+#[derive(Debug)]
+pub struct Checked {
+    pub module: Module,
+    /// SPIR-V 1.3.
+    pub words: Vec<u32>,
+    /// Bytes of workgroup memory.
+    pub workgroup_memory: usize,
+}
+
+pub fn check(dispatch: &Dispatch, caps: &Caps) -> Result<Checked, Refused> {
+    let refuse = |why: String| Refused { shader: dispatch.name, why };
+    let module =
+        naga::front::wgsl::parse_str(&dispatch.text).map_err(|e| refuse(e.emit_to_string(&dispatch.text)))?;
+    let mut allowed = Capabilities::SUBGROUP;
+    allowed.set(Capabilities::SHADER_FLOAT16, caps.f16);
+    allowed.set(Capabilities::COOPERATIVE_MATRIX, !caps.cooperative.is_empty());
+    let mut validator = Validator::new(ValidationFlags::all(), allowed);
+    let info = validator.validate(&module).map_err(|e| refuse(e.emit_to_string(&dispatch.text)))?;
+    let workgroup_memory = workgroup_memory(&module);
+    if workgroup_memory > caps.workgroup_memory {
+        let most = caps.workgroup_memory;
+        return Err(refuse(format!(
+            "needs {workgroup_memory} bytes of workgroup memory, the device has {most}"
+        )));
+    }
+    let invocations = module.entry_points.iter().map(|e| e.workgroup_size.iter().product::<u32>() as usize);
+    if let Some(n) = invocations.filter(|n| *n > caps.invocations).max() {
+        return Err(refuse(format!("has workgroups of {n}, the device allows {}", caps.invocations)));
+    }
+    if uses_cooperative(&module) && uses_subgroups(&module) {
+        return Err(refuse("cooperative matrices beside subgroup operations crash drivers".into()));
+    }
+    let options = spv::Options { lang_version: (1, 3), ..spv::Options::default() };
+    let entry = spv::PipelineOptions { shader_stage: naga::ShaderStage::Compute, entry_point: "main".into() };
+    let words = spv::write_vec(&module, &info, &options, Some(&entry)).map_err(|e| refuse(e.to_string()))?;
+    Ok(Checked { module, words, workgroup_memory })
+}
+
+fn workgroup_memory(module: &Module) -> usize {
+    let mut layouter = naga::proc::Layouter::default();
+    if layouter.update(module.to_ctx()).is_err() {
+        return usize::MAX;
+    }
+    let shared = module.global_variables.iter().filter(|(_, v)| v.space == AddressSpace::WorkGroup);
+    shared.map(|(_, v)| layouter[v.ty].size as usize).sum()
+}
+
+fn functions(module: &Module) -> impl Iterator<Item = &naga::Function> {
+    module.functions.iter().map(|(_, f)| f).chain(module.entry_points.iter().map(|e| &e.function))
+}
+
+fn uses_cooperative(module: &Module) -> bool {
+    module.types.iter().any(|(_, t)| matches!(t.inner, naga::TypeInner::CooperativeMatrix { .. }))
+}
+
+/// Subgroup operations, and the builtins that declare the same capability.
+fn uses_subgroups(module: &Module) -> bool {
+    let builtin = |binding: &Option<naga::Binding>| {
+        matches!(
+            binding,
+            Some(naga::Binding::BuiltIn(
+                naga::BuiltIn::SubgroupId
+                    | naga::BuiltIn::SubgroupSize
+                    | naga::BuiltIn::SubgroupInvocationId
+                    | naga::BuiltIn::NumSubgroups
+            ))
+        )
+    };
+    functions(module).any(|f| {
+        let operations = f.expressions.iter().any(|(_, e)| {
+            matches!(e, Expression::SubgroupBallotResult | Expression::SubgroupOperationResult { .. })
+        });
+        operations || f.arguments.iter().any(|a| builtin(&a.binding)) || has_subgroup_statement(&f.body)
+    })
+}
+
+fn has_subgroup_statement(block: &naga::Block) -> bool {
+    block.iter().any(|statement| match statement {
+        Statement::SubgroupBallot { .. }
+        | Statement::SubgroupGather { .. }
+        | Statement::SubgroupCollectiveOperation { .. } => true,
+        Statement::Block(inner) => has_subgroup_statement(inner),
+        Statement::If { accept, reject, .. } => {
+            has_subgroup_statement(accept) || has_subgroup_statement(reject)
+        }
+        Statement::Loop { body, continuing, .. } => {
+            has_subgroup_statement(body) || has_subgroup_statement(continuing)
+        }
+        Statement::Switch { cases, .. } => cases.iter().any(|case| has_subgroup_statement(&case.body)),
+        _ => false,
+    })
+}
