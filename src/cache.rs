@@ -1,6 +1,6 @@
 //! `minic cache ls|why NAME|gc`
 
-use crate::device::Choice;
+use crate::device::DeviceArgs;
 use crate::output::{Exit, Failure, Output};
 use crate::recipe::{self, Recipe, parse_override};
 use crate::run::parse_duration;
@@ -33,9 +33,8 @@ enum Command {
         /// Override a param, or a setting as in `parent.checkpoint=DIR`
         #[arg(long = "set", value_name = "NAME=VALUE", value_parser = parse_override)]
         overrides: Vec<Override>,
-        /// Where the run computes: auto, cpu, vulkan or vulkan:N
-        #[arg(long, value_name = "DEVICE", default_value = "auto")]
-        device: Choice,
+        #[command(flatten)]
+        device: DeviceArgs,
         #[command(flatten)]
         place: Place,
     },
@@ -109,7 +108,7 @@ fn only_recipe() -> Result<PathBuf, Failure> {
 pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
     match &args.command {
         Command::Ls { place } => ls(&place.open()?, output),
-        Command::Why { name, overrides, device, place } => why(name, overrides, *device, place, output),
+        Command::Why { name, overrides, device, place } => why(name, overrides, device, place, output),
         Command::Gc { unused, all, dry_run, place } => {
             let folder = place.folder()?;
             if Store::open_existing(&folder)?.is_none() {
@@ -179,7 +178,7 @@ fn entry_json(entry: &Entry) -> Value {
 fn why(
     name: &str,
     overrides: &[Override],
-    device: Choice,
+    device: &DeviceArgs,
     place: &Place,
     output: &Output,
 ) -> Result<Exit, Failure> {

@@ -1,18 +1,73 @@
-//! `--device auto|cpu|vulkan[:N]`
+//! `--device auto|cpu|vulkan[:N]` and `--precision f32|f16|bf16`
 
 use crate::output::{Exit, Failure};
 use minic_runtime::device::Device;
 use minic_runtime::device::cpu::Cpu;
+use minic_runtime::device::vulkan::{Found, Gpu, Limits, Vulkan, adapters_found};
+use minic_runtime::shader::half::is_cooperative;
+use minic_runtime::shader::{Caps, Precision};
 use std::str::FromStr;
+use std::sync::Arc;
+
+#[derive(clap::Args)]
+pub struct DeviceArgs {
+    /// Where to compute: auto, cpu, vulkan or vulkan:N
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    device: Choice,
+    /// What the factors of products are rounded to on a Vulkan device: f32, f16 or bf16; by default f16 where it has
+    /// cooperative matrices for it, else f32. Sums are f32, and proofs and repairs round nothing
+    #[arg(long, value_name = "TYPE", value_parser = parse_precision)]
+    precision: Option<Precision>,
+}
+
+fn parse_precision(text: &str) -> Result<Precision, String> {
+    let all = [Precision::F32, Precision::F16, Precision::Bf16];
+    all.into_iter().find(|p| p.name() == text).ok_or_else(|| "expected f32, f16 or bf16".into())
+}
+
+impl DeviceArgs {
+    /// The device that they name.
+    pub fn open(&self) -> Result<Box<dyn Device>, Failure> {
+        let Some(number) = self.device.adapter(&adapters_found)? else {
+            return match self.precision {
+                None | Some(Precision::F32) => Ok(Box::new(Cpu)),
+                Some(other) => {
+                    let message = format!("--precision {}: the CPU device computes in f32", other.name());
+                    Err(Failure::new(Exit::Input, message).help("name a Vulkan device with `--device`"))
+                }
+            };
+        };
+        let gpu = Gpu::open(number, Limits::default())?;
+        let precision = self.precision.unwrap_or_else(|| default_precision(&gpu.caps));
+        Ok(Box::new(Vulkan::new(Arc::new(gpu), precision)))
+    }
+}
+
+impl DeviceArgs {
+    /// What shaders are written for: the adapter that they name, or what minic needs at least.
+    pub fn shading(&self) -> Result<(Caps, Precision), Failure> {
+        let caps = match self.device.adapter(&adapters_found)? {
+            Some(number) => adapters_found().remove(number).caps,
+            None => Caps::least(),
+        };
+        let precision = self.precision.unwrap_or_else(|| default_precision(&caps));
+        Ok((caps, precision))
+    }
+}
+
+/// f16 where the device multiplies it in its matrix units.
+pub fn default_precision(caps: &Caps) -> Precision {
+    if is_cooperative(caps, Precision::F16) { Precision::F16 } else { Precision::F32 }
+}
 
 /// Where a run computes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Choice {
-    /// The best one there is.
+    /// The first real GPU, or the CPU where there is none.
     #[default]
     Auto,
     Cpu,
-    /// The adapter of this number, or the first one.
+    /// The adapter of this number; the first real GPU, or else the first adapter.
     Vulkan(Option<usize>),
 }
 
@@ -32,25 +87,33 @@ impl FromStr for Choice {
 }
 
 impl Choice {
-    /// The device that it names.
-    pub fn open(self) -> Result<Box<dyn Device>, Failure> {
-        self.available()?;
-        Ok(Box::new(Cpu))
-    }
-
-    /// Refuses what this version has not.
-    pub fn available(self) -> Result<(), Failure> {
+    /// The number of the Vulkan adapter that it names; none for the CPU. Adapters are looked for only where they
+    /// matter.
+    pub fn adapter(self, found: &dyn Fn() -> Vec<Found>) -> Result<Option<usize>, Failure> {
+        let real = |found: &[Found]| found.iter().position(|adapter| !adapter.caps.software);
         match self {
-            Choice::Auto | Choice::Cpu => Ok(()),
-            Choice::Vulkan(_) => Err(Failure::new(Exit::Input, "this version of minic has no Vulkan device")
-                .help("leave `--device` out, or say `--device cpu`")),
+            Choice::Cpu => Ok(None),
+            Choice::Auto => Ok(real(&found())),
+            Choice::Vulkan(number) => {
+                let found = found();
+                let number = number.unwrap_or_else(|| real(&found).unwrap_or(0));
+                if number < found.len() {
+                    return Ok(Some(number));
+                }
+                let message = match found.len() {
+                    0 => "there is no Vulkan adapter on this machine".to_string(),
+                    n => format!("there is no Vulkan adapter {number}: there are {n}, from 0 on"),
+                };
+                Err(Failure::new(Exit::World, message)
+                    .help("`minic doctor` lists them; `--device cpu` needs none"))
+            }
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Choice;
+    use super::*;
 
     #[test]
     fn devices_are_read_as_documented() {
@@ -64,5 +127,28 @@ mod tests {
         for wrong in ["", "gpu", "cpu:0", "vulkan:", "vulkan:x", "vulkan:-1"] {
             assert!(read(wrong).is_err(), "{wrong}");
         }
+        assert_eq!(parse_precision("bf16"), Ok(Precision::Bf16));
+        assert!(parse_precision("fp8").is_err());
+    }
+
+    #[test]
+    fn auto_takes_no_software_and_a_number_takes_what_it_names() {
+        let adapter = |software| Found {
+            name: String::new(),
+            driver: String::new(),
+            kind: "",
+            memory: 0,
+            caps: Caps { software, ..Caps::least() },
+        };
+        let all = |software: &'static [bool]| move || software.iter().map(|s| adapter(*s)).collect();
+        let of = |choice: Choice, software| choice.adapter(&all(software)).ok();
+        assert_eq!(of(Choice::Auto, &[true]), Some(None));
+        assert_eq!(of(Choice::Auto, &[true, false]), Some(Some(1)));
+        assert_eq!(of(Choice::Cpu, &[false]), Some(None));
+        assert_eq!(of(Choice::Vulkan(None), &[true, false]), Some(Some(1)));
+        assert_eq!(of(Choice::Vulkan(None), &[true]), Some(Some(0)));
+        assert_eq!(of(Choice::Vulkan(Some(0)), &[true, false]), Some(Some(0)));
+        assert_eq!(of(Choice::Vulkan(Some(2)), &[true, false]), None);
+        assert_eq!(of(Choice::Vulkan(None), &[]), None);
     }
 }

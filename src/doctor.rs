@@ -4,11 +4,14 @@
 
 mod machine;
 
+use crate::device::default_precision;
 use crate::output::{Exit, Failure, Output};
 use crate::table::{Table, bytes};
 use machine::{Memory, Place};
+use minic_runtime::device::vulkan;
 use minic_runtime::hub::HubSettings;
 use minic_runtime::kernels::Level;
+use minic_runtime::shader::Caps;
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::env;
@@ -58,7 +61,7 @@ impl Finding {
 
 pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
     let store = args.store.clone().unwrap_or_else(|| PathBuf::from(".minic/store"));
-    let findings = vec![
+    let mut findings = vec![
         version(),
         processor(),
         memory(machine::memory()),
@@ -66,8 +69,8 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
         folder("store", &store),
         temporary(),
         hub(),
-        device(),
     ];
+    findings.extend(devices());
     let worst = findings.iter().map(|f| f.state).max().unwrap_or(State::Ok);
     if output.json {
         output.document(&json!({ "state": worst, "findings": findings }))?;
@@ -205,9 +208,62 @@ fn hub() -> Finding {
     Finding::ok("hub", format!("{}{there}; {token}{offline}", kept.display()), facts)
 }
 
-fn device() -> Finding {
-    let found = "`auto` takes the CPU: this version of minic has no Vulkan device";
-    Finding::ok("device", found, json!({ "auto": "cpu", "vulkan": false }))
+/// What `--device auto` takes, and every adapter that Vulkan names.
+fn devices() -> Vec<Finding> {
+    let found = vulkan::adapters_found();
+    let auto = match found.iter().position(|adapter| !adapter.caps.software) {
+        Some(number) => format!("vulkan:{number}"),
+        None => "cpu".into(),
+    };
+    let why = match found.len() {
+        0 => ": there is no Vulkan adapter",
+        _ if auto == "cpu" => {
+            ": there is no GPU; what runs shaders on the processor is taken where it is named"
+        }
+        _ => "",
+    };
+    let told = format!("`auto` takes {auto}{why}");
+    let mut findings = vec![Finding::ok("device", told, json!({ "auto": auto, "adapters": found.len() }))];
+    findings.extend(found.iter().enumerate().map(|(number, adapter)| self::adapter(number, adapter)));
+    findings
+}
+
+fn adapter(number: usize, found: &vulkan::Found) -> Finding {
+    let Caps { subgroup: (least, most), f16, cooperative, workgroup_memory, binding, buffer, .. } =
+        &found.caps;
+    let precision = default_precision(&found.caps);
+    let variants = vulkan::variants(&found.caps, precision);
+    let shape = |[m, n, k]: &[u32; 3]| format!("{m}x{n}x{k}");
+    let shapes: Vec<String> = cooperative.iter().map(shape).collect();
+    let told = [
+        format!("vulkan:{number} is {} ({}, {})", found.name, found.kind, found.driver),
+        format!("{} of its own", bytes(found.memory)),
+        if least == most {
+            format!("subgroups of {least}")
+        } else {
+            format!("subgroups of {least} to {most}")
+        },
+        if *f16 { "f16".into() } else { "no f16".into() },
+        match shapes.len() {
+            0 => "no cooperative matrices of f16".into(),
+            _ => format!("cooperative matrices {} of f16", shapes.join(", ")),
+        },
+        format!("{} a workgroup", bytes(*workgroup_memory as u64)),
+        format!("{} a binding, {} a buffer", bytes(*binding as u64), bytes(*buffer as u64)),
+        format!(
+            "products in {} by {}",
+            precision.name(),
+            variants.get("linear").and_then(|names| names.last()).copied().unwrap_or("nothing")
+        ),
+    ];
+    let facts = json!({
+        "number": number, "name": found.name, "kind": found.kind, "driver": found.driver, "memory": found.memory,
+        "subgroup": [least, most], "f16": f16, "cooperative_matrices": shapes,
+        "workgroup_memory": workgroup_memory, "invocations": found.caps.invocations, "binding": binding,
+        "buffer": buffer, "offset_alignment": found.caps.alignment, "timestamps": found.caps.timestamps,
+        "precision": precision.name(), "shaders": variants,
+    });
+    Finding::ok("adapter", told.join(", "), facts)
 }
 
 #[cfg(test)]
@@ -230,7 +286,9 @@ mod tests {
     #[test]
     fn what_is_wrong_has_a_fix_and_what_is_right_has_none() {
         let here = folder("folder", Path::new("."));
-        for finding in [version(), processor(), memory(machine::memory()), here, temporary(), hub(), device()]
+        for finding in [version(), processor(), memory(machine::memory()), here, temporary(), hub()]
+            .into_iter()
+            .chain(devices())
         {
             assert_eq!(finding.fix.is_none(), finding.state == State::Ok, "{finding:?}");
         }

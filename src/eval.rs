@@ -1,6 +1,6 @@
 //! `minic eval CHECKPOINT --data FILE..`
 
-use crate::device::Choice;
+use crate::device::DeviceArgs;
 use crate::output::{Exit, Failure, Output};
 use crate::progress::Progress;
 use crate::remote;
@@ -39,9 +39,8 @@ pub struct Args {
     /// Also report the divergence from this checkpoint
     #[arg(long, value_name = "CHECKPOINT")]
     teacher: Option<PathBuf>,
-    /// Where to compute: auto, cpu, vulkan or vulkan:N
-    #[arg(long, value_name = "DEVICE", default_value = "auto")]
-    device: Choice,
+    #[command(flatten)]
+    device: DeviceArgs,
 }
 
 pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {

@@ -1,6 +1,6 @@
 //! `minic logits CHECKPOINT --tokens FILE.json --output FILE.safetensors`: the door for other programs' checks.
 
-use crate::device::Choice;
+use crate::device::DeviceArgs;
 use crate::eval;
 use crate::output::{Exit, Failure, Output};
 use minic_compiler::autodiff::Recompute;
@@ -34,9 +34,8 @@ pub struct Args {
     /// Write the gradient of the mean next-token cross-entropy, too, for every weight under its own name
     #[arg(long)]
     grads: bool,
-    /// Where to compute: auto, cpu, vulkan or vulkan:N
-    #[arg(long, value_name = "DEVICE", default_value = "auto")]
-    device: Choice,
+    #[command(flatten)]
+    device: DeviceArgs,
 }
 
 pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
@@ -66,8 +65,10 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
             writer.write(&bytes).map_err(RunError::Safetensors)?;
         }
         for weight in &table {
-            let gradient = training.as_ref().and_then(|t| t.gradient(&weight.name)).unwrap_or_default();
-            writer.write(&convert::f32_bytes(gradient)).map_err(RunError::Safetensors)?;
+            let gradient = training.as_ref().map(|t| t.gradient(&weight.name)).transpose()?.flatten();
+            writer
+                .write(&convert::f32_bytes(&gradient.unwrap_or_default()))
+                .map_err(RunError::Safetensors)?;
         }
         writer.finish().map_err(RunError::Safetensors)?;
         Ok(std::fs::rename(&partial, &args.output).map_err(IoError::at(&args.output, "write"))?)

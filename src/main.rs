@@ -74,6 +74,9 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    // A layer of Mesa's would reorder the adapters by what shows the desktop, and complain where there is none.
+    // SAFETY: no thread has been started.
+    unsafe { std::env::set_var("NODEVICE_SELECT", "1") };
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return output::usage(&error),

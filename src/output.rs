@@ -4,6 +4,7 @@ use clap::ColorChoice;
 use minic_grammar::render::{self, JsonDiagnostic};
 use minic_grammar::{Diagnostic, Severity};
 use minic_runtime::checkpoint::CheckpointError;
+use minic_runtime::device::DeviceError;
 use minic_runtime::error::{IoError, Kind};
 use minic_runtime::publish::PublishError;
 use minic_runtime::run::RunError;
@@ -92,6 +93,12 @@ impl Failure {
 
 impl From<IoError> for Failure {
     fn from(error: IoError) -> Failure {
+        Failure::new(error.kind().into(), error.to_string())
+    }
+}
+
+impl From<DeviceError> for Failure {
+    fn from(error: DeviceError) -> Failure {
         Failure::new(error.kind().into(), error.to_string())
     }
 }

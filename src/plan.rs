@@ -2,16 +2,18 @@
 
 mod report;
 
-use crate::device::Choice;
+use crate::device::DeviceArgs;
 use crate::output::{Exit, Failure, Output};
 use crate::recipe::{self, Recipe, World, folder_of, parse_override};
 use crate::remote;
 use minic_compiler::check::Override;
 use minic_compiler::plan::{Plan, Shapes, StageId};
+use minic_runtime::device::vulkan;
 use minic_runtime::run::{self, State};
+use minic_runtime::shader::Dispatch;
 use minic_runtime::store::Store;
 use report::Report;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 #[derive(clap::Args)]
@@ -23,9 +25,8 @@ pub struct Args {
     /// Print one level of the compiler instead
     #[arg(long, value_enum, value_name = "LEVEL")]
     emit: Option<Level>,
-    /// Where it would run: auto, cpu, vulkan or vulkan:N
-    #[arg(long, value_name = "DEVICE", default_value = "auto")]
-    device: Choice,
+    #[command(flatten)]
+    device: DeviceArgs,
     /// The artifact store of the run; by default `.minic/store` beside the recipe
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
@@ -47,18 +48,11 @@ enum Level {
     Graph,
     /// Their schedules: steps and buffers
     Schedule,
-    /// The kernels of the Vulkan device
+    /// The shaders of the Vulkan device, each once, and where they run
     Wgsl,
 }
 
 pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
-    args.device.available()?;
-    if args.emit == Some(Level::Wgsl) {
-        let message = "this version of minic has no Vulkan device, and so no WGSL";
-        return Err(
-            Failure::new(Exit::Input, message).help("`--emit schedule` is the last level before kernels")
-        );
-    }
     let recipe = Recipe::load(&args.recipe, &args.overrides)?;
     if args.emit == Some(Level::Ast) {
         return emit_ast(&recipe, output);
@@ -72,6 +66,7 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
     match args.emit {
         Some(Level::Graph) => return emit(output, "graph", graphs(&plan, &shapes)?),
         Some(Level::Schedule) => return emit(output, "schedule", schedules(&plan, &shapes)?),
+        Some(Level::Wgsl) => return emit(output, "wgsl", shaders(&plan, &shapes, &args.device)?),
         Some(Level::Plan) if output.json => output.document(&plan.to_json())?,
         Some(_) => output.answer(&plan.to_string())?,
         None => {
@@ -134,6 +129,32 @@ fn schedules(plan: &Plan, shapes: &Shapes) -> Result<String, Failure> {
         }
     }
     Ok(out)
+}
+
+/// Every shader of the schedules of [`schedules`] once, with the operations of the stages that run it. Those of the device
+/// that is named, or of one that has just what minic needs.
+fn shaders(plan: &Plan, shapes: &Shapes, device: &DeviceArgs) -> Result<String, Failure> {
+    let (caps, precision) = device.shading()?;
+    let mut texts: Vec<(Dispatch, BTreeSet<String>)> = Vec::new();
+    for id in plan.order() {
+        let Some(graph) = plan.tensor_graph(shapes, id) else { continue };
+        let schedule = minic_compiler::schedule::schedule(&graph.map_err(bug)?).map_err(bug)?;
+        let steps = vulkan::dispatches(&caps, precision, &schedule).map_err(bug)?;
+        for (step, dispatches) in schedule.steps.iter().zip(steps) {
+            for dispatch in dispatches {
+                let user = format!("{} of {}", step.op.name(), plan.node(id).name);
+                match texts.iter_mut().find(|(known, _)| known.text == dispatch.text) {
+                    Some((_, users)) => drop(users.insert(user)),
+                    None => texts.push((dispatch, BTreeSet::from([user]))),
+                }
+            }
+        }
+    }
+    let shader = |(dispatch, users): &(Dispatch, BTreeSet<String>)| {
+        let users: Vec<&str> = users.iter().map(String::as_str).collect();
+        format!("// {}: {}\n{}\n", dispatch.name, users.join(", "), dispatch.text)
+    };
+    Ok(texts.iter().map(shader).collect())
 }
 
 fn bug(error: impl std::fmt::Display) -> Failure {

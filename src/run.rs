@@ -1,6 +1,6 @@
 //! `minic run RECIPE`
 
-use crate::device::Choice;
+use crate::device::DeviceArgs;
 use crate::output::{Exit, Failure, Output};
 use crate::progress::Progress;
 use crate::recipe::{self, Recipe, World, folder_of, parse_override};
@@ -27,9 +27,8 @@ pub struct Args {
     /// Override a param, or a setting as in `parent.checkpoint=DIR`
     #[arg(long = "set", value_name = "NAME=VALUE", value_parser = parse_override)]
     overrides: Vec<Override>,
-    /// Where to compute: auto, cpu, vulkan or vulkan:N
-    #[arg(long, value_name = "DEVICE", default_value = "auto")]
-    device: Choice,
+    #[command(flatten)]
+    device: DeviceArgs,
     /// Run only what this stage or model needs, and itself
     #[arg(long, value_name = "NAME")]
     until: Option<String>,

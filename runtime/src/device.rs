@@ -130,6 +130,9 @@ pub trait Device: Send + Sync {
     /// The version of its implementation of an operation; zero for leaves and views.
     fn version(&self, op: &Op) -> u32;
 
+    /// The same device with factors of products in f32: for proofs and for repairs.
+    fn exact(&self) -> &dyn Device;
+
     /// Samples that are best kept in flight at once.
     fn lanes(&self) -> usize;
 

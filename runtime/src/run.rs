@@ -453,7 +453,8 @@ impl<'a> Executor<'a> {
         let residual = |damping| {
             let loaded = self.samples(id)?.load(self.store)?;
             let windows: Vec<&[u32]> = loaded.windows().collect();
-            let walk = Walk { device: self.device, samples: &windows, store: self.store, watch: &watch };
+            let walk =
+                Walk { device: self.device.exact(), samples: &windows, store: self.store, watch: &watch };
             residual::rank(&walk, &model.source, score.axis, damping)
         };
         let scorer = Scorer {

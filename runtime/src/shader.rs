@@ -7,12 +7,14 @@
 
 pub mod common;
 mod gate;
+pub mod half;
 mod mat;
 mod product;
 mod source;
 
 pub use gate::{Checked, Refused, check};
-pub use mat::{Elem, Mat, Memory, PAGE, cuts};
+pub use half::Precision;
+pub use mat::{Elem, Mat, Memory, PAGE, Packing, cuts};
 pub use product::{Factor, Onto, product};
 pub use source::{Dispatch, Source};
 
@@ -91,6 +93,10 @@ pub struct Call<'a> {
 /// The dispatches of a kernel, in order; each sees what the ones before it wrote.
 pub struct Plan<'a> {
     pub caps: &'a Caps,
+    /// Of the factors of products.
+    pub precision: Precision,
+    /// What has to be made of weights before.
+    pub prepared: Vec<half::Preparation>,
     pub dispatches: Vec<Dispatch>,
     /// Elements of [`Memory::Scratch`] that are taken.
     pub scratch: usize,
@@ -98,7 +104,13 @@ pub struct Plan<'a> {
 
 impl<'a> Plan<'a> {
     pub fn new(caps: &'a Caps) -> Plan<'a> {
-        Plan { caps, dispatches: Vec::new(), scratch: 0 }
+        let precision = Precision::F32;
+        Plan { caps, precision, prepared: Vec::new(), dispatches: Vec::new(), scratch: 0 }
+    }
+
+    /// Rounds the factors of products.
+    pub fn rounding(self, precision: Precision) -> Plan<'a> {
+        Plan { precision, ..self }
     }
 
     /// A matrix of 4-byte elements, of no defined content, for as long as the kernel runs.

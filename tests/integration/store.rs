@@ -271,6 +271,10 @@ impl Device for Newer {
         Cpu.version(op) + u32::from(op.name() == self.0)
     }
 
+    fn exact(&self) -> &dyn Device {
+        self
+    }
+
     fn lanes(&self) -> usize {
         Cpu.lanes()
     }

@@ -30,6 +30,10 @@ impl Device for Cpu {
         kernels::find(op).map_or(0, |kernel| kernel.version)
     }
 
+    fn exact(&self) -> &dyn Device {
+        self
+    }
+
     fn lanes(&self) -> usize {
         rayon::current_num_threads()
     }

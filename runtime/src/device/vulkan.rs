@@ -6,37 +6,82 @@ mod gpu;
 mod lane;
 #[cfg(test)]
 pub mod once;
+mod profile;
 mod program;
 mod training;
 
 pub use gpu::{Found, Gpu, Limits, adapters_found};
+pub use profile::{Profile, Total};
 
 use super::{Bindings, Device, DeviceError, Memory, Outputs, Session, Training, TrainingState, Weights};
 use crate::kernels;
+use crate::shader::{Caps, Dispatch, Precision};
 use lane::Lane;
+use minic_compiler::autodiff::Recompute;
+use minic_compiler::forward::{self, Objective};
 use minic_compiler::graph::Op;
-use minic_compiler::schedule::Schedule;
+use minic_compiler::schedule::{self, Schedule};
+use minic_compiler::{config, families};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 pub struct Vulkan {
     gpu: Arc<Gpu>,
+    precision: Precision,
+    /// The same, rounding nothing; none where this is it.
+    exact: Option<Box<Vulkan>>,
 }
 
 impl Vulkan {
-    /// The adapter of this number, in the order in which Vulkan names them.
-    pub fn open(number: usize) -> Result<Vulkan, DeviceError> {
-        Vulkan::limited(number, Limits::default())
+    pub fn new(gpu: Arc<Gpu>, precision: Precision) -> Vulkan {
+        let rounds = precision != Precision::F32;
+        let exact = rounds.then(|| Box::new(Vulkan::new(gpu.clone(), Precision::F32)));
+        Vulkan { gpu, precision, exact }
     }
 
-    /// One that uses less than the adapter has, for tests.
-    pub fn limited(number: usize, limits: Limits) -> Result<Vulkan, DeviceError> {
-        Ok(Vulkan { gpu: Arc::new(Gpu::open(number, limits)?) })
-    }
-
-    pub fn gpu(&self) -> &Gpu {
+    pub fn gpu(&self) -> &Arc<Gpu> {
         &self.gpu
     }
 }
+
+/// The dispatches of every step of a schedule, as a device of these capabilities runs them.
+pub fn dispatches(
+    caps: &Caps,
+    precision: Precision,
+    schedule: &Schedule,
+) -> Result<Vec<Vec<Dispatch>>, DeviceError> {
+    let lane::Planned { ends, mut dispatches, .. } = lane::plan(caps, precision, schedule)?;
+    let mut steps: Vec<Vec<Dispatch>> =
+        ends.iter().rev().skip(1).map(|end| dispatches.split_off(*end)).collect();
+    steps.push(dispatches);
+    steps.reverse();
+    Ok(steps)
+}
+
+/// The shaders that operations run on a device of these capabilities, by operation: those of training a small hybrid.
+pub fn variants(caps: &Caps, precision: Precision) -> BTreeMap<&'static str, BTreeSet<&'static str>> {
+    let mut variants: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    let Some(schedule) = small_training() else { return variants };
+    for (step, dispatches) in
+        schedule.steps.iter().zip(dispatches(caps, precision, &schedule).unwrap_or_default())
+    {
+        variants.entry(step.op.name()).or_default().extend(dispatches.iter().map(|d| d.name));
+    }
+    variants
+}
+
+/// A schedule with every kind of block, forward and in reverse.
+fn small_training() -> Option<Schedule> {
+    let config = config::parse(SMALL).ok()?;
+    let desc = families::describe(&config).ok()?;
+    let objective = Objective::cross_entropy();
+    let training = forward::training(&desc, None, &objective, 8, 1, Recompute::Cheap).ok()?;
+    schedule::schedule(&training.graph).ok()
+}
+
+const SMALL: &str = r#"{ "model_type": "nemotron_h", "hybrid_override_pattern": "M-*", "vocab_size": 32,
+    "hidden_size": 16, "intermediate_size": 32, "mamba_num_heads": 4, "mamba_head_dim": 8, "n_groups": 2,
+    "ssm_state_size": 8, "conv_kernel": 4, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8 }"#;
 
 impl Device for Vulkan {
     fn name(&self) -> &'static str {
@@ -44,11 +89,15 @@ impl Device for Vulkan {
     }
 
     fn kind(&self) -> String {
-        format!("vulkan {} {}", self.gpu.found.name, self.gpu.found.driver)
+        format!("vulkan {} {} {}", self.gpu.found.name, self.gpu.found.driver, self.precision.name())
     }
 
     fn version(&self, op: &Op) -> u32 {
         kernels::find(op).and_then(|kernel| kernel.shaders).map_or(0, |shaders| shaders.version)
+    }
+
+    fn exact(&self) -> &dyn Device {
+        self.exact.as_deref().unwrap_or(self)
     }
 
     /// A queue runs one sample after the other.
@@ -57,7 +106,8 @@ impl Device for Vulkan {
     }
 
     fn memory(&self, schedule: &Schedule, lanes: usize) -> Memory {
-        let scratch = lane::plan(&self.gpu.caps, schedule).map_or(0, |planned| planned.scratch);
+        let scratch =
+            lane::plan(&self.gpu.caps, self.precision, schedule).map_or(0, |planned| planned.scratch);
         Memory {
             weights: schedule.weight_bytes(),
             lanes: schedule.lane_bytes() * lanes as u64,
@@ -67,7 +117,9 @@ impl Device for Vulkan {
 
     fn prepare(&self, schedule: Arc<Schedule>, weights: Weights) -> Result<Box<dyn Session>, DeviceError> {
         super::bound(&schedule, &weights)?;
-        Ok(Box::new(VulkanSession { lane: Lane::new(self.gpu.clone(), schedule, &weights, None)? }))
+        Ok(Box::new(VulkanSession {
+            lane: Lane::new(self.gpu.clone(), self.precision, schedule, &weights, None)?,
+        }))
     }
 
     fn train(
@@ -78,7 +130,13 @@ impl Device for Vulkan {
         _: usize,
     ) -> Result<Box<dyn Training>, DeviceError> {
         super::bound(&schedule, &frozen.clone().with(&state.weights))?;
-        Ok(Box::new(training::VulkanTraining::new(self.gpu.clone(), schedule, frozen, state)?))
+        Ok(Box::new(training::VulkanTraining::new(
+            self.gpu.clone(),
+            self.precision,
+            schedule,
+            frozen,
+            state,
+        )?))
     }
 }
 

@@ -5,12 +5,14 @@ pub mod differences;
 use super::*;
 use crate::device::DeviceError;
 use crate::device::vulkan::{Gpu, once};
+use crate::shader::{self, Caps, Plan, Precision};
 use crate::testing;
 use minic_compiler::dim::{Dim, Extent, Part};
 use minic_compiler::graph::{
     Activation, HeadLoss, HeadTerm, Node, StreamLoss, TopK, reads_teacher, targets_of,
 };
 use minic_compiler::metrics::{Binary, Expr, Leaf, Program, REDUCERS, Reduction, Unary};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// An operand of a case: values drawn evenly from a range, tokens below a bound, or a teacher's targets of a
@@ -538,19 +540,113 @@ fn shaders_agree_with_their_references_whole_and_in_pieces() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-fn once_on(gpu: &Gpu, shaders: Shaders, op: &Op, operands: &[Stored]) -> Result<Vec<f64>, DeviceError> {
+fn given(operands: &[Stored]) -> Vec<once::Given<'_>> {
+    let of = |operand| match operand {
+        &Stored::F32 { ref data, rows, cols } => once::Given::F32 { data, rows, cols, stride: cols + GAP },
+        Stored::U32(ids) => once::Given::U32(ids),
+    };
+    operands.iter().map(of).collect()
+}
+
+/// Rows and columns of a value.
+fn shape(op: &Op, operands: &[Stored]) -> (usize, usize) {
     let nodes: Vec<Node> = operands.iter().map(Stored::node).collect();
     let shape = op.infer(&nodes.iter().collect::<Vec<_>>()).unwrap();
-    let given: Vec<once::Given> = operands
-        .iter()
-        .map(|operand| match operand {
-            Stored::F32 { data, rows, cols } => {
-                once::Given::F32 { data, rows: *rows, cols: *cols, stride: cols + GAP }
+    Node { op: op.clone(), shape }.matrix()
+}
+
+fn once_on(gpu: &Gpu, shaders: Shaders, op: &Op, operands: &[Stored]) -> Result<Vec<f64>, DeviceError> {
+    once::once(gpu, Precision::F32, shaders, op, &given(operands), shape(op, operands))
+}
+
+/// Factors of 16 bits, of magnitudes that f16 does not have: the error stays that of their rounding.
+#[test]
+fn products_of_halves_are_off_by_their_rounding_alone() {
+    let (Some(gpu), Some(small)) = (testing::vulkan(None), testing::vulkan(Some(SMALL_BINDING))) else {
+        return;
+    };
+    let sizes = [(1, 1, 1), (13, 7, 31), (257, 193, 129), (600, 160, 752), (97, 400, 33)];
+    for (precision, tolerance) in [(Precision::F16, 1e-3), (Precision::Bf16, 8e-3)] {
+        for (l, i, o) in sizes {
+            for magnitude in [1.0, 1e-12, 3e7] {
+                let of = |rows, cols| between(rows, cols, -magnitude, magnitude);
+                let zeros = |rows, cols| between(rows, cols, 0.0, 0.0);
+                let linear = Op::Linear { bias: false, residual: true };
+                let cases = [
+                    (linear, vec![of(l, i), matrix(o, i), zeros(l, o)]),
+                    (Op::LinearGrad, vec![of(l, o), matrix(o, i)]),
+                    (Op::LinearWeightGrad, vec![of(l, o), matrix(l, i), zeros(o, i)]),
+                ];
+                for (op, operands) in cases {
+                    let kernel = find(&op).unwrap();
+                    let mut draw = Draw(11);
+                    let operands: Vec<Stored> =
+                        operands.iter().map(|g| Stored::draw(*g, &mut draw)).collect();
+                    let exact: Vec<Exact> = operands.iter().map(Stored::exact).collect();
+                    let expected = (kernel.reference)(&op, &exact);
+                    let largest = expected.iter().fold(0.0f64, |m, x| m.max(x.abs()));
+                    for gpu in [gpu, small] {
+                        let (given, shape) = (given(&operands), shape(&op, &operands));
+                        let value = once::once(gpu, precision, kernel.shaders.unwrap(), &op, &given, shape);
+                        let value = value.unwrap_or_else(|e| panic!("{op:?}: {e}"));
+                        let off = |(e, v): (&f64, &f64)| (e - v).abs() / largest;
+                        let worst = expected.iter().zip(&value).map(off).fold(0.0, f64::max);
+                        assert!(
+                            worst <= tolerance,
+                            "{op:?} {precision:?} {l} {i} {o} {magnitude}: {worst:e}"
+                        );
+                        assert!(l * i < 64 || worst > 1e-6, "{op:?}: nothing was rounded");
+                    }
+                }
             }
-            Stored::U32(ids) => once::Given::U32(ids),
-        })
-        .collect();
-    once::once(gpu, shaders, op, &given, Node { op: op.clone(), shape }.matrix())
+        }
+    }
+}
+
+/// Devices that choose other variants than each other.
+fn devices() -> [Caps; 3] {
+    let least = Caps::least();
+    let cooperative = Caps {
+        f16: true,
+        cooperative: vec![[16, 16, 16]],
+        workgroup_memory: 48 << 10,
+        invocations: 1024,
+        ..Caps::least()
+    };
+    [least, Caps { software: true, ..Caps::least() }, cooperative]
+}
+
+/// Without any device: every shader of every case is parsed, validated, held against the limits and translated.
+/// The first text of every name is looked at.
+#[test]
+fn every_shader_passes_the_gate() {
+    let mut seen: BTreeMap<String, &str> = BTreeMap::new();
+    let mut shown: BTreeMap<&str, String> = BTreeMap::new();
+    for kernel in KERNELS {
+        let Some(shaders) = kernel.shaders else { continue };
+        for (op, operands) in cases(kernel.name) {
+            let mut draw = Draw(7);
+            let operands: Vec<Stored> = operands.iter().map(|g| Stored::draw(*g, &mut draw)).collect();
+            let laid = once::lay_out(&op, &given(&operands), shape(&op, &operands));
+            for caps in devices() {
+                for precision in [Precision::F32, Precision::F16, Precision::Bf16] {
+                    let mut plan = Plan::new(&caps).rounding(precision);
+                    (shaders.plan)(&mut plan, shader::Call { op: &op, args: &laid.args, out: &laid.out })
+                        .unwrap();
+                    for dispatch in plan.dispatches {
+                        if seen.insert(dispatch.text.clone(), dispatch.name).is_none() {
+                            shader::check(&dispatch, &caps)
+                                .unwrap_or_else(|e| panic!("{}: {e}", kernel.name));
+                            shown.entry(dispatch.name).or_insert(dispatch.text);
+                        }
+                    }
+                }
+            }
+        }
+    }
+    for (name, text) in shown {
+        insta::assert_snapshot!(format!("shader_{name}"), text);
+    }
 }
 
 #[test]

@@ -74,7 +74,7 @@ impl Executor<'_> {
         let kept = self.kept(id, stage, made)?;
         let cut = whole.cut(kept.clone())?;
         let began = Instant::now();
-        let proof = gate::prove_cut(self.device, whole, &cut, &kept, self.settings.proof_memory)?;
+        let proof = gate::prove_cut(self.device.exact(), whole, &cut, &kept, self.settings.proof_memory)?;
         whole.base().unchanged()?;
         let proved = Proved { kept, proof, seconds: began.elapsed().as_secs_f64() };
         self.store.put(key, &proved)?;

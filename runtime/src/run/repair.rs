@@ -112,7 +112,8 @@ impl Executor<'_> {
             let unplanned = || RunError::Unplanned { what: "the cut that is repaired".into() };
             let plan = made.source.cuts().last().map(|(plan, _)| plan.clone()).ok_or_else(unplanned)?;
             let watch = self.watch(id);
-            let walk = Walk { device: self.device, samples: &windows, store: self.store, watch: &watch };
+            let walk =
+                Walk { device: self.device.exact(), samples: &windows, store: self.store, watch: &watch };
             let outputs = Outputs {
                 walk,
                 parent: &parent.source,

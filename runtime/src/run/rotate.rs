@@ -94,8 +94,13 @@ impl Executor<'_> {
         let rotation = Arc::new(rotation(width, basis.clone())?);
         let rotated = made.source.rotate(rotation.clone())?;
         let began = Instant::now();
-        let proof =
-            gate::prove_rotation(self.device, &made.source, &rotated, &rotation, self.settings.proof_memory)?;
+        let proof = gate::prove_rotation(
+            self.device.exact(),
+            &made.source,
+            &rotated,
+            &rotation,
+            self.settings.proof_memory,
+        )?;
         made.source.base().unchanged()?;
         let kept = Kept { basis, variances, proof, seconds: began.elapsed().as_secs_f64() };
         self.store.put(key, &kept)?;

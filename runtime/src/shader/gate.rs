@@ -28,7 +28,7 @@ pub fn check(dispatch: &Dispatch, caps: &Caps) -> Result<Checked, Refused> {
     let refuse = |why: String| Refused { shader: dispatch.name, why };
     let module =
         naga::front::wgsl::parse_str(&dispatch.text).map_err(|e| refuse(e.emit_to_string(&dispatch.text)))?;
-    let mut allowed = Capabilities::SUBGROUP;
+    let mut allowed = Capabilities::SUBGROUP | Capabilities::SHADER_FLOAT16_IN_FLOAT32;
     allowed.set(Capabilities::SHADER_FLOAT16, caps.f16);
     allowed.set(Capabilities::COOPERATIVE_MATRIX, !caps.cooperative.is_empty());
     let mut validator = Validator::new(ValidationFlags::all(), allowed);

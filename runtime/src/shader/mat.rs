@@ -10,27 +10,32 @@ pub enum Elem {
     U32,
     /// A number of more than f32's digits: the sum of two f32, the second below the rounding of the first.
     Pair,
+    /// Two numbers of 16 bits in a u32, the first in its low half.
+    Half2,
+    /// Four f16, or what is read as such.
+    Half4,
 }
 
 impl Elem {
     /// 4-byte words of an element.
     pub fn words(self) -> usize {
         match self {
-            Elem::F32 | Elem::U32 => 1,
-            Elem::Pair => 2,
+            Elem::F32 | Elem::U32 | Elem::Half2 => 1,
+            Elem::Pair | Elem::Half4 => 2,
         }
     }
 
     pub fn wgsl(self) -> &'static str {
         match self {
             Elem::F32 => "f32",
-            Elem::U32 => "u32",
+            Elem::U32 | Elem::Half2 => "u32",
             Elem::Pair => "vec2<f32>",
+            Elem::Half4 => "vec4<f16>",
         }
     }
 }
 
-/// Where a matrix lies.
+/// Where a matrix lies. The device makes what is packed of weights before it runs what reads it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Memory {
     Tokens,
@@ -41,15 +46,30 @@ pub enum Memory {
     Trained(String),
     Mean(String),
     Square(String),
+    /// A weight as a factor of 16 bits, and what its products are multiplied by.
+    Packed(Packing),
+    Scale(Packing),
     Arena,
     Result(usize),
     Scratch,
 }
 
+/// What of a weight was packed, and which way.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Packing {
+    pub weight: String,
+    pub transposed: bool,
+    /// First element, rows and columns.
+    pub of: [usize; 3],
+}
+
 impl Memory {
     /// Whether shaders write it. What they do not write is bound as read-only.
     pub fn is_written(&self) -> bool {
-        !matches!(self, Memory::Tokens | Memory::Input(_) | Memory::Weight(_))
+        !matches!(
+            self,
+            Memory::Tokens | Memory::Input(_) | Memory::Weight(_) | Memory::Packed(_) | Memory::Scale(_)
+        )
     }
 }
 

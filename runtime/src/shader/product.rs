@@ -1,5 +1,6 @@
 //! Products of matrices, c = a b (+ bias) (+ what is there), each factor as it lies or transposed.
 
+use super::half::{self, Precision};
 use super::{Mat, Plan, Source, Unfit, cuts};
 use std::ops::Range;
 
@@ -20,11 +21,24 @@ impl Factor {
         Factor { mat: mat.clone(), transposed: true }
     }
 
-    fn rows(&self) -> usize {
+    pub(super) fn mat(&self) -> &Mat {
+        &self.mat
+    }
+
+    pub(super) fn is_transposed(&self) -> bool {
+        self.transposed
+    }
+
+    /// The transpose.
+    fn turned(&self) -> Factor {
+        Factor { mat: self.mat.clone(), transposed: !self.transposed }
+    }
+
+    pub(super) fn rows(&self) -> usize {
         if self.transposed { self.mat.cols } else { self.mat.rows }
     }
 
-    fn cols(&self) -> usize {
+    pub(super) fn cols(&self) -> usize {
         if self.transposed { self.mat.rows } else { self.mat.cols }
     }
 
@@ -52,6 +66,9 @@ pub struct Onto<'a> {
 pub fn product(plan: &mut Plan, a: &Factor, b: &Factor, c: &Mat, onto: Onto) -> Result<(), Unfit> {
     let (m, n, k) = (c.rows, c.cols, a.cols());
     debug_assert!((a.rows(), b.rows(), b.cols()) == (m, k, n), "factors that do not fit");
+    if plan.precision != Precision::F32 {
+        return halved(plan, a, b, c, onto);
+    }
     let caps = plan.caps;
     let (mut of_rows, mut of_cols, mut of_depth): (Vec<&Mat>, Vec<&Mat>, Vec<&Mat>) =
         (vec![c], Vec::new(), Vec::new());
@@ -84,6 +101,37 @@ pub fn product(plan: &mut Plan, a: &Factor, b: &Factor, c: &Mat, onto: Onto) -> 
     Ok(())
 }
 
+/// The same of factors that are rounded to 16 bits first.
+fn halved(plan: &mut Plan, a: &Factor, b: &Factor, c: &Mat, onto: Onto) -> Result<(), Unfit> {
+    let (a, b) = (half::pack(plan, a)?, half::pack(plan, &b.turned())?);
+    // Pieces of packed factors are whole tiles, whatever of the last one is used.
+    for rows in cuts(&[&a.data], a.data.rows, half::ROWS, plan.caps)? {
+        for cols in cuts(&[&b.data], b.data.rows, half::ROWS, plan.caps)? {
+            let (b, cols) = (b.rows(cols.clone()), cols.start..cols.end.min(c.cols));
+            let bias = onto.bias.map(|bias| bias.flat().columns(cols.start, cols.len()));
+            let within =
+                |mat: &Mat| mat.rows(rows.start..rows.end.min(c.rows)).columns(cols.start, cols.len());
+            let (c, sum) = (within(c), onto.sum.map(within));
+            let of_rows: Vec<&Mat> = [&c].into_iter().chain(&sum).collect();
+            for piece in cuts(&of_rows, c.rows, half::ROWS, plan.caps)? {
+                let a = a.rows(rows.start + piece.start..rows.end);
+                let sum = sum.as_ref().map(|sum| sum.rows(piece.clone()));
+                let beside: Vec<(&str, &Mat)> =
+                    bias.iter().map(|mat| ("bias", mat)).chain(sum.iter().map(|mat| ("sum", mat))).collect();
+                let value = value("acc", bias.is_some(), sum.is_some());
+                half::multiply(plan, &a, &b, &c.rows(piece), &beside, &value);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What is written of a sum: with what it is added to.
+fn value(acc: &str, bias: bool, sum: bool) -> String {
+    let parts = [acc, if bias { " + bias(0u, n)" } else { "" }, if sum { " + sum(m, n)" } else { "" }];
+    parts.concat()
+}
+
 /// Rows and columns of the value that one workgroup computes.
 const TILE: usize = 64;
 
@@ -95,13 +143,7 @@ fn one(plan: &mut Plan, a: &Factor, b: &Factor, c: &Mat, bias: Option<&Mat>, sum
         let source = bias.into_iter().fold(source, |source, bias| source.read("bias", bias));
         sum.into_iter().fold(source, |source, sum| source.read("sum", sum))
     };
-    let mut value = "acc[i][j]".to_string();
-    if bias.is_some() {
-        value += " + bias(0u, n)";
-    }
-    if sum.is_some() {
-        value += " + sum(m, n)";
-    }
+    let value = value("acc[i][j]", bias.is_some(), sum.is_some());
     if plan.caps.software {
         let source = begin("product_direct", LANES).body(&direct(a, b, &value));
         plan.run(source, c.rows.div_ceil(BLOCK) * c.cols.div_ceil(BLOCK * LANES));

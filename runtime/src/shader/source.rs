@@ -157,8 +157,8 @@ impl Source {
         text.push_str(&self.declarations);
         let _ = write!(
             text,
-            "@compute @workgroup_size({})\nfn main(@builtin(workgroup_id) w: vec3<u32>, @builtin(num_workgroups) n: \
-             vec3<u32>, @builtin(local_invocation_index) lane: u32) {{\n    let group = w.x + w.y * n.x;\n    if (group >= \
+            "@compute @workgroup_size({})\nfn main(@builtin(workgroup_id) workgroup: vec3<u32>, \
+             @builtin(num_workgroups) workgroups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {{\n    let group = workgroup.x + workgroup.y * workgroups.x;\n    if (group >= \
              p.groups) {{ return; }}\n{}}}\n",
             self.lanes, self.body
         );

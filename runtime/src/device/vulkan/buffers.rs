@@ -2,7 +2,8 @@
 
 use super::super::DeviceError;
 use super::gpu::{Gpu, lock};
-use crate::shader::PAGE;
+use super::lane::Made;
+use crate::shader::{PAGE, Precision};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
@@ -29,8 +30,12 @@ impl Drop for Pages {
 #[derive(Default)]
 pub struct Tensors {
     there: Mutex<BTreeMap<usize, (Weak<Vec<f32>>, Weak<Pages>)>>,
+    made: Mutex<BTreeMap<(usize, Form), (Weak<Vec<f32>>, Weak<Made>)>>,
     held: Arc<AtomicU64>,
 }
+
+/// Which way a tensor was packed, what of it, and how it is rounded.
+pub type Form = (bool, [usize; 3], Precision);
 
 impl Tensors {
     /// Bytes that are held on the device.
@@ -156,6 +161,29 @@ impl Gpu {
         all.retain(|_, (host, there)| host.strong_count() > 0 && there.strong_count() > 0);
         all.insert(key, (Arc::downgrade(data), Arc::downgrade(&pages)));
         Ok(pages)
+    }
+}
+
+impl Gpu {
+    /// What was made of a host tensor; who asks for it again gets the same.
+    pub fn made(
+        &self,
+        data: &Arc<Vec<f32>>,
+        form: Form,
+        make: impl FnOnce() -> Result<Made, DeviceError>,
+    ) -> Result<Arc<Made>, DeviceError> {
+        let key = (Arc::as_ptr(data) as usize, form);
+        if let Some((host, there)) = lock(&self.tensors.made).get(&key)
+            && host.upgrade().is_some_and(|host| Arc::ptr_eq(&host, data))
+            && let Some(made) = there.upgrade()
+        {
+            return Ok(made);
+        }
+        let made = Arc::new(make()?);
+        let mut all = lock(&self.tensors.made);
+        all.retain(|_, (host, there)| host.strong_count() > 0 && there.strong_count() > 0);
+        all.insert(key, (Arc::downgrade(data), Arc::downgrade(&made)));
+        Ok(made)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::super::DeviceError;
 use super::buffers::Tensors;
+use super::profile::Profile;
 use crate::shader::{Caps, Dispatch, check};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -36,6 +37,7 @@ pub struct Gpu {
     pub tensors: Tensors,
     pipelines: Mutex<BTreeMap<String, Arc<Pipeline>>>,
     fault: Arc<Mutex<Option<Fault>>>,
+    pub(super) profile: Mutex<Option<Profile>>,
 }
 
 pub struct Pipeline {
@@ -162,7 +164,7 @@ impl Gpu {
         }
         let uniform = device.limits().min_uniform_buffer_offset_alignment as usize;
         let (tensors, pipelines) = (Tensors::default(), Mutex::default());
-        Ok(Gpu { device, queue, found, caps, uniform, tensors, pipelines, fault })
+        Ok(Gpu { device, queue, found, caps, uniform, tensors, pipelines, fault, profile: Mutex::default() })
     }
 
     /// The first thing that went wrong since the last question, if anything did.

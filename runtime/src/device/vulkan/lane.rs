@@ -5,9 +5,10 @@ use super::buffers::{Pages, Readback, bytes_of, bytes_of_u32, page_of};
 use super::gpu::Gpu;
 use super::program::Commands;
 use crate::kernels;
-use crate::shader::{Call, Caps, Dispatch, Elem, Mat, Memory, PAGE, Plan};
+use crate::shader::half::{MADE, Preparation};
+use crate::shader::{Call, Caps, Dispatch, Elem, Mat, Memory, PAGE, Packing, Plan, Precision};
 use minic_compiler::schedule::{Home, Leaf, Place, Schedule, Step};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// The dispatches of a schedule.
@@ -15,28 +16,27 @@ pub struct Planned {
     /// Of every step, the dispatches behind which it ends.
     pub ends: Vec<usize>,
     pub dispatches: Vec<Dispatch>,
+    /// What is made of weights before.
+    pub prepared: Vec<Preparation>,
     /// Words that the hungriest step needs for itself.
     pub scratch: usize,
 }
 
-pub fn plan(caps: &Caps, schedule: &Schedule) -> Result<Planned, DeviceError> {
-    let mut planned = Planned { ends: Vec::new(), dispatches: Vec::new(), scratch: 0 };
+pub fn plan(caps: &Caps, precision: Precision, schedule: &Schedule) -> Result<Planned, DeviceError> {
+    let mut plan = Plan::new(caps).rounding(precision);
+    let (mut ends, mut scratch) = (Vec::new(), 0);
     for step in &schedule.steps {
-        let (dispatches, scratch) = step_plan(caps, step)?;
-        planned.dispatches.extend(dispatches);
-        planned.ends.push(planned.dispatches.len());
-        planned.scratch = planned.scratch.max(scratch);
+        let kernel = kernels::find(&step.op).and_then(|kernel| kernel.shaders);
+        let kernel = kernel.ok_or(DeviceError::NoKernel(step.op.name()))?;
+        let args: Vec<Mat> = step.operands.iter().map(mat).collect();
+        plan.scratch = 0;
+        (kernel.plan)(&mut plan, Call { op: &step.op, args: &args, out: &mat(&step.out) })?;
+        scratch = scratch.max(plan.scratch);
+        ends.push(plan.dispatches.len());
     }
-    Ok(planned)
-}
-
-fn step_plan(caps: &Caps, step: &Step) -> Result<(Vec<Dispatch>, usize), DeviceError> {
-    let kernel = kernels::find(&step.op).and_then(|kernel| kernel.shaders);
-    let kernel = kernel.ok_or(DeviceError::NoKernel(step.op.name()))?;
-    let args: Vec<Mat> = step.operands.iter().map(mat).collect();
-    let mut plan = Plan::new(caps);
-    (kernel.plan)(&mut plan, Call { op: &step.op, args: &args, out: &mat(&step.out) })?;
-    Ok((plan.dispatches, plan.scratch))
+    let Plan { dispatches, prepared, .. } = plan;
+    let scratch = prepared.iter().map(|p| p.scratch).fold(scratch, usize::max);
+    Ok(Planned { ends, dispatches, prepared, scratch })
 }
 
 /// Where a value of the schedule lies on the device.
@@ -60,6 +60,8 @@ pub struct Lane {
     memory: Held,
     commands: Commands,
     ends: Vec<usize>,
+    /// What is made of weights that are trained.
+    made: Vec<Commands>,
     readback: Readback,
     /// Of every output, its first word in the readback.
     shown: Vec<usize>,
@@ -70,10 +72,40 @@ struct Held {
     tokens: Pages,
     inputs: BTreeMap<String, Pages>,
     weights: BTreeMap<String, Arc<Pages>>,
+    packed: BTreeMap<Packing, Arc<Made>>,
     gradients: Option<Arc<BTreeMap<String, Pages>>>,
     arena: Pages,
     results: Vec<Pages>,
     scratch: Pages,
+}
+
+/// A packed weight, and its scale.
+pub struct Made {
+    data: Pages,
+    scale: Pages,
+}
+
+impl Made {
+    fn new(gpu: &Gpu, of: &Preparation) -> Result<Made, DeviceError> {
+        let page = (PAGE / of.row).max(1) * of.row;
+        Ok(Made { data: Pages::new(gpu, of.words, page)?, scale: Pages::new(gpu, 1, PAGE)? })
+    }
+
+    fn commands(
+        &self,
+        gpu: &Gpu,
+        of: &Preparation,
+        weight: &Pages,
+        scratch: &Pages,
+    ) -> Result<Commands, DeviceError> {
+        Commands::new(gpu, &of.dispatches, |memory| match memory {
+            Memory::Weight(_) => Some(weight),
+            Memory::Scratch => Some(scratch),
+            _ if *memory == MADE[0] => Some(&self.data),
+            _ if *memory == MADE[1] => Some(&self.scale),
+            _ => None,
+        })
+    }
 }
 
 impl Held {
@@ -82,6 +114,8 @@ impl Held {
             Memory::Tokens => Some(&self.tokens),
             Memory::Input(name) => self.inputs.get(name),
             Memory::Weight(name) => self.weights.get(name).map(Arc::as_ref),
+            Memory::Packed(packing) => self.packed.get(packing).map(|made| &made.data),
+            Memory::Scale(packing) => self.packed.get(packing).map(|made| &made.scale),
             Memory::Gradient(name) => self.gradients.as_ref()?.get(name),
             Memory::Arena => Some(&self.arena),
             Memory::Result(i) => self.results.get(*i),
@@ -98,51 +132,84 @@ pub struct Own {
 }
 
 impl Lane {
-    /// Weights that are not the training's own are uploaded once, and shared by lanes.
+    /// Weights that are not the training's own are uploaded once, and shared by lanes. Of those that are read as
+    /// packed factors alone, nothing else stays on the device.
     pub fn new(
         gpu: Arc<Gpu>,
+        precision: Precision,
         schedule: Arc<Schedule>,
         frozen: &Weights,
         own: Option<&Own>,
     ) -> Result<Lane, DeviceError> {
-        let planned = plan(&gpu.caps, &schedule)?;
-        let cols = |name: &str| schedule.columns_of(name);
-        let mut weights = BTreeMap::new();
-        for name in schedule.weights.keys() {
-            let there = match own.and_then(|own| own.weights.get(name)) {
-                Some(pages) => pages.clone(),
-                None => {
-                    let tensor = frozen.shared(name);
-                    let unbound = || DeviceError::Unbound { what: "weight", name: name.clone() };
-                    gpu.tensor(tensor.ok_or_else(unbound)?, cols(name))?
-                }
-            };
-            weights.insert(name.clone(), there);
-        }
+        let planned = plan(&gpu.caps, precision, &schedule)?;
+        let weight = |name: &str| -> Result<Arc<Pages>, DeviceError> {
+            if let Some(pages) = own.and_then(|own| own.weights.get(name)) {
+                return Ok(pages.clone());
+            }
+            let unbound = || DeviceError::Unbound { what: "weight", name: name.into() };
+            gpu.tensor(frozen.shared(name).ok_or_else(unbound)?, schedule.columns_of(name))
+        };
         let page = |len: usize| Pages::new(&gpu, len, PAGE);
+        let scratch = page(planned.scratch)?;
+        let (mut packed, mut made) = (BTreeMap::new(), Vec::new());
+        for of in &planned.prepared {
+            let name = &of.packing.weight;
+            if own.is_some_and(|own| own.weights.contains_key(name)) {
+                let there = Made::new(&gpu, of)?;
+                made.push(there.commands(&gpu, of, weight(name)?.as_ref(), &scratch)?);
+                packed.insert(of.packing.clone(), Arc::new(there));
+                continue;
+            }
+            let unbound = || DeviceError::Unbound { what: "weight", name: name.clone() };
+            let host = frozen.shared(name).ok_or_else(unbound)?;
+            let make = || -> Result<Made, DeviceError> {
+                let (there, weight) = (Made::new(&gpu, of)?, weight(name)?);
+                there.commands(&gpu, of, &weight, &scratch)?.run(&gpu)?;
+                Ok(there)
+            };
+            let there = gpu.made(host, (of.packing.transposed, of.packing.of, precision), make)?;
+            packed.insert(of.packing.clone(), there);
+        }
+        let read = planned.dispatches.iter().flat_map(|dispatch| &dispatch.binds);
+        let read = read.filter_map(|mat| match &mat.memory {
+            Memory::Weight(name) => Some(name.clone()),
+            _ => None,
+        });
+        let read: BTreeSet<String> = read.collect();
+        let inputs = schedule.inputs.iter().map(|(name, len)| {
+            Ok((name.clone(), Pages::new(&gpu, *len, page_of(schedule.columns_of(name)))?))
+        });
         let memory = Held {
             tokens: page(schedule.sequence)?,
-            inputs: schedule
-                .inputs
-                .iter()
-                .map(|(name, len)| Ok((name.clone(), Pages::new(&gpu, *len, page_of(cols(name)))?)))
+            inputs: inputs.collect::<Result<_, DeviceError>>()?,
+            weights: read
+                .into_iter()
+                .map(|name| Ok((name.clone(), weight(&name)?)))
                 .collect::<Result<_, DeviceError>>()?,
-            weights,
+            packed,
             gradients: own.map(|own| own.gradients.clone()),
             arena: page(schedule.arena)?,
             results: schedule.results.iter().map(|len| page(2 * len)).collect::<Result<_, _>>()?,
-            scratch: page(planned.scratch)?,
+            scratch,
         };
         let commands = Commands::new(&gpu, &planned.dispatches, |wanted| memory.find(wanted))?;
-        let mut words = 0;
-        let shown = schedule.outputs.iter().map(|(_, place)| {
-            let at = words;
+        let (mut words, mut shown) = (0, Vec::new());
+        for (_, place) in &schedule.outputs {
+            shown.push(words);
             words += mat(place).span() * mat(place).elem.words();
-            at
-        });
-        let shown = shown.collect();
+        }
         let readback = Readback::new(&gpu, words)?;
-        Ok(Lane { gpu, schedule, memory, commands, ends: planned.ends, readback, shown })
+        let lane = Lane { gpu, schedule, memory, commands, ends: planned.ends, made, readback, shown };
+        lane.changed()?;
+        Ok(lane)
+    }
+
+    /// Makes again what is made of weights that are trained.
+    pub fn changed(&self) -> Result<(), DeviceError> {
+        let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
+        self.made.iter().for_each(|made| made.encode(&mut encoder, 0..made.list.len()));
+        self.gpu.queue.submit([encoder.finish()]);
+        self.gpu.check()
     }
 
     /// Uploads what a sample consists of.
@@ -164,14 +231,29 @@ impl Lane {
     pub fn run(&mut self, bindings: &Bindings) -> Result<Outputs, DeviceError> {
         self.bind(bindings)?;
         let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
-        self.commands.encode(&mut encoder, 0..self.commands.list.len());
+        let count = self.commands.list.len();
+        let clock = self.gpu.clock(count)?;
+        self.commands.encode_timed(&mut encoder, 0..count, clock.as_ref());
+        clock.iter().for_each(|clock| clock.resolve(&mut encoder));
         for ((_, place), at) in self.schedule.outputs.iter().zip(&self.shown) {
             self.show(&mut encoder, place, &self.readback, *at);
         }
         let submitted = self.gpu.queue.submit([encoder.finish()]);
+        if let Some(clock) = clock {
+            self.gpu.record(clock, submitted.clone(), self.names())?;
+        }
         let outputs = self.schedule.outputs.iter().zip(&self.shown);
         self.readback.read(&self.gpu, submitted, |words| {
             outputs.map(|((name, place), at)| (name.clone(), output(place, &words[*at..]))).collect()
+        })
+    }
+
+    /// Of every dispatch, its operation and its shader.
+    fn names(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        let firsts = std::iter::once(0).chain(self.ends.iter().copied());
+        let steps = self.schedule.steps.iter().zip(firsts.zip(&self.ends));
+        steps.flat_map(|(step, (first, end))| {
+            self.commands.list[first..*end].iter().map(|command| (step.op.name(), command.name))
         })
     }
 

@@ -5,7 +5,7 @@ use super::buffers::{Pages, Readback, bytes_of, bytes_of_u32};
 use super::gpu::Gpu;
 use super::program::Commands;
 use crate::kernels::Shaders;
-use crate::shader::{Call, Elem, Mat, Memory, PAGE, Plan};
+use crate::shader::{Call, Elem, Mat, Memory, PAGE, Plan, Precision};
 use minic_compiler::graph::Op;
 
 /// An operand: rows of f32 that lie `stride` elements apart, or tokens.
@@ -14,50 +14,41 @@ pub enum Given<'a> {
     U32(&'a [u32]),
 }
 
-/// The value, as f64, and behind it the last operand, where the operation adds to it. What lies between the rows of
-/// the value has to stay as it is.
-pub fn once(
-    gpu: &Gpu,
-    shaders: Shaders,
-    op: &Op,
-    operands: &[Given],
-    (rows, cols): (usize, usize),
-) -> Result<Vec<f64>, DeviceError> {
-    const GAP: usize = 3;
+/// The operands of a call in memory, and where its value goes.
+pub struct Laid {
+    arena: Vec<f32>,
+    tokens: Vec<u32>,
+    result: Vec<f32>,
+    pub args: Vec<Mat>,
+    pub out: Mat,
+}
+
+const GAP: usize = 3;
+
+/// What lies between the rows of the value has to stay as it is.
+pub fn lay_out(op: &Op, operands: &[Given], (rows, cols): (usize, usize)) -> Laid {
+    let f64s = op.elem() == minic_compiler::graph::Elem::F64;
     let (mut arena, mut tokens, mut args) = (Vec::new(), Vec::new(), Vec::new());
-    let mut in_place = None;
+    let mut result: Vec<f32> = vec![f32::NAN; 2 * rows * cols];
     for (i, operand) in operands.iter().enumerate() {
-        arena.resize(arena.len().next_multiple_of(16), 0.0);
         args.push(match operand {
             Given::U32(ids) => {
                 tokens = ids.to_vec();
                 Mat::new(Memory::Tokens, Elem::U32, 0, 1, ids.len(), ids.len())
             }
+            Given::F32 { data, rows, cols, stride } if f64s && op.in_place_operand() == Some(i) => {
+                let held = (0..*rows).flat_map(|r| &data[r * stride..r * stride + cols]);
+                result = held.flat_map(|x| [*x, 0.0]).collect();
+                Mat::new(Memory::Result(0), Elem::Pair, 0, *rows, *cols, *cols)
+            }
             Given::F32 { data, rows, cols, stride } => {
                 let at = arena.len();
                 arena.extend_from_slice(data);
-                let elem = op.elem();
-                let pairs = op.in_place_operand() == Some(i) && elem == minic_compiler::graph::Elem::F64;
-                if pairs {
-                    in_place = Some(i);
-                    Mat::new(Memory::Result(0), Elem::Pair, 0, *rows, *cols, *cols)
-                } else {
-                    Mat::new(Memory::Arena, Elem::F32, at, *rows, *cols, *stride)
-                }
+                arena.resize(arena.len().next_multiple_of(16), 0.0);
+                Mat::new(Memory::Arena, Elem::F32, at, *rows, *cols, *stride)
             }
         });
     }
-    let f64s = op.elem() == minic_compiler::graph::Elem::F64;
-    let mut result: Vec<f32> = vec![f32::NAN; 2 * rows * cols];
-    if let Some(Given::F32 { data, rows, cols, stride }) = in_place.map(|i| &operands[i]) {
-        for r in 0..*rows {
-            for c in 0..*cols {
-                result[2 * (r * cols + c)] = data[r * stride + c];
-                result[2 * (r * cols + c) + 1] = 0.0;
-            }
-        }
-    }
-    arena.resize(arena.len().next_multiple_of(16), 0.0);
     let out = if f64s {
         Mat::new(Memory::Result(0), Elem::Pair, 0, rows, cols, cols)
     } else {
@@ -65,7 +56,20 @@ pub fn once(
         arena.resize(at + rows * (cols + GAP), f32::NAN);
         Mat::new(Memory::Arena, Elem::F32, at, rows, cols, cols + GAP)
     };
-    let mut plan = Plan::new(&gpu.caps);
+    Laid { arena, tokens, result, args, out }
+}
+
+/// The value, as f64, and behind it the last operand, where the operation adds to it.
+pub fn once(
+    gpu: &Gpu,
+    precision: Precision,
+    shaders: Shaders,
+    op: &Op,
+    operands: &[Given],
+    (rows, cols): (usize, usize),
+) -> Result<Vec<f64>, DeviceError> {
+    let Laid { arena, tokens, result, args, out } = lay_out(op, operands, (rows, cols));
+    let mut plan = Plan::new(&gpu.caps).rounding(precision);
     (shaders.plan)(&mut plan, Call { op, args: &args, out: &out })?;
     let page = |words: usize| Pages::new(gpu, words.max(1), PAGE);
     let memory = [page(arena.len())?, page(tokens.len())?, page(result.len())?, page(plan.scratch)?];
@@ -99,7 +103,7 @@ pub fn once(
             };
             (0..mat.rows).flat_map(|r| (0..mat.cols).map(move |c| at(r, c))).collect()
         };
-        if !f64s {
+        if out.elem != Elem::Pair {
             let gaps = (0..rows).flat_map(|r| (cols..cols + GAP).map(move |c| (r, c)));
             for (r, c) in gaps {
                 assert!(real(out.at + r * out.stride + c).is_nan(), "{op:?} wrote between rows");

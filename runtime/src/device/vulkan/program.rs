@@ -3,7 +3,9 @@
 use super::super::DeviceError;
 use super::buffers::{Pages, bytes_of_u32};
 use super::gpu::{Gpu, Pipeline};
+use super::profile::Clock;
 use crate::shader::{Dispatch, Mat, Memory};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// One dispatch.
@@ -76,9 +78,32 @@ impl Commands {
         gpu.queue.write_buffer(&self.params, 0, bytes_of_u32(&parameters(gpu, dispatches).0));
     }
 
-    pub fn encode(&self, encoder: &mut wgpu::CommandEncoder, which: std::ops::Range<usize>) {
+    /// All of them at once.
+    pub fn run(&self, gpu: &Gpu) -> Result<(), DeviceError> {
+        let mut encoder = gpu.device.create_command_encoder(&Default::default());
+        self.encode(&mut encoder, 0..self.list.len());
+        let submitted = gpu.queue.submit([encoder.finish()]);
+        gpu.wait(submitted)
+    }
+
+    pub fn encode(&self, encoder: &mut wgpu::CommandEncoder, which: Range<usize>) {
+        self.encode_timed(encoder, which, None);
+    }
+
+    pub fn encode_timed(
+        &self,
+        encoder: &mut wgpu::CommandEncoder,
+        which: Range<usize>,
+        clock: Option<&Clock>,
+    ) {
         let mut pass = encoder.begin_compute_pass(&Default::default());
-        self.list[which].iter().for_each(|command| command.encode(&mut pass));
+        let tick = |pass: &mut wgpu::ComputePass, i| clock.into_iter().for_each(|clock| clock.tick(pass, i));
+        let count = which.len();
+        for (i, command) in self.list[which].iter().enumerate() {
+            tick(&mut pass, i);
+            command.encode(&mut pass);
+        }
+        tick(&mut pass, count);
     }
 }
 

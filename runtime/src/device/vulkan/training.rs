@@ -7,7 +7,7 @@ use super::gpu::Gpu;
 use super::lane::{Lane, Own};
 use super::program::Commands;
 use crate::kernels::adamw::shader;
-use crate::shader::{Elem, Mat, Memory, Plan};
+use crate::shader::{Elem, Mat, Memory, Plan, Precision};
 use crate::train::optimizer::Update;
 use minic_compiler::schedule::Schedule;
 use std::borrow::Cow;
@@ -38,6 +38,7 @@ impl VulkanTraining {
     /// Averages that the state does not have yet begin at zero.
     pub fn new(
         gpu: Arc<Gpu>,
+        precision: Precision,
         schedule: Arc<Schedule>,
         frozen: Weights,
         state: TrainingState,
@@ -61,7 +62,7 @@ impl VulkanTraining {
             }
         }
         let own = Own { weights, gradients: Arc::new(gradients) };
-        let lane = Lane::new(gpu.clone(), schedule, &frozen.with(&state.weights), Some(&own))?;
+        let lane = Lane::new(gpu.clone(), precision, schedule, &frozen.with(&state.weights), Some(&own))?;
         let norm = Norm::new(&gpu, &own)?;
         let still = Update { beta1: 0.0, beta2: 0.0, eps: 1.0, rate: 0.0, step: 1, scale: 0.0 };
         let plan = steps(&gpu, &own, &still, |_| 0.0)?;
@@ -141,7 +142,7 @@ impl Training for VulkanTraining {
         let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
         self.step.encode(&mut encoder, 0..self.step.list.len());
         self.gpu.queue.submit([encoder.finish()]);
-        self.gpu.check()
+        self.lane.changed()
     }
 
     fn first_non_finite(&mut self, samples: &[Bindings]) -> Result<Option<String>, DeviceError> {
