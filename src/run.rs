@@ -10,6 +10,7 @@ use minic_compiler::check::Override;
 use minic_compiler::plan::Plan;
 use minic_grammar::Diagnostic;
 use minic_grammar::ast::Unit;
+use minic_runtime::device::Profile;
 use minic_runtime::events::{Journal, Observer, Stop};
 use minic_runtime::run::folder::RunFolder;
 use minic_runtime::run::{self, Settings, Summary};
@@ -50,6 +51,10 @@ pub struct Args {
     /// Longest time between two saves of an unfinished pass, e.g. 30s
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_duration)]
     save_every: Duration,
+    /// Measure every dispatch of the device: a table at the end, and a trace for Perfetto or chrome://tracing in
+    /// the run's folder
+    #[arg(long)]
+    profile: bool,
     /// Fetch nothing: take of the hub what its cache holds
     #[arg(long)]
     offline: bool,
@@ -89,6 +94,10 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
             .help("`minic plan` lists the stages"));
     }
     let device = args.device.open()?;
+    if args.profile && !device.start_profile() {
+        let message = format!("--profile: the device {} keeps no times of its own", device.name());
+        return Err(Failure::new(Exit::Input, message).help("name a Vulkan device with `--device`"));
+    }
     let progress = Progress::new(output);
     let folder = RunFolder::open(&run_folder(&args.recipe))?;
     let mut observers: Vec<Box<dyn Observer + Send + '_>> = vec![Box::new(folder.journal()?)];
@@ -113,6 +122,10 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
     let summary = run::run(&plan, device.as_ref(), &settings, &store, &observers)?;
     progress.clear();
     folder.write_result(&recipe.text, &summary)?;
+    let profile = device.take_profile();
+    if let Some(profile) = &profile {
+        folder.write(PROFILE, &profile.trace().to_string())?;
+    }
     if output.json {
         output.document(&summary)?;
     } else {
@@ -120,9 +133,16 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
         if output.verbose {
             output.answer(&format!("\n{}", stages(&summary).render(|_, line| line)))?;
         }
+        if let Some(profile) = &profile {
+            output.answer(&format!("\n{}", times(profile).render(|_, line| line)))?;
+            output.note(&format!("the trace is in {}", folder.path().join(PROFILE).display()));
+        }
     }
     Ok(Exit::Done)
 }
+
+/// The trace in the run's folder.
+const PROFILE: &str = "profile.json";
 
 /// `.minic/runs/NAME` beside the recipe.
 pub fn run_folder(recipe: &Path) -> PathBuf {
@@ -221,6 +241,23 @@ fn stages(summary: &Summary) -> Table {
             stage.planned.map(bytes).unwrap_or_default(),
             stage.peak.map(bytes).unwrap_or_default(),
             if stage.cached { "cached".into() } else { String::new() },
+        ]);
+    }
+    table
+}
+
+/// Where the device's time went, what took longest first.
+fn times(profile: &Profile) -> Table {
+    let mut table = Table::new(&["operation", "shader", ">dispatches", ">seconds", ">share"]);
+    let mut rows: Vec<_> = profile.totals.iter().collect();
+    rows.sort_by(|(_, a), (_, b)| b.seconds.total_cmp(&a.seconds));
+    for ((op, shader), total) in rows {
+        table.row(vec![
+            op.to_string(),
+            shader.to_string(),
+            grouped(total.dispatches),
+            format!("{:.4}", total.seconds),
+            format!("{:.1} %", 100.0 * total.seconds / profile.seconds().max(f64::MIN_POSITIVE)),
         ]);
     }
     table

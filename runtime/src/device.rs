@@ -2,9 +2,11 @@
 //! device's own dispatch.
 
 pub mod cpu;
+pub mod profile;
 pub mod vulkan;
 mod weights;
 
+pub use profile::Profile;
 pub use weights::Weights;
 
 use crate::error::Kind;
@@ -132,6 +134,16 @@ pub trait Device: Send + Sync {
 
     /// The same device with factors of products in f32: for proofs and for repairs.
     fn exact(&self) -> &dyn Device;
+
+    /// Begins to measure where the time goes; false where it cannot.
+    fn start_profile(&self) -> bool {
+        false
+    }
+
+    /// What was measured since.
+    fn take_profile(&self) -> Option<Profile> {
+        None
+    }
 
     /// Samples that are best kept in flight at once.
     fn lanes(&self) -> usize;

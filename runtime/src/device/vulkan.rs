@@ -2,18 +2,21 @@
 //! are pairs of f32.
 
 mod buffers;
+mod cache;
+mod clock;
 mod gpu;
 mod lane;
 #[cfg(test)]
 pub mod once;
-mod profile;
 mod program;
+mod selftest;
 mod training;
 
 pub use gpu::{Found, Gpu, Limits, adapters_found};
-pub use profile::{Profile, Total};
 
-use super::{Bindings, Device, DeviceError, Memory, Outputs, Session, Training, TrainingState, Weights};
+use super::{
+    Bindings, Device, DeviceError, Memory, Outputs, Profile, Session, Training, TrainingState, Weights,
+};
 use crate::kernels;
 use crate::shader::{Caps, Dispatch, Precision};
 use lane::Lane;
@@ -98,6 +101,14 @@ impl Device for Vulkan {
 
     fn exact(&self) -> &dyn Device {
         self.exact.as_deref().unwrap_or(self)
+    }
+
+    fn start_profile(&self) -> bool {
+        self.gpu.start_profile()
+    }
+
+    fn take_profile(&self) -> Option<Profile> {
+        self.gpu.take_profile()
     }
 
     /// A queue runs one sample after the other.

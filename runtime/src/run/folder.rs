@@ -87,7 +87,8 @@ impl RunFolder {
         self.write(RESULT_FILE, &text)
     }
 
-    fn write(&self, name: &str, text: &str) -> Result<(), IoError> {
+    /// Writes a file of the folder, whole or not at all.
+    pub fn write(&self, name: &str, text: &str) -> Result<(), IoError> {
         let (path, partial) = (self.path.join(name), self.path.join(format!("{name}.partial")));
         let mut file = File::create(&partial).map_err(IoError::at(&partial, "create"))?;
         let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());

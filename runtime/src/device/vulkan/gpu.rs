@@ -1,9 +1,11 @@
 //! An adapter that was opened: what it can do, its queue, its pipelines, and what went wrong with it.
 
-use super::super::DeviceError;
+use super::super::{DeviceError, Profile};
 use super::buffers::Tensors;
-use super::profile::Profile;
-use crate::shader::{Caps, Dispatch, check};
+use super::cache::Cache;
+use super::selftest;
+use crate::shader::half::is_cooperative;
+use crate::shader::{Caps, Dispatch, Precision, check};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use wgpu::hal::api::Vulkan;
@@ -38,6 +40,9 @@ pub struct Gpu {
     pipelines: Mutex<BTreeMap<String, Arc<Pipeline>>>,
     fault: Arc<Mutex<Option<Fault>>>,
     pub(super) profile: Mutex<Option<Profile>>,
+    cache: Option<Cache>,
+    /// Why the cooperative matrices that it says to have are not used.
+    pub distrusted: Option<String>,
 }
 
 pub struct Pipeline {
@@ -164,7 +169,29 @@ impl Gpu {
         }
         let uniform = device.limits().min_uniform_buffer_offset_alignment as usize;
         let (tensors, pipelines) = (Tensors::default(), Mutex::default());
-        Ok(Gpu { device, queue, found, caps, uniform, tensors, pipelines, fault, profile: Mutex::default() })
+        let profile = Mutex::default();
+        let cache = Cache::open(&device, &adapter.get_info());
+        let distrusted = None;
+        let mut gpu = Gpu {
+            device,
+            queue,
+            found,
+            caps,
+            uniform,
+            tensors,
+            pipelines,
+            fault,
+            profile,
+            cache,
+            distrusted,
+        };
+        if is_cooperative(&gpu.caps, Precision::F16)
+            && let Some(why) = selftest::fault(&gpu, &gpu.caps, Precision::F16)
+        {
+            gpu.caps.cooperative.clear();
+            gpu.distrusted = Some(why);
+        }
+        Ok(gpu)
     }
 
     /// The first thing that went wrong since the last question, if anything did.
@@ -245,7 +272,7 @@ impl Gpu {
                 zero_initialize_workgroup_memory: false,
                 ..Default::default()
             },
-            cache: None,
+            cache: self.cache.as_ref().map(|cache| &cache.cache),
         });
         self.check()?;
         let pipeline = Arc::new(Pipeline { pipeline, layout });

@@ -1,11 +1,10 @@
 //! One call of one kernel, for its test.
 
 use super::super::DeviceError;
-use super::buffers::{Pages, Readback, bytes_of, bytes_of_u32};
 use super::gpu::Gpu;
-use super::program::Commands;
+use super::program::run_once;
 use crate::kernels::Shaders;
-use crate::shader::{Call, Elem, Mat, Memory, PAGE, Plan, Precision};
+use crate::shader::{Call, Elem, Mat, Memory, Plan, Precision};
 use minic_compiler::graph::Op;
 
 /// An operand: rows of f32 that lie `stride` elements apart, or tokens.
@@ -71,48 +70,29 @@ pub fn once(
     let Laid { arena, tokens, result, args, out } = lay_out(op, operands, (rows, cols));
     let mut plan = Plan::new(&gpu.caps).rounding(precision);
     (shaders.plan)(&mut plan, Call { op, args: &args, out: &out })?;
-    let page = |words: usize| Pages::new(gpu, words.max(1), PAGE);
-    let memory = [page(arena.len())?, page(tokens.len())?, page(result.len())?, page(plan.scratch)?];
-    memory[0].write(gpu, 0, bytes_of(&arena));
-    memory[1].write(gpu, 0, bytes_of_u32(&tokens));
-    memory[2].write(gpu, 0, bytes_of(&result));
-    // Kernels must not rely on scratch of any content.
-    memory[3].write(gpu, 0, bytes_of(&vec![f32::NAN; plan.scratch]));
-    let commands = Commands::new(gpu, &plan.dispatches, |wanted| match wanted {
-        Memory::Arena => Some(&memory[0]),
-        Memory::Tokens => Some(&memory[1]),
-        Memory::Result(_) => Some(&memory[2]),
-        _ => Some(&memory[3]),
-    })?;
-    let mut encoder = gpu.device.create_command_encoder(&Default::default());
-    commands.encode(&mut encoder, 0..commands.list.len());
-    let words = arena.len() + result.len();
-    let readback = Readback::new(gpu, words)?;
-    memory[0].copy(&mut encoder, 0, arena.len(), &readback.buffer, 0);
-    memory[2].copy(&mut encoder, 0, result.len(), &readback.buffer, 4 * arena.len() as u64);
-    let submitted = gpu.queue.submit([encoder.finish()]);
-    readback.read(gpu, submitted, |words| {
-        let real = |i: usize| f32::from_bits(words[i]);
-        let of = |mat: &Mat| -> Vec<f64> {
-            let at = |r: usize, c: usize| match mat.elem {
-                Elem::Pair => {
-                    let i = arena.len() + 2 * (mat.at + r * mat.stride + c);
-                    f64::from(real(i)) + f64::from(real(i + 1))
-                }
-                _ => f64::from(real(mat.at + r * mat.stride + c)),
-            };
-            (0..mat.rows).flat_map(|r| (0..mat.cols).map(move |c| at(r, c))).collect()
-        };
-        if out.elem != Elem::Pair {
-            let gaps = (0..rows).flat_map(|r| (cols..cols + GAP).map(move |c| (r, c)));
-            for (r, c) in gaps {
-                assert!(real(out.at + r * out.stride + c).is_nan(), "{op:?} wrote between rows");
+    let bits = |data: &[f32]| data.iter().map(|x| x.to_bits()).collect::<Vec<u32>>();
+    let given = [(Memory::Arena, bits(&arena)), (Memory::Tokens, tokens), (Memory::Result(0), bits(&result))];
+    let after = run_once(gpu, &plan, &given)?;
+    let real = |memory: usize, i: usize| f32::from_bits(after[memory][i]);
+    let of = |mat: &Mat| -> Vec<f64> {
+        let at = |r: usize, c: usize| {
+            let i = mat.at + r * mat.stride + c;
+            match mat.elem {
+                Elem::Pair => f64::from(real(2, 2 * i)) + f64::from(real(2, 2 * i + 1)),
+                _ => f64::from(real(0, i)),
             }
+        };
+        (0..mat.rows).flat_map(|r| (0..mat.cols).map(move |c| at(r, c))).collect()
+    };
+    if out.elem != Elem::Pair {
+        let gaps = (0..rows).flat_map(|r| (cols..cols + GAP).map(move |c| out.at + r * out.stride + c));
+        for i in gaps {
+            assert!(real(0, i).is_nan(), "{op:?} wrote between rows");
         }
-        let mut values = of(&out);
-        if op.accumulates() {
-            values.extend(args.last().map(of).unwrap_or_default());
-        }
-        values
-    })
+    }
+    let mut values = of(&out);
+    if op.accumulates() {
+        values.extend(args.last().map(of).unwrap_or_default());
+    }
+    Ok(values)
 }

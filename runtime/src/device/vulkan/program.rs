@@ -1,10 +1,10 @@
 //! The dispatches of a schedule, ready to be encoded: pipelines, bind groups and parameters are made once.
 
 use super::super::DeviceError;
-use super::buffers::{Pages, bytes_of_u32};
+use super::buffers::{Pages, Readback, bytes_of_u32};
+use super::clock::Clock;
 use super::gpu::{Gpu, Pipeline};
-use super::profile::Clock;
-use crate::shader::{Dispatch, Mat, Memory};
+use crate::shader::{Dispatch, Mat, Memory, PAGE, Plan};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -105,6 +105,41 @@ impl Commands {
         }
         tick(&mut pass, count);
     }
+}
+
+/// Runs a plan over memory that holds `given` before, one vector of words each; what they hold afterwards. Scratch holds
+/// numbers that are none, because nothing may rely on it.
+pub fn run_once(gpu: &Gpu, plan: &Plan, given: &[(Memory, Vec<u32>)]) -> Result<Vec<Vec<u32>>, DeviceError> {
+    let page = |words: &[u32]| -> Result<Pages, DeviceError> {
+        let pages = Pages::new(gpu, words.len().max(1), PAGE)?;
+        pages.write(gpu, 0, bytes_of_u32(words));
+        Ok(pages)
+    };
+    let memory = given.iter().map(|(_, words)| page(words)).collect::<Result<Vec<_>, _>>()?;
+    let scratch = page(&vec![f32::NAN.to_bits(); plan.scratch])?;
+    let find = |wanted: &Memory| match wanted {
+        Memory::Scratch => Some(&scratch),
+        _ => given.iter().position(|(there, _)| there == wanted).map(|i| &memory[i]),
+    };
+    let commands = Commands::new(gpu, &plan.dispatches, find)?;
+    let readback = Readback::new(gpu, given.iter().map(|(_, words)| words.len()).sum())?;
+    let mut encoder = gpu.device.create_command_encoder(&Default::default());
+    commands.encode(&mut encoder, 0..commands.list.len());
+    let mut at = 0;
+    for ((_, words), pages) in given.iter().zip(&memory) {
+        pages.copy(&mut encoder, 0, words.len(), &readback.buffer, 4 * at as u64);
+        at += words.len();
+    }
+    let submitted = gpu.queue.submit([encoder.finish()]);
+    readback.read(gpu, submitted, |words| {
+        let mut rest = words;
+        let take = |(_, given): &(Memory, Vec<u32>)| {
+            let (own, after) = rest.split_at(given.len());
+            rest = after;
+            own.to_vec()
+        };
+        given.iter().map(take).collect()
+    })
 }
 
 /// The parameters of all dispatches, and the byte at which each of them begins.

@@ -1,0 +1,63 @@
+//! What a device is asked before its matrix units are trusted: a product of some tiles, and the same by the scalar twin.
+
+use super::super::DeviceError;
+use super::gpu::Gpu;
+use super::program::run_once;
+use crate::random::SplitMix64;
+use crate::shader::{Caps, Elem, Factor, Mat, Memory, Onto, Plan, Precision, product};
+
+/// Rows, columns and inner dimension: whole tiles and parts of them.
+const SIZE: [usize; 3] = [200, 150, 100];
+
+/// Why products of this precision on a device of capabilities `caps` cannot be trusted; nothing where they can.
+pub fn fault(gpu: &Gpu, caps: &Caps, precision: Precision) -> Option<String> {
+    let scalar = Caps { cooperative: Vec::new(), cooperative_bf16: Vec::new(), ..caps.clone() };
+    let [fast, slow] = match [values(gpu, caps, precision), values(gpu, &scalar, precision)] {
+        [Ok(fast), Ok(slow)] => [fast, slow],
+        [Err(error), _] | [_, Err(error)] => return Some(error.to_string()),
+    };
+    let largest = slow.iter().fold(0.0f32, |m, x| m.max(x.abs()));
+    let off = |(a, b): (&f32, &f32)| if (a - b).is_nan() { f32::INFINITY } else { (a - b).abs() };
+    let worst = fast.iter().zip(&slow).map(off).fold(0.0, f32::max);
+    // Both round the same factors; their sums differ by the rounding of f32.
+    let holds = worst <= 1e-4 * largest;
+    (!holds).then(|| format!("its products are {worst:e} off, the largest of them is {largest:e}"))
+}
+
+fn values(gpu: &Gpu, caps: &Caps, precision: Precision) -> Result<Vec<f32>, DeviceError> {
+    let [m, n, k] = SIZE;
+    let mut random = SplitMix64::new(5);
+    let mut data: Vec<u32> = Vec::new();
+    let mut mat = |rows: usize, cols: usize, words: &mut Vec<u32>| {
+        let at = words.len();
+        let mut element = || (random.below(1 << 16) as f32 / f32::from(1u16 << 15) - 1.0).to_bits();
+        words.extend((0..rows * cols).map(|_| element()));
+        words.resize(words.len().next_multiple_of(64), 0);
+        Mat::new(Memory::Arena, Elem::F32, at, rows, cols, cols)
+    };
+    let (a, b, c) = (mat(m, k, &mut data), mat(n, k, &mut data), mat(m, n, &mut data));
+    let mut plan = Plan::new(caps).rounding(precision);
+    product(&mut plan, &Factor::of(&a), &Factor::transposed(&b), &c, Onto::default())?;
+    let after = run_once(gpu, &plan, &[(Memory::Arena, data)])?;
+    Ok(after[0][c.at..c.at + c.len()].iter().map(|word| f32::from_bits(*word)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing;
+
+    #[test]
+    fn variants_that_agree_are_trusted_and_others_are_not() {
+        let Some(gpu) = testing::vulkan(None) else { return };
+        for precision in [Precision::F32, Precision::F16, Precision::Bf16] {
+            assert_eq!(fault(gpu, &gpu.caps, precision), None);
+        }
+        // A device that says to have what it has not.
+        if gpu.caps.cooperative.is_empty() {
+            let boast =
+                Caps { cooperative: vec![[16, 16, 16]], workgroup_memory: 1 << 20, ..gpu.caps.clone() };
+            assert!(fault(gpu, &boast, Precision::F16).is_some());
+        }
+    }
+}
