@@ -35,6 +35,8 @@ fn between(rows: usize, cols: usize, low: f64, high: f64) -> Given {
 type Case = (Op, Vec<Given>);
 
 const SHAPES: &[(usize, usize)] = &[(1, 1), (1, 7), (3, 16), (17, 33), (600, 160), (5, 4097)];
+/// More than [`SMALL_BINDING`].
+const LONG: (usize, usize) = (8000, 33);
 
 fn cases(kernel: &str) -> Vec<Case> {
     let elementwise = |op: Op, second: fn(usize, usize) -> Option<Given>| {
@@ -208,7 +210,7 @@ fn cases(kernel: &str) -> Vec<Case> {
                 let (x, zeros) = (matrix(r, c), between(r, c, 0.0, 0.0));
                 [(mse, [x, x]), (cosine.clone(), [x, x]), (cosine.clone(), [x, zeros]), (cosine, [zeros, x])]
             };
-            let cases = SHAPES.iter().flat_map(of_shape);
+            let cases = SHAPES.iter().chain(&[LONG]).flat_map(of_shape);
             cases.map(|(op, operands)| (op, operands.to_vec())).collect()
         }
         "head_loss" => head_loss_cases(),
