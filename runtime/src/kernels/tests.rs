@@ -240,8 +240,15 @@ fn metric_programs() -> Vec<Arc<Program>> {
 const GATED_SIZES: &[(usize, usize, usize)] =
     &[(1, 1, 1), (7, 4, 20), (600, 8, 37), (13, 1, 320), (1000, 4, 70)];
 /// Positions, query heads, key heads, columns of a head.
-const ATTENTION_SIZES: &[(usize, usize, usize, usize)] =
-    &[(1, 1, 1, 1), (37, 5, 1, 32), (600, 4, 2, 20), (131, 3, 3, 64), (49, 2, 1, 7), (257, 10, 5, 33)];
+const ATTENTION_SIZES: &[(usize, usize, usize, usize)] = &[
+    (1, 1, 1, 1),
+    (37, 5, 1, 32),
+    (600, 4, 2, 20),
+    (131, 3, 3, 64),
+    (49, 2, 1, 7),
+    (257, 10, 5, 33),
+    (70, 30, 15, 251),
+];
 
 /// Positions, inputs, outputs.
 const LINEAR_SIZES: &[(usize, usize, usize)] =
