@@ -1,14 +1,23 @@
 //! Causal grouped-query attention without positions: softmax(q k^T / sqrt(d)) v, by blocks of queries and keys
 //! with a running maximum and sum (online softmax), so that no matrix of L x L is ever held.
 
+pub(super) mod shader;
+
 use super::gemm::{Panels, multiply, panels_len};
 use super::math::{exp, maximum, sum, wide};
 use super::parallel::{by_blocks, scratch_size, with_scratch};
 use super::{Call, Exact, Kernel, View, ViewMut};
 use minic_compiler::graph::Op;
 
-pub const KERNEL: Kernel =
-    Kernel { name: "attention", version: 1, cpu, reference, scratch, tolerance: 1e-5, shaders: None };
+pub const KERNEL: Kernel = Kernel {
+    name: "attention",
+    version: 1,
+    cpu,
+    reference,
+    scratch,
+    tolerance: 1e-5,
+    shaders: Some(shader::KERNEL),
+};
 
 /// Queries to a block.
 const QUERIES: usize = 48;

@@ -8,14 +8,23 @@
 //! L x L is ever held. What belongs to a row is put into the narrow factors: the scores are left at
 //! E = e^(S - max) with P = E / sum(E), and dy is divided by sum(E) instead; q is divided by sqrt(d).
 
+mod shader;
+
 use super::gemm::{Panels, multiply, multiply_transposed, panels_len};
 use super::math::{dot, exp, maximum, sum, wide};
 use super::parallel::{by_blocks, for_each, row_block, scratch_size, with_scratch};
 use super::{Call, Exact, Kernel, View, ViewMut};
 use minic_compiler::graph::Op;
 
-pub const KERNEL: Kernel =
-    Kernel { name: "attention_grad", version: 1, cpu, reference, scratch, tolerance: 1e-5, shaders: None };
+pub const KERNEL: Kernel = Kernel {
+    name: "attention_grad",
+    version: 1,
+    cpu,
+    reference,
+    scratch,
+    tolerance: 1e-5,
+    shaders: Some(shader::KERNEL),
+};
 
 /// Queries to a block.
 const QUERIES: usize = 48;

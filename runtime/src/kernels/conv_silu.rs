@@ -3,6 +3,8 @@
 //! ds = dy silu'(s), dx[t, c] = sum_k w[c, 0, k] ds[t + (K-1) - k, c], and
 //! dw[c, 0, k] += sum_t ds[t, c] x[t - (K-1) + k, c] in f64. The bias has the column sums of ds.
 
+mod shader;
+
 use super::math::{silu, silu_and_slope, wide};
 use super::parallel::{by_rows, row_block, scratch_size, with_scratch};
 use super::sums::{position_sums, position_sums_scratch};
@@ -10,8 +12,15 @@ use super::{Call, Exact, Kernel, View, ViewMut};
 use minic_compiler::graph::Op;
 use std::ops::Range;
 
-pub const KERNEL: Kernel =
-    Kernel { name: "conv_silu", version: 1, cpu, reference, scratch, tolerance: 2e-6, shaders: None };
+pub const KERNEL: Kernel = Kernel {
+    name: "conv_silu",
+    version: 1,
+    cpu,
+    reference,
+    scratch,
+    tolerance: 2e-6,
+    shaders: Some(shader::KERNEL),
+};
 
 pub const SILU_GRAD: Kernel = Kernel {
     name: "silu_grad",
@@ -20,7 +29,7 @@ pub const SILU_GRAD: Kernel = Kernel {
     reference: silu_grad_reference,
     scratch,
     tolerance: 2e-6,
-    shaders: None,
+    shaders: Some(shader::SILU_GRAD),
 };
 
 pub const CONV_GRAD: Kernel = Kernel {
@@ -30,7 +39,7 @@ pub const CONV_GRAD: Kernel = Kernel {
     reference: conv_grad_reference,
     scratch,
     tolerance: 1e-6,
-    shaders: None,
+    shaders: Some(shader::CONV_GRAD),
 };
 
 pub const WEIGHT_GRAD: Kernel = Kernel {
@@ -40,7 +49,7 @@ pub const WEIGHT_GRAD: Kernel = Kernel {
     reference: weight_grad_reference,
     scratch: weight_grad_scratch,
     tolerance: 1e-6,
-    shaders: None,
+    shaders: Some(shader::WEIGHT_GRAD),
 };
 
 /// Taps of the kernel, and whether there is a bias.

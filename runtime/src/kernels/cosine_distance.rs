@@ -1,9 +1,13 @@
 //! 1 - cos(x, y), row by row, in f64. A row of zeros has no direction: its cosine is 0.
 
+mod shader;
+
 use super::math::{dot, wide};
 use super::{Call, Exact, Kernel, no_scratch};
 use minic_compiler::graph::Op;
 use rayon::prelude::*;
+
+pub(super) use shader::LENGTHS;
 
 pub const KERNEL: Kernel = Kernel {
     name: "cosine_distance",
@@ -12,7 +16,7 @@ pub const KERNEL: Kernel = Kernel {
     reference,
     scratch: no_scratch,
     tolerance: 1e-12,
-    shaders: None,
+    shaders: Some(shader::KERNEL),
 };
 
 fn distance(xy: f64, xx: f64, yy: f64) -> f64 {

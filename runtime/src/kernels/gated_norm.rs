@@ -3,6 +3,8 @@
 //! dv = r weight dn - r^3 / W sum(weight dn v) v, dy = dv silu(z), dz = dv y silu'(z), and
 //! dweight += sum over positions of r v dn. Sums are in f64.
 
+mod shader;
+
 use super::math::{dot, dot3, silu, silu_and_slope, wide};
 use super::parallel::{by_rows, row_block, scratch_size, with_scratch};
 use super::sums::{add_sums, position_sums, position_sums_scratch};
@@ -16,7 +18,7 @@ pub const KERNEL: Kernel = Kernel {
     reference,
     scratch: no_scratch,
     tolerance: 2e-6,
-    shaders: None,
+    shaders: Some(shader::KERNEL),
 };
 
 pub const GRAD: Kernel = Kernel {
@@ -26,7 +28,7 @@ pub const GRAD: Kernel = Kernel {
     reference: grad_reference,
     scratch: grad_scratch,
     tolerance: 2e-6,
-    shaders: None,
+    shaders: Some(shader::GRAD),
 };
 
 pub const WEIGHT_GRAD: Kernel = Kernel {
@@ -36,7 +38,7 @@ pub const WEIGHT_GRAD: Kernel = Kernel {
     reference: weight_grad_reference,
     scratch: weight_grad_scratch,
     tolerance: 2e-6,
-    shaders: None,
+    shaders: Some(shader::WEIGHT_GRAD),
 };
 
 fn constants(op: &Op) -> (usize, f64, f64) {

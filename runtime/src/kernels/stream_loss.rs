@@ -2,6 +2,8 @@
 //! mean((x - y)^2) with 2 (x - y) / E, and 1 - cos(x, y) with (cos x / |x| - y / |y|) / |x|.
 //! A row of zeros has no direction: its cosine is 0, and so is the gradient.
 
+mod shader;
+
 use super::math::{dot, sum, wide};
 use super::parallel::{by_rows, row_block};
 use super::{Call, Exact, Kernel, no_scratch};
@@ -14,7 +16,7 @@ pub const KERNEL: Kernel = Kernel {
     reference,
     scratch: no_scratch,
     tolerance: 1e-6,
-    shaders: None,
+    shaders: Some(shader::KERNEL),
 };
 
 fn constants(op: &Op) -> (StreamLoss, f64) {

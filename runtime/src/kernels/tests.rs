@@ -37,6 +37,8 @@ fn between(rows: usize, cols: usize, low: f64, high: f64) -> Given {
 type Case = (Op, Vec<Given>);
 
 const SHAPES: &[(usize, usize)] = &[(1, 1), (1, 7), (3, 16), (17, 33), (600, 160), (5, 4097)];
+/// More than [`SMALL_BINDING`].
+const LONG: (usize, usize) = (8000, 33);
 
 fn cases(kernel: &str) -> Vec<Case> {
     let elementwise = |op: Op, second: fn(usize, usize) -> Option<Given>| {
@@ -210,7 +212,7 @@ fn cases(kernel: &str) -> Vec<Case> {
                 let (x, zeros) = (matrix(r, c), between(r, c, 0.0, 0.0));
                 [(mse, [x, x]), (cosine.clone(), [x, x]), (cosine.clone(), [x, zeros]), (cosine, [zeros, x])]
             };
-            let cases = SHAPES.iter().flat_map(of_shape);
+            let cases = SHAPES.iter().chain(&[LONG]).flat_map(of_shape);
             cases.map(|(op, operands)| (op, operands.to_vec())).collect()
         }
         "head_loss" => head_loss_cases(),
@@ -237,10 +239,18 @@ fn metric_programs() -> Vec<Arc<Program>> {
 }
 
 /// Positions, groups, channels of a group.
-const GATED_SIZES: &[(usize, usize, usize)] = &[(1, 1, 1), (7, 4, 20), (600, 8, 37), (13, 1, 320)];
+const GATED_SIZES: &[(usize, usize, usize)] =
+    &[(1, 1, 1), (7, 4, 20), (600, 8, 37), (13, 1, 320), (1000, 4, 70)];
 /// Positions, query heads, key heads, columns of a head.
-const ATTENTION_SIZES: &[(usize, usize, usize, usize)] =
-    &[(1, 1, 1, 1), (37, 5, 1, 32), (600, 4, 2, 20), (131, 3, 3, 64), (49, 2, 1, 7), (257, 10, 5, 33)];
+const ATTENTION_SIZES: &[(usize, usize, usize, usize)] = &[
+    (1, 1, 1, 1),
+    (37, 5, 1, 32),
+    (600, 4, 2, 20),
+    (131, 3, 3, 64),
+    (49, 2, 1, 7),
+    (257, 10, 5, 33),
+    (70, 30, 15, 251),
+];
 
 /// Positions, inputs, outputs.
 const LINEAR_SIZES: &[(usize, usize, usize)] =
