@@ -1,6 +1,8 @@
 //! `minic bench`: how fast this machine does what minic asks of it.
 
+mod kernels;
 mod surgery;
+mod throughput;
 
 use crate::output::{Exit, Failure, Output};
 use clap::Subcommand;
@@ -13,12 +15,21 @@ pub struct Args {
 
 #[derive(Subcommand)]
 enum What {
+    /// Every shader of a model's blocks at their true sizes, forwards and in reverse
+    Kernels(kernels::Args),
+    /// Tokens a second of a whole model, forwards
+    Forward(throughput::Args),
+    /// Tokens a second of updates of a whole model: forwards, in reverse, and AdamW
+    Train(throughput::Args),
     /// Cut a large checkpoint by its weights alone, beside a plain copy of as many bytes
     Surgery(surgery::Args),
 }
 
 pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
     match &args.what {
+        What::Kernels(args) => kernels::run(args, output),
+        What::Forward(args) => throughput::run(throughput::What::Forward, args, output),
+        What::Train(args) => throughput::run(throughput::What::Train, args, output),
         What::Surgery(args) => surgery::run(args, output),
     }
 }

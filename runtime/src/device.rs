@@ -150,6 +150,9 @@ pub trait Device: Send + Sync {
 
     fn memory(&self, schedule: &Schedule, lanes: usize) -> Memory;
 
+    /// Bytes that runs may plan with.
+    fn available(&self) -> u64;
+
     /// Binds weights to a schedule; each session is one lane.
     fn prepare(&self, schedule: Arc<Schedule>, weights: Weights) -> Result<Box<dyn Session>, DeviceError>;
 

@@ -1,9 +1,10 @@
 //! Small checkpoints and tokenizers for the tests of this crate.
 
 use crate::convert;
-use crate::device::vulkan::{Gpu, Limits};
+use crate::device::vulkan::{Gpu, Limits, Vulkan};
 use crate::random::SplitMix64;
 use crate::safetensors::{Entry, Writer};
+use crate::shader::Precision;
 use crate::source::Rotation;
 use minic_compiler::config;
 use minic_compiler::families;
@@ -168,4 +169,10 @@ pub fn vulkan(binding: Option<usize>) -> Option<&'static Gpu> {
         }
     };
     GPU[usize::from(binding.is_some())].get_or_init(open).as_ref()
+}
+
+/// A device of its own on that adapter.
+pub fn vulkan_device() -> Option<Vulkan> {
+    vulkan(None)?;
+    Some(Vulkan::new(Arc::new(Gpu::open(0, Limits::default()).unwrap()), Precision::F32))
 }

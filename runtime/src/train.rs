@@ -18,7 +18,6 @@ pub use feed::Feed;
 use crate::device::{Bindings, Device, Memory, Outputs, Training, TrainingState, Weights};
 use crate::evaluate;
 use crate::events::Watch;
-use crate::memory;
 use crate::record::{self, Record};
 use crate::run::RunError;
 use crate::samples::Saves;
@@ -394,7 +393,7 @@ impl Setup {
     /// Keeps of the forward pass what memory allows; that changes no bit.
     fn new(job: &Job, phase: &Phase) -> Result<Setup, RunError> {
         let (setup, blocks) = (Setup::with(job, phase, Recompute::Cheap)?, Recompute::Blocks);
-        let fits = setup.memory(job).total() <= memory::available();
+        let fits = setup.memory(job).total() <= job.device.available();
         if fits { Ok(setup) } else { Setup::with(job, phase, blocks) }
     }
 

@@ -271,6 +271,10 @@ impl Device for Newer {
         Cpu.version(op) + u32::from(op.name() == self.0)
     }
 
+    fn available(&self) -> u64 {
+        Cpu.available()
+    }
+
     fn exact(&self) -> &dyn Device {
         self
     }

@@ -51,6 +51,10 @@ impl Device for Cpu {
         }
     }
 
+    fn available(&self) -> u64 {
+        memory::available()
+    }
+
     fn prepare(&self, schedule: Arc<Schedule>, weights: Weights) -> Result<Box<dyn Session>, DeviceError> {
         bound(&schedule, &weights)?;
         Ok(Box::new(CpuSession { lane: Lane::new(schedule)?, weights }))

@@ -18,6 +18,7 @@ use super::{
     Bindings, Device, DeviceError, Memory, Outputs, Profile, Session, Training, TrainingState, Weights,
 };
 use crate::kernels;
+use crate::memory;
 use crate::shader::{Caps, Dispatch, Precision};
 use lane::Lane;
 use minic_compiler::autodiff::Recompute;
@@ -116,14 +117,25 @@ impl Device for Vulkan {
         1
     }
 
-    fn memory(&self, schedule: &Schedule, lanes: usize) -> Memory {
-        let scratch =
-            lane::plan(&self.gpu.caps, self.precision, schedule).map_or(0, |planned| planned.scratch);
+    /// One lane serves all samples.
+    fn memory(&self, schedule: &Schedule, _: usize) -> Memory {
+        let Ok(planned) = lane::plan(&self.gpu.caps, self.precision, schedule) else {
+            return Memory { weights: schedule.weight_bytes(), lanes: schedule.lane_bytes(), scratch: 0 };
+        };
+        let packed: usize = planned.prepared.iter().map(|packed| packed.words).sum();
+        let whole = |name: &str| planned.reads(name) || schedule.gradients.contains_key(name);
+        let read = schedule.weights.iter().filter(|(name, _)| whole(name)).map(|(_, len)| len).sum::<usize>();
         Memory {
-            weights: schedule.weight_bytes(),
-            lanes: schedule.lane_bytes() * lanes as u64,
-            scratch: 4 * scratch as u64,
+            weights: 4 * (packed + read) as u64,
+            lanes: schedule.lane_bytes(),
+            scratch: 4 * planned.scratch as u64,
         }
+    }
+
+    /// Of the device, where it has memory of its own; what runs on the processor shares the host's.
+    fn available(&self) -> u64 {
+        let own = self.gpu.found.memory.saturating_sub(self.gpu.tensors.bytes());
+        if self.gpu.caps.software { own.min(memory::available()) } else { own }
     }
 
     fn prepare(&self, schedule: Arc<Schedule>, weights: Weights) -> Result<Box<dyn Session>, DeviceError> {

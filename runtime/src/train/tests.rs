@@ -3,6 +3,7 @@
 use super::*;
 use crate::data::Samples;
 use crate::device::cpu::Cpu;
+use crate::device::{DeviceError, vulkan::Vulkan};
 use crate::events::{Event, Observer, Stop};
 use crate::kernels::{self, Exact};
 use crate::store::{Key, Store};
@@ -160,9 +161,9 @@ fn norm(x: impl Iterator<Item = f64>) -> f64 {
     x.map(|x| x * x).sum::<f64>().sqrt()
 }
 
-/// Gradients of f32 kernels and of f64 references, and the loss along two directions of every weight.
+/// Gradients of a device and of f64 references, and the loss along two directions of every weight.
 #[expect(clippy::print_stdout, reason = "a table for `--nocapture`")]
-fn check_gradients(desc: &ModelDesc, objective: &Objective) {
+fn check_gradients(on: &dyn Device, desc: &ModelDesc, objective: &Objective) {
     const SEQUENCE: usize = 37;
     let teacher = desc.clone();
     let (own, beside) = (tensors(desc, 1), tensors(&teacher, 2));
@@ -171,7 +172,7 @@ fn check_gradients(desc: &ModelDesc, objective: &Objective) {
     let schedule = Arc::new(schedule::schedule(&training.graph).unwrap());
     let frozen = beside.scoped(TEACHER);
     let state = TrainingState { weights: own.clone(), ..TrainingState::default() };
-    let mut device = Cpu.train(schedule, frozen.clone(), state, 1).unwrap();
+    let mut device = on.train(schedule, frozen.clone(), state, 1).unwrap();
     let inputs = exact_targets(&teacher, &beside, objective, &tokens);
     let narrow = inputs.iter().map(|(name, x)| (name, x.iter().map(|x| *x as f32).collect::<Vec<f32>>()));
     let narrow: Vec<_> = narrow.collect();
@@ -220,14 +221,21 @@ fn differences(weight: &Weight, gradient: &[f64], at: &Tensors, loss: &impl Fn(&
 
 #[test]
 fn gradients_of_a_hybrid_are_the_slopes_of_every_loss() {
-    check_gradients(&hybrid(), &Objective::new(&all_losses(), &[0, 1, 2]));
-    check_gradients(&hybrid(), &Objective::cross_entropy());
+    check_gradients(&Cpu, &hybrid(), &Objective::new(&all_losses(), &[0, 1, 2]));
+    check_gradients(&Cpu, &hybrid(), &Objective::cross_entropy());
 }
 
 #[test]
 fn gradients_of_mamba2_are_the_slopes_of_every_loss() {
-    check_gradients(&mamba2(), &Objective::new(&all_losses(), &[0, 1]));
-    check_gradients(&mamba2(), &Objective::cross_entropy());
+    check_gradients(&Cpu, &mamba2(), &Objective::new(&all_losses(), &[0, 1]));
+    check_gradients(&Cpu, &mamba2(), &Objective::cross_entropy());
+}
+
+#[test]
+fn gradients_on_a_vulkan_device_are_those_of_the_references() {
+    let Some(device) = testing::vulkan_device() else { return };
+    check_gradients(&device, &hybrid(), &Objective::new(&all_losses(), &[0, 1, 2]));
+    check_gradients(&device, &mamba2(), &Objective::new(&all_losses(), &[0, 1]));
 }
 
 #[test]
@@ -265,7 +273,7 @@ fn phase(tokens: u64, batch: usize, sequence: usize, loss: Vec<LossTerm>) -> hir
 }
 
 /// Of [`distilled`], and more than there are windows of one kind.
-const UPDATES: usize = 8;
+const UPDATES: usize = 10;
 
 /// The key of targets where nothing reads any.
 fn unshelved(_: &Phase, targets: TopK) -> Result<Key, RunError> {
@@ -285,10 +293,19 @@ impl Observer for StopAfter {
 
 /// Two phases of two lengths with a teacher and held-out data; weights and figures in bits.
 fn distilled(saves: Option<Saves>, stop_after: usize) -> Result<String, RunError> {
+    let observer = StopAfter(stop_after, Stop::default());
+    let watch = Watch { stop: observer.1.clone(), ..Watch::new("test", &observer) };
+    let (weights, trained) = distil(&Cpu, saves, &watch)?;
+    let bits: Vec<Vec<u32>> =
+        weights.names().map(|n| weights.get(n).unwrap().iter().map(|x| x.to_bits()).collect()).collect();
+    Ok(format!("{trained:?} {bits:?}"))
+}
+
+fn distil(device: &dyn Device, saves: Option<Saves>, watch: &Watch) -> Result<(Weights, Trained), RunError> {
     let place = tempfile::tempdir().unwrap();
     let apart = Store::open(place.path()).unwrap();
     let desc = hybrid();
-    let phases = [phase(5 * 3 * 16, 3, 16, all_losses()), phase(3 * 2 * 24, 2, 24, all_losses())];
+    let phases = [phase(6 * 3 * 16, 3, 16, all_losses()), phase(4 * 2 * 24, 2, 24, all_losses())];
     let samples = |sequence: usize| Arc::new(Samples::of(sequence, tokens(sequence * 7, 5)));
     let mut feeds = [Feed::new(samples(16), 1), Feed::new(samples(24), 1)];
     let held: Vec<Vec<u32>> = (0..3).map(|i| tokens(16, 50 + i)).collect();
@@ -299,14 +316,14 @@ fn distilled(saves: Option<Saves>, stop_after: usize) -> Result<String, RunError
     };
     let store = saves.as_ref().map_or(&apart, |saves| saves.store);
     let job = Job {
-        device: &Cpu,
+        device,
         student: &desc,
         teacher: Some(Teacher { desc: &desc, weights: &|| Ok(tensors(&desc, 2)) }),
         origins: vec![0, 1, 2],
         shelf: Shelf { store, key: &key, block: 1000 },
         phases: vec![
-            Phase { phase: &phases[0], feed: 0, first: 0, sequence: 16, updates: 5 },
-            Phase { phase: &phases[1], feed: 1, first: 10, sequence: 24, updates: 3 },
+            Phase { phase: &phases[0], feed: 0, first: 0, sequence: 16, updates: 6 },
+            Phase { phase: &phases[1], feed: 1, first: 10, sequence: 24, updates: 4 },
         ],
         heldout: Some(Heldout {
             windows: held.iter().map(Vec::as_slice).collect(),
@@ -314,14 +331,10 @@ fn distilled(saves: Option<Saves>, stop_after: usize) -> Result<String, RunError
             every: 100,
         }),
     };
-    let observer = StopAfter(stop_after, Stop::default());
-    let watch = Watch { stop: observer.1.clone(), ..Watch::new("test", &observer) };
-    let (weights, trained) = job.train(&mut feeds, || Ok(tensors(&desc, 1)), &watch, saves, |_| Ok(None))?;
-    let bits: Vec<Vec<u32>> =
-        weights.names().map(|n| weights.get(n).unwrap().iter().map(|x| x.to_bits()).collect()).collect();
-    assert_eq!((trained.updates, trained.tokens), (8, 5 * 3 * 16 + 3 * 2 * 24));
+    let (weights, trained) = job.train(&mut feeds, || Ok(tensors(&desc, 1)), watch, saves, |_| Ok(None))?;
+    assert_eq!((trained.updates, trained.tokens), (10, 6 * 3 * 16 + 4 * 2 * 24));
     assert!(trained.heldout.len() >= 3 && trained.heldout.iter().all(|row| row.heldout_kl.is_some()));
-    Ok(format!("{trained:?} {bits:?}"))
+    Ok((weights, trained))
 }
 
 #[test]
@@ -329,7 +342,7 @@ fn interrupted_trainings_end_in_the_bits_of_uninterrupted_ones() {
     let whole = distilled(None, usize::MAX).unwrap();
     let place = tempfile::tempdir().unwrap();
     let store = Store::open(place.path()).unwrap();
-    for stop_after in 1..8 {
+    for stop_after in 1..UPDATES {
         let key = Key::new("training", "one").field("stop after", stop_after);
         let saves = Saves { store: &store, key: &key, every: Duration::from_secs(3600) };
         assert!(matches!(distilled(Some(saves), stop_after), Err(RunError::Stopped)), "{stop_after}");
@@ -338,8 +351,69 @@ fn interrupted_trainings_end_in_the_bits_of_uninterrupted_ones() {
     // Stopped at every update.
     let key = Key::new("training", "all");
     let saves = Saves { store: &store, key: &key, every: Duration::ZERO };
-    let stops = (1..8).filter(|n| distilled(Some(saves), *n).is_err()).count();
-    assert_eq!((stops, distilled(Some(saves), usize::MAX).unwrap()), (7, whole));
+    let stops = (1..UPDATES).filter(|n| distilled(Some(saves), *n).is_err()).count();
+    assert_eq!((stops, distilled(Some(saves), usize::MAX).unwrap()), (UPDATES - 1, whole));
+}
+
+/// The largest distance of two models' weights, by the size of the step from `begin` that the first has made.
+fn apart(begin: &Weights, one: &Weights, other: &Weights) -> f64 {
+    let of = |name: &str| {
+        let [begin, one, other] = [begin, one, other].map(|weights| weights.get(name).unwrap());
+        let between = |a: &[f32], b: &[f32]| norm(a.iter().zip(b).map(|(a, b)| f64::from(a - b)));
+        between(one, other) / between(one, begin)
+    };
+    begin.names().map(of).fold(0.0, f64::max)
+}
+
+#[test]
+#[expect(clippy::print_stdout, reason = "figures for `--nocapture`")]
+fn ten_updates_on_a_vulkan_device_end_where_those_of_the_cpu_do() {
+    let Some(device) = testing::vulkan_device() else { return };
+    let quiet = Watch::new("test", &());
+    let begin = tensors(&hybrid(), 1);
+    let (on_cpu, of_cpu) = distil(&Cpu, None, &quiet).unwrap();
+    let (on_device, of_device) = distil(&device, None, &quiet).unwrap();
+    let off = apart(&begin, &on_cpu, &on_device);
+    println!("off by {off:.1e} of what ten updates have changed");
+    assert!(off < 1e-3, "{off:e}");
+    for (a, b) in of_cpu.heldout.iter().zip(&of_device.heldout) {
+        let losses = [(a.heldout_loss, b.heldout_loss), (a.heldout_kl.unwrap(), b.heldout_kl.unwrap())];
+        assert!(losses.iter().all(|(a, b)| (a - b).abs() < 1e-4 * a.abs()), "{losses:?}");
+    }
+}
+
+/// Takes the device away after so many updates.
+struct LoseAfter<'a>(usize, &'a Vulkan);
+
+impl Observer for LoseAfter<'_> {
+    fn observe(&self, event: &Event) {
+        if matches!(event, Event::Progress { done, total: UPDATES, .. } if *done == self.0) {
+            self.1.gpu().lose();
+        }
+    }
+}
+
+#[test]
+fn a_training_goes_on_after_its_device_was_lost() {
+    let Some(device) = testing::vulkan_device() else { return };
+    let bits = |(weights, trained): (Weights, Trained)| {
+        let of = |n| weights.get(n).unwrap().iter().map(|x| x.to_bits()).collect::<Vec<u32>>();
+        (weights.names().map(of).collect::<Vec<_>>(), trained)
+    };
+    let whole = bits(distil(&device, None, &Watch::new("test", &())).unwrap());
+    let place = tempfile::tempdir().unwrap();
+    let store = Store::open(place.path()).unwrap();
+    let key = Key::new("training", "lost");
+    let saves = Saves { store: &store, key: &key, every: Duration::ZERO };
+    for after in [2, 7] {
+        let Some(device) = testing::vulkan_device() else { return };
+        let observer = LoseAfter(after, &device);
+        let error = distil(&device, Some(saves), &Watch::new("test", &observer)).err().unwrap();
+        assert!(matches!(error, RunError::Device(DeviceError::Lost { .. })), "{error}");
+        assert_eq!(error.kind(), crate::error::Kind::World);
+    }
+    // Another session of the same device ends in the same bits.
+    assert_eq!(bits(distil(&device, Some(saves), &Watch::new("test", &())).unwrap()), whole);
 }
 
 #[test]

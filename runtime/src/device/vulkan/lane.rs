@@ -8,7 +8,7 @@ use crate::kernels;
 use crate::shader::half::{MADE, Preparation};
 use crate::shader::{Call, Caps, Dispatch, Elem, Mat, Memory, PAGE, Packing, Plan, Precision};
 use minic_compiler::schedule::{Home, Leaf, Place, Schedule, Step};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The dispatches of a schedule.
@@ -20,6 +20,14 @@ pub struct Planned {
     pub prepared: Vec<Preparation>,
     /// Words that the hungriest step needs for itself.
     pub scratch: usize,
+}
+
+impl Planned {
+    /// Whether a weight is read as it is, and not as a packed factor alone.
+    pub fn reads(&self, weight: &str) -> bool {
+        let is_it = |mat: &Mat| matches!(&mat.memory, Memory::Weight(name) if name == weight);
+        self.dispatches.iter().flat_map(|dispatch| &dispatch.binds).any(is_it)
+    }
 }
 
 pub fn plan(caps: &Caps, precision: Precision, schedule: &Schedule) -> Result<Planned, DeviceError> {
@@ -170,22 +178,16 @@ impl Lane {
             let there = gpu.made(host, (of.packing.transposed, of.packing.of, precision), make)?;
             packed.insert(of.packing.clone(), there);
         }
-        let read = planned.dispatches.iter().flat_map(|dispatch| &dispatch.binds);
-        let read = read.filter_map(|mat| match &mat.memory {
-            Memory::Weight(name) => Some(name.clone()),
-            _ => None,
-        });
-        let read: BTreeSet<String> = read.collect();
+        let read = schedule.weights.keys().filter(|name| planned.reads(name));
+        let weights = read.map(|name| Ok::<_, DeviceError>((name.clone(), weight(name)?)));
+        let weights = weights.collect::<Result<_, _>>()?;
         let inputs = schedule.inputs.iter().map(|(name, len)| {
             Ok((name.clone(), Pages::new(&gpu, *len, page_of(schedule.columns_of(name)))?))
         });
         let memory = Held {
             tokens: page(schedule.sequence)?,
             inputs: inputs.collect::<Result<_, DeviceError>>()?,
-            weights: read
-                .into_iter()
-                .map(|name| Ok((name.clone(), weight(&name)?)))
-                .collect::<Result<_, DeviceError>>()?,
+            weights,
             packed,
             gradients: own.map(|own| own.gradients.clone()),
             arena: page(schedule.arena)?,
