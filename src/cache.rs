@@ -191,7 +191,7 @@ fn why(
     })?;
     let store = place.open()?;
     let settings = recipe::settings(&recipe, &path, overrides, Path::new("."));
-    let explained = run::explain(&plan, device.open()?.as_ref(), &settings, &store, id)?;
+    let explained = run::explain(&plan, device.open(output)?.as_ref(), &settings, &store, id)?;
     let stage = &plan.node(id).name;
     if output.json {
         output.document(&json!({ "stage": stage, "known": explained.is_some(), "results": explained }))?;

@@ -1,6 +1,6 @@
 //! `--device auto|cpu|vulkan[:N]` and `--precision f32|f16|bf16`
 
-use crate::output::{Exit, Failure};
+use crate::output::{Exit, Failure, Output};
 use minic_runtime::device::Device;
 use minic_runtime::device::cpu::Cpu;
 use minic_runtime::device::vulkan::{Found, Gpu, Limits, Vulkan, adapters_found};
@@ -26,8 +26,8 @@ fn parse_precision(text: &str) -> Result<Precision, String> {
 }
 
 impl DeviceArgs {
-    /// The device that they name.
-    pub fn open(&self) -> Result<Box<dyn Device>, Failure> {
+    /// The device that they name; what of it is not used is told.
+    pub fn open(&self, output: &Output) -> Result<Box<dyn Device>, Failure> {
         let Some(number) = self.device.adapter(&adapters_found)? else {
             return match self.precision {
                 None | Some(Precision::F32) => Ok(Box::new(Cpu)),
@@ -37,7 +37,11 @@ impl DeviceArgs {
                 }
             };
         };
-        let gpu = Gpu::open(number, Limits::default())?;
+        let bf16 = self.precision == Some(Precision::Bf16);
+        let gpu = Gpu::open(number, Limits { bf16, ..Limits::default() })?;
+        if let Some(why) = &gpu.distrusted {
+            output.note(&format!("{}: cooperative matrices are not used: {why}", gpu.found.name));
+        }
         let precision = self.precision.unwrap_or_else(|| default_precision(&gpu.caps));
         Ok(Box::new(Vulkan::new(Arc::new(gpu), precision)))
     }

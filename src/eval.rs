@@ -44,7 +44,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
-    let device = args.device.open()?;
+    let device = args.device.open(output)?;
     let model = open(&args.checkpoint, output)?;
     let teacher = args.teacher.as_ref().map(|t| open(t, output)).transpose()?;
     if let Some(teacher) = &teacher {

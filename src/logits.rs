@@ -39,7 +39,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
-    let device = args.device.open()?;
+    let device = args.device.open(output)?;
     let model = eval::open(&args.checkpoint, output)?;
     let vocab = model.desc().size(Dim::VocabSize);
     let samples = read_tokens(&args.tokens, vocab)?;

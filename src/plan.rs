@@ -73,7 +73,7 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
             let world = World::new(folder_of(&args.recipe), Some(args.out.clone()));
             let mut local = plan.clone();
             remote::locate(&mut local, world.hub())?;
-            let report = Report::new(&plan, &shapes, hir, &world, &states(&local, &recipe, args)?);
+            let report = Report::new(&plan, &shapes, hir, &world, &states(&local, &recipe, args, output)?);
             if output.json {
                 output.document(&report.to_json())?
             } else {
@@ -85,11 +85,16 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
 }
 
 /// What is in the store, and why the rest is not; empty where there is no store yet.
-fn states(plan: &Plan, recipe: &Recipe, args: &Args) -> Result<BTreeMap<StageId, State>, Failure> {
+fn states(
+    plan: &Plan,
+    recipe: &Recipe,
+    args: &Args,
+    output: &Output,
+) -> Result<BTreeMap<StageId, State>, Failure> {
     let folder = recipe::store_folder(&args.recipe, args.store.as_deref());
     let Some(store) = Store::open_existing(&folder)? else { return Ok(BTreeMap::new()) };
     let settings = recipe::settings(recipe, &args.recipe, &args.overrides, &args.out);
-    Ok(run::preview(plan, args.device.open()?.as_ref(), &settings, &store))
+    Ok(run::preview(plan, args.device.open(output)?.as_ref(), &settings, &store))
 }
 
 /// The tree is there even where the checker finds errors.

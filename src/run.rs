@@ -93,7 +93,7 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
         return Err(Failure::new(Exit::Input, format!("--redo {name}: there is no such stage or model"))
             .help("`minic plan` lists the stages"));
     }
-    let device = args.device.open()?;
+    let device = args.device.open(output)?;
     if args.profile && !device.start_profile() {
         let message = format!("--profile: the device {} keeps no times of its own", device.name());
         return Err(Failure::new(Exit::Input, message).help("name a Vulkan device with `--device`"));

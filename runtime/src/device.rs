@@ -33,10 +33,20 @@ pub enum DeviceError {
     #[error("the device {name} was lost ({why}): the same command goes on from what was saved")]
     Lost { name: String, why: String },
     #[error(
-        "the device is out of memory: {} MiB were asked for, it has {} MiB; take shorter sequences, or --device cpu",
-        bytes.div_ceil(1 << 20), has >> 20
+        "the device has {} MiB free, {} MiB are needed: {}", has >> 20, bytes.div_ceil(1 << 20), would_fit(*fits)
     )]
-    DeviceMemory { bytes: u64, has: u64 },
+    DeviceMemory {
+        bytes: u64,
+        has: u64,
+        /// Positions of a sample that would fit; zero where the weights alone do not.
+        fits: usize,
+    },
+    /// More was asked for than the device gave, whatever it says to have.
+    #[error(
+        "the device is out of memory; minic holds {} MiB of it: end what else uses it, or take shorter sequences",
+        held >> 20
+    )]
+    DeviceFull { held: u64 },
     /// A bug of a kernel, or of a driver.
     #[error("the device refused: {0}")]
     Refused(String),
@@ -52,6 +62,7 @@ impl DeviceError {
         match self {
             DeviceError::Memory { .. }
             | DeviceError::DeviceMemory { .. }
+            | DeviceError::DeviceFull { .. }
             | DeviceError::NoAdapter { .. }
             | DeviceError::NotOpened(_)
             | DeviceError::Lost { .. }
@@ -61,6 +72,13 @@ impl DeviceError {
             | DeviceError::NoKernel(_)
             | DeviceError::Refused(_) => Kind::Proof,
         }
+    }
+}
+
+fn would_fit(positions: usize) -> String {
+    match positions {
+        0 => "the weights alone do not fit; `--device cpu` computes in the host's memory".into(),
+        n => format!("sequences of about {n} tokens would fit"),
     }
 }
 

@@ -5,6 +5,7 @@
 //! parameters and accessors of what it reads and writes, so that the text of a kernel is its formula. Sizes are
 //! parameters and not part of the text: one pipeline serves every shape.
 
+mod bf16;
 pub mod common;
 mod gate;
 pub mod half;
@@ -28,7 +29,7 @@ pub struct Caps {
     pub f16: bool,
     /// Shapes of cooperative matrices, f16 x f16 + f32.
     pub cooperative: Vec<[u32; 3]>,
-    /// The same of bf16 operands, by patched SPIR-V.
+    /// The same of bf16 x bf16 + f32.
     pub cooperative_bf16: Vec<[u32; 3]>,
     /// Bytes of memory that a workgroup shares.
     pub workgroup_memory: usize,

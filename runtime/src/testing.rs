@@ -157,10 +157,11 @@ pub fn byte_tokenizer(merges: &[(&str, &str)]) -> String {
 
 /// The first Vulkan adapter, opened once for all tests; with bindings of so many bytes at most. Nothing where there is
 /// none, which is told, and is a failure where `MINIC_REQUIRE_VULKAN` is set.
+#[expect(clippy::print_stdout, reason = "a test that is skipped says so")]
 pub fn vulkan(binding: Option<usize>) -> Option<&'static Gpu> {
     type Opened = OnceLock<Option<Gpu>>;
     static GPU: [Opened; 2] = [OnceLock::new(), OnceLock::new()];
-    let open = || match Gpu::open(0, Limits { binding }) {
+    let open = || match Gpu::open(0, Limits { binding, ..Limits::default() }) {
         Ok(gpu) => Some(gpu),
         Err(error) if std::env::var_os("MINIC_REQUIRE_VULKAN").is_some() => panic!("{error}"),
         Err(error) => {

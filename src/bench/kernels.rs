@@ -35,7 +35,7 @@ pub struct Args {
 pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
     let (whole, _) = read_config(&args.config)?;
     let desc = one_of_each(&whole);
-    let device = args.device.open()?;
+    let device = args.device.open(output)?;
     let objective = Objective::cross_entropy();
     let sequence = args.sequence as usize;
     let training = forward::training(&desc, None, &objective, sequence, 1, Recompute::Nothing);

@@ -51,7 +51,7 @@ pub enum What {
 }
 
 pub fn run(what: What, args: &Args, output: &Output) -> Result<Exit, Failure> {
-    let device = args.device.open()?;
+    let device = args.device.open(output)?;
     let model = eval::open(&args.checkpoint, output)?;
     let teacher = args.teacher.as_ref().map(|folder| eval::open(folder, output)).transpose()?;
     let samples = samples(&model, args);

@@ -36,7 +36,8 @@ pub struct Profile {
 }
 
 impl Profile {
-    pub fn new() -> Profile {
+    /// One that begins now.
+    pub fn begin() -> Profile {
         Profile { began: Instant::now(), totals: BTreeMap::new(), spans: Vec::new(), passes: Vec::new() }
     }
 

@@ -4,6 +4,7 @@
 mod buffers;
 mod cache;
 mod clock;
+mod extended;
 mod gpu;
 mod lane;
 #[cfg(test)]
@@ -45,6 +46,22 @@ impl Vulkan {
 
     pub fn gpu(&self) -> &Arc<Gpu> {
         &self.gpu
+    }
+
+    /// What a schedule needs beside weights that are there already, and `more`, is free. Said before anything is
+    /// uploaded, with what would fit: all that a sample needs grows with its length.
+    fn has_room(&self, schedule: &Schedule, weights: &Weights, more: u64) -> Result<(), DeviceError> {
+        let Memory { weights: of_weights, lanes, scratch } = self.memory(schedule, 1);
+        let there = schedule.weights.keys().filter_map(|name| weights.shared(name));
+        let there: u64 = there.map(|tensor| self.gpu.holds(tensor)).sum();
+        let (fixed, sample) = (of_weights.saturating_sub(there) + more, lanes + scratch);
+        let has = self.available();
+        if fixed + sample <= has {
+            return Ok(());
+        }
+        let share = has.saturating_sub(fixed) as f64 / sample.max(1) as f64;
+        let fits = (schedule.sequence as f64 * share) as usize;
+        Err(DeviceError::DeviceMemory { bytes: fixed + sample, has, fits })
     }
 }
 
@@ -140,6 +157,7 @@ impl Device for Vulkan {
 
     fn prepare(&self, schedule: Arc<Schedule>, weights: Weights) -> Result<Box<dyn Session>, DeviceError> {
         super::bound(&schedule, &weights)?;
+        self.has_room(&schedule, &weights, 0)?;
         Ok(Box::new(VulkanSession {
             lane: Lane::new(self.gpu.clone(), self.precision, schedule, &weights, None)?,
         }))
@@ -153,6 +171,7 @@ impl Device for Vulkan {
         _: usize,
     ) -> Result<Box<dyn Training>, DeviceError> {
         super::bound(&schedule, &frozen.clone().with(&state.weights))?;
+        self.has_room(&schedule, &frozen, schedule.average_bytes())?;
         Ok(Box::new(training::VulkanTraining::new(
             self.gpu.clone(),
             self.precision,
@@ -172,3 +191,6 @@ impl Session for VulkanSession {
         self.lane.run(bindings)
     }
 }
+
+#[cfg(test)]
+mod tests;

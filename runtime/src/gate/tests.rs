@@ -46,6 +46,18 @@ fn half(desc: &ModelDesc) -> CutPlan {
 const WHOLE: u64 = u64::MAX;
 
 #[test]
+fn a_cut_is_proved_on_a_vulkan_device() {
+    let Some(device) = testing::vulkan_device() else { return };
+    let whole = golden("nemotron-odd-widths");
+    let plan = half(whole.desc());
+    let cut = whole.cut(plan.clone()).unwrap();
+    for budget in [WHOLE, 0] {
+        let proof = prove_cut(&device, &whole, &cut, &plan, budget).unwrap();
+        assert!(proof.magnitude > 0.1, "{proof:?}");
+    }
+}
+
+#[test]
 fn masked_and_cut_models_agree_whole_and_block_by_block() {
     for case in ["nemotron-plain", "nemotron-odd-widths", "nemotron-biases", "nemotron-one-group"] {
         let whole = golden(case);

@@ -5,14 +5,14 @@ pub mod differences;
 use super::*;
 use crate::device::DeviceError;
 use crate::device::vulkan::{Gpu, once};
-use crate::shader::{self, Caps, Plan, Precision};
+use crate::shader::{self, Caps, Dispatch, Plan, Precision};
 use crate::testing;
 use minic_compiler::dim::{Dim, Extent, Part};
 use minic_compiler::graph::{
     Activation, HeadLoss, HeadTerm, Node, StreamLoss, TopK, reads_teacher, targets_of,
 };
 use minic_compiler::metrics::{Binary, Expr, Leaf, Program, REDUCERS, Reduction, Unary};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// An operand of a case: values drawn evenly from a range, tokens below a bound, or a teacher's targets of a
@@ -512,6 +512,7 @@ const SMALL_BINDING: usize = 1 << 20;
 
 /// `MINIC_KERNEL=ssd` tests that kernel alone.
 #[test]
+#[expect(clippy::print_stdout, reason = "a table for `--nocapture`")]
 fn shaders_agree_with_their_references_whole_and_in_pieces() {
     let (Some(gpu), Some(small)) = (testing::vulkan(None), testing::vulkan(Some(SMALL_BINDING))) else {
         return;
@@ -613,12 +614,20 @@ fn products_of_halves_are_off_by_their_rounding_alone() {
     }
 }
 
+fn keep(dispatch: &Dispatch, number: usize, words: &[u32]) {
+    let Some(folder) = std::env::var_os("MINIC_SPIRV") else { return };
+    let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    let name = format!("{}-{number}{}.spv", dispatch.name, if dispatch.bf16 { "-bf16" } else { "" });
+    std::fs::write(std::path::Path::new(&folder).join(name), bytes).unwrap();
+}
+
 /// Devices that choose other variants than each other.
 fn devices() -> [Caps; 3] {
     let least = Caps::least();
     let cooperative = Caps {
         f16: true,
         cooperative: vec![[16, 16, 16]],
+        cooperative_bf16: vec![[16, 16, 16]],
         workgroup_memory: 48 << 10,
         invocations: 1024,
         ..Caps::least()
@@ -627,10 +636,10 @@ fn devices() -> [Caps; 3] {
 }
 
 /// Without any device: every shader of every case is parsed, validated, held against the limits and translated.
-/// The first text of every name is looked at.
+/// The first text of every name is looked at. `MINIC_SPIRV=DIR` keeps what comes of them, for `spirv-val`.
 #[test]
 fn every_shader_passes_the_gate() {
-    let mut seen: BTreeMap<String, &str> = BTreeMap::new();
+    let mut seen = BTreeSet::new();
     let mut shown: BTreeMap<&str, String> = BTreeMap::new();
     for kernel in KERNELS {
         let Some(shaders) = kernel.shaders else { continue };
@@ -644,9 +653,10 @@ fn every_shader_passes_the_gate() {
                     (shaders.plan)(&mut plan, shader::Call { op: &op, args: &laid.args, out: &laid.out })
                         .unwrap();
                     for dispatch in plan.dispatches {
-                        if seen.insert(dispatch.text.clone(), dispatch.name).is_none() {
-                            shader::check(&dispatch, &caps)
-                                .unwrap_or_else(|e| panic!("{}: {e}", kernel.name));
+                        if seen.insert((dispatch.bf16, dispatch.text.clone())) {
+                            let checked = shader::check(&dispatch, &caps);
+                            let checked = checked.unwrap_or_else(|e| panic!("{}: {e}", kernel.name));
+                            keep(&dispatch, seen.len(), &checked.words);
                             shown.entry(dispatch.name).or_insert(dispatch.text);
                         }
                     }

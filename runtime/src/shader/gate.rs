@@ -1,7 +1,7 @@
 //! The gate that every shader passes before a device sees it: parsed, validated, held against the device's limits,
 //! and translated.
 
-use super::{Caps, Dispatch};
+use super::{Caps, Dispatch, bf16};
 use naga::back::spv;
 use naga::valid::{Capabilities, ValidationFlags, Validator};
 use naga::{AddressSpace, Expression, Module, Statement};
@@ -18,10 +18,12 @@ pub struct Refused {
 #[derive(Debug)]
 pub struct Checked {
     pub module: Module,
-    /// SPIR-V 1.3.
+    /// SPIR-V 1.3; of bf16 where that was asked for.
     pub words: Vec<u32>,
     /// Bytes of workgroup memory.
     pub workgroup_memory: usize,
+    /// Of a workgroup, by dimension.
+    pub invocations: (u32, u32, u32),
 }
 
 pub fn check(dispatch: &Dispatch, caps: &Caps) -> Result<Checked, Refused> {
@@ -29,8 +31,9 @@ pub fn check(dispatch: &Dispatch, caps: &Caps) -> Result<Checked, Refused> {
     let module =
         naga::front::wgsl::parse_str(&dispatch.text).map_err(|e| refuse(e.emit_to_string(&dispatch.text)))?;
     let mut allowed = Capabilities::SUBGROUP | Capabilities::SHADER_FLOAT16_IN_FLOAT32;
-    allowed.set(Capabilities::SHADER_FLOAT16, caps.f16);
-    allowed.set(Capabilities::COOPERATIVE_MATRIX, !caps.cooperative.is_empty());
+    allowed.set(Capabilities::SHADER_FLOAT16, caps.f16 || dispatch.bf16);
+    let shapes = if dispatch.bf16 { &caps.cooperative_bf16 } else { &caps.cooperative };
+    allowed.set(Capabilities::COOPERATIVE_MATRIX, !shapes.is_empty());
     let mut validator = Validator::new(ValidationFlags::all(), allowed);
     let info = validator.validate(&module).map_err(|e| refuse(e.emit_to_string(&dispatch.text)))?;
     let workgroup_memory = workgroup_memory(&module);
@@ -47,10 +50,19 @@ pub fn check(dispatch: &Dispatch, caps: &Caps) -> Result<Checked, Refused> {
     if uses_cooperative(&module) && uses_subgroups(&module) {
         return Err(refuse("cooperative matrices beside subgroup operations crash drivers".into()));
     }
-    let options = spv::Options { lang_version: (1, 3), ..spv::Options::default() };
+    let options = spv::Options {
+        lang_version: (1, 3),
+        flags: spv::WriterFlags::empty(),
+        zero_initialize_workgroup_memory: spv::ZeroInitializeWorkgroupMemoryMode::None,
+        force_loop_bounding: false,
+        emit_int_div_checks: false,
+        ..spv::Options::default()
+    };
     let entry = spv::PipelineOptions { shader_stage: naga::ShaderStage::Compute, entry_point: "main".into() };
     let words = spv::write_vec(&module, &info, &options, Some(&entry)).map_err(|e| refuse(e.to_string()))?;
-    Ok(Checked { module, words, workgroup_memory })
+    let words = if dispatch.bf16 { bf16::retyped(&words) } else { words };
+    let invocations = module.entry_points.first().map_or([1; 3], |entry| entry.workgroup_size).into();
+    Ok(Checked { module, words, workgroup_memory, invocations })
 }
 
 fn workgroup_memory(module: &Module) -> usize {

@@ -258,6 +258,7 @@ pub fn multiply(
         let source = begin("product_cooperative", COOPERATIVE_LANES, Elem::Half4)
             .enable("f16")
             .enable("wgpu_cooperative_matrix")
+            .bf16(plan.precision == Precision::Bf16)
             .shared("tile_a", "vec4<f16>", 2 * ROWS * LD)
             .shared("tile_b", "vec4<f16>", 2 * ROWS * LD)
             .shared("done", "f32", WARPS * 256)
@@ -323,8 +324,7 @@ const MEMORY: usize = 2 * 2 * ROWS * LD * 8 + WARPS * 256 * 4;
 /// to registers. Drivers crash on subgroup operations beside cooperative matrices, so that the subgroup's number is
 /// the invocation's over 32: the device has subgroups of 32, or no cooperative matrices for us.
 fn cooperative(value: &str) -> String {
-    let mut text = format!(
-        "    let across = (p.cols + 127u) / 128u;
+    let mut text = "    let across = (p.cols + 127u) / 128u;
     let m0 = (group / across) * 128u;
     let n0 = (group % across) * 128u;
     let warp = lane / 32u;
@@ -335,11 +335,11 @@ fn cooperative(value: &str) -> String {
     let piece = lane % 8u;
     var next_a: array<vec4<f16>, 4>;
     var next_b: array<vec4<f16>, 4>;
-    for (var i = 0u; i < 4u; i++) {{
+    for (var i = 0u; i < 4u; i++) {
         next_a[i] = a(m0 + row + i * 32u, piece);
         next_b[i] = b(n0 + row + i * 32u, piece);
-    }}\n"
-    );
+    }\n"
+    .to_string();
     for i in 0..4 {
         for j in 0..2 {
             text += &format!("    var sum_{i}{j} = coop_mat16x16<f32, C>();\n");

@@ -148,7 +148,7 @@ impl Mat {
             let bytes = self.cols * 4 * self.elem.words();
             return Err(Unfit { bytes, limit: caps.binding });
         }
-        Ok(if self.stride == 0 { usize::MAX } else { (room - self.cols) / self.stride + 1 })
+        Ok((room - self.cols).checked_div(self.stride).map_or(usize::MAX, |more| more + 1))
     }
 }
 

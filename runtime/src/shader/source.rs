@@ -11,6 +11,8 @@ pub struct Dispatch {
     pub text: String,
     pub binds: Vec<Mat>,
     pub params: Vec<u32>,
+    /// What the text calls f16 is bf16.
+    pub bf16: bool,
     /// Workgroups in x and in y.
     pub groups: [u32; 2],
 }
@@ -27,6 +29,7 @@ pub struct Source {
     binds: Vec<(&'static str, Mat, bool)>,
     head: String,
     enables: Vec<&'static str>,
+    bf16: bool,
     declarations: String,
     body: String,
 }
@@ -41,6 +44,7 @@ impl Source {
             binds: Vec::new(),
             head: String::new(),
             enables: Vec::new(),
+            bf16: false,
             declarations: String::new(),
             body: String::new(),
         }
@@ -50,6 +54,11 @@ impl Source {
     pub fn enable(mut self, name: &'static str) -> Source {
         self.enables.push(name);
         self
+    }
+
+    /// What the text calls f16 is bf16: such numbers are loaded, stored and multiplied in matrices, and nothing else.
+    pub fn bf16(self, bf16: bool) -> Source {
+        Source { bf16, ..self }
     }
 
     pub fn read(self, name: &'static str, mat: &Mat) -> Source {
@@ -122,6 +131,7 @@ impl Source {
             text,
             binds: self.binds.into_iter().map(|(_, mat, _)| mat).collect(),
             params: self.params,
+            bf16: self.bf16,
             groups: [across as u32, down as u32],
         }
     }

@@ -29,10 +29,13 @@ impl Drop for Pages {
 /// Host tensors that are on the device already, by where they are on the host.
 #[derive(Default)]
 pub struct Tensors {
-    there: Mutex<BTreeMap<usize, (Weak<Vec<f32>>, Weak<Pages>)>>,
-    made: Mutex<BTreeMap<(usize, Form), (Weak<Vec<f32>>, Weak<Made>)>>,
+    there: Mutex<BTreeMap<usize, Known<Pages>>>,
+    made: Mutex<BTreeMap<(usize, Form), Known<Made>>>,
     held: Arc<AtomicU64>,
 }
+
+/// A tensor of the host, and what is of it on the device, for as long as somebody holds both.
+type Known<T> = (Weak<Vec<f32>>, Weak<T>);
 
 /// Which way a tensor was packed, what of it, and how it is rounded.
 pub type Form = (bool, [usize; 3], Precision);
@@ -146,6 +149,16 @@ impl Pages {
 }
 
 impl Gpu {
+    /// Bytes of the device that hold a host tensor, as it is or packed.
+    pub fn holds(&self, data: &Arc<Vec<f32>>) -> u64 {
+        let key = Arc::as_ptr(data) as usize;
+        let whole = lock(&self.tensors.there).get(&key).and_then(|(_, there)| there.upgrade());
+        let made = lock(&self.tensors.made);
+        let made =
+            made.iter().filter(|((of, _), _)| *of == key).filter_map(|(_, (_, there))| there.upgrade());
+        4 * (whole.map_or(0, |pages| pages.len()) + made.map(|made| made.words()).sum::<usize>()) as u64
+    }
+
     /// A host tensor on the device; who asks for it again gets the same.
     pub fn tensor(&self, data: &Arc<Vec<f32>>, cols: usize) -> Result<Arc<Pages>, DeviceError> {
         let key = Arc::as_ptr(data) as usize;

@@ -23,7 +23,7 @@ impl Gpu {
     pub fn start_profile(&self) -> bool {
         let can = self.caps.timestamps;
         if can {
-            *lock(&self.profile) = Some(Profile::new());
+            *lock(&self.profile) = Some(Profile::begin());
         }
         can
     }

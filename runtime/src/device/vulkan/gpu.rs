@@ -3,9 +3,11 @@
 use super::super::{DeviceError, Profile};
 use super::buffers::Tensors;
 use super::cache::Cache;
+use super::extended;
 use super::selftest;
 use crate::shader::half::is_cooperative;
 use crate::shader::{Caps, Dispatch, Precision, check};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use wgpu::hal::api::Vulkan;
@@ -15,6 +17,10 @@ use wgpu::hal::api::Vulkan;
 pub struct Limits {
     /// Bytes that a binding reaches, where that is to be less than what the device allows.
     pub binding: Option<usize>,
+    /// Bytes of memory, likewise.
+    pub memory: Option<u64>,
+    /// Matrix units are to multiply bf16 where they can, which takes an extension that wgpu does not know.
+    pub bf16: bool,
 }
 
 /// An adapter that Vulkan names.
@@ -37,7 +43,8 @@ pub struct Gpu {
     /// Offsets of uniform bindings are multiples of it.
     pub uniform: usize,
     pub tensors: Tensors,
-    pipelines: Mutex<BTreeMap<String, Arc<Pipeline>>>,
+    /// By what they were made of.
+    pipelines: Mutex<BTreeMap<(bool, String), Arc<Pipeline>>>,
     fault: Arc<Mutex<Option<Fault>>>,
     pub(super) profile: Mutex<Option<Profile>>,
     cache: Option<Cache>,
@@ -126,7 +133,8 @@ impl Gpu {
         let Some(adapter) = all.get(number) else {
             return Err(DeviceError::NoAdapter { number, found: all.len() });
         };
-        let found = describe(adapter);
+        let mut found = describe(adapter);
+        found.memory = found.memory.min(limits.memory.unwrap_or(u64::MAX));
         let wanted = [
             wgpu::Features::SHADER_F16,
             wgpu::Features::SUBGROUP,
@@ -149,7 +157,12 @@ impl Gpu {
             memory_hints: wgpu::MemoryHints::MemoryUsage,
             trace: wgpu::Trace::Off,
         };
-        let opened = pollster::block_on(adapter.request_device(&wanted));
+        let with_bf16 = limits.bf16.then(|| extended::open(adapter, &wanted)).flatten();
+        let bf16 = with_bf16.is_some();
+        let opened = match with_bf16 {
+            Some(opened) => Ok(opened),
+            None => pollster::block_on(adapter.request_device(&wanted)),
+        };
         let (device, queue) = opened.map_err(|e| DeviceError::NotOpened(e.to_string()))?;
         let fault = Arc::new(Mutex::new(None));
         let seen = fault.clone();
@@ -164,6 +177,9 @@ impl Gpu {
         // It comes first: what fails afterwards fails because of it.
         device.set_device_lost_callback(move |_, why| *lock(&seen) = Some(Fault::Lost(why)));
         let mut caps = found.caps.clone();
+        if bf16 {
+            caps.cooperative_bf16 = caps.cooperative.clone();
+        }
         if let Some(binding) = limits.binding {
             caps.binding = caps.binding.min(binding);
         }
@@ -185,11 +201,21 @@ impl Gpu {
             cache,
             distrusted,
         };
-        if is_cooperative(&gpu.caps, Precision::F16)
-            && let Some(why) = selftest::fault(&gpu, &gpu.caps, Precision::F16)
-        {
-            gpu.caps.cooperative.clear();
-            gpu.distrusted = Some(why);
+        for precision in [Precision::F16, Precision::Bf16] {
+            let trusted = gpu.caps.clone();
+            let Some(why) = is_cooperative(&trusted, precision)
+                .then(|| selftest::fault(&gpu, &trusted, precision))
+                .flatten()
+            else {
+                continue;
+            };
+            let shapes = if precision == Precision::Bf16 {
+                &mut gpu.caps.cooperative_bf16
+            } else {
+                &mut gpu.caps.cooperative
+            };
+            shapes.clear();
+            gpu.distrusted = Some(format!("{}: {why}", precision.name()));
         }
         Ok(gpu)
     }
@@ -203,7 +229,7 @@ impl Gpu {
             Some(Fault::Lost(why)) => Err(DeviceError::Lost { name: self.found.name.clone(), why }),
             Some(Fault::Memory) => {
                 *fault = None;
-                Err(DeviceError::DeviceMemory { bytes: self.tensors.bytes(), has: self.found.memory })
+                Err(DeviceError::DeviceFull { held: self.tensors.bytes() })
             }
             Some(Fault::Other(what)) => {
                 *fault = None;
@@ -228,13 +254,27 @@ impl Gpu {
 
     /// The pipeline of a shader; made once.
     pub fn pipeline(&self, dispatch: &Dispatch) -> Result<Arc<Pipeline>, DeviceError> {
-        if let Some(pipeline) = lock(&self.pipelines).get(&dispatch.text) {
+        let key = (dispatch.bf16, dispatch.text.clone());
+        if let Some(pipeline) = lock(&self.pipelines).get(&key) {
             return Ok(pipeline.clone());
         }
         let checked = check(dispatch, &self.caps).map_err(|e| DeviceError::Refused(e.to_string()))?;
-        let source = wgpu::ShaderSource::Naga(std::borrow::Cow::Owned(checked.module));
+        let source = wgpu::ShaderSource::Naga(Cow::Owned(checked.module));
         let descriptor = wgpu::ShaderModuleDescriptor { label: Some(dispatch.name), source };
-        let module = if self.caps.software {
+        let module = if dispatch.bf16 {
+            let entry_points = [wgpu::PassthroughShaderEntryPoint {
+                name: "main".into(),
+                workgroup_size: checked.invocations,
+            }];
+            let descriptor = wgpu::ShaderModuleDescriptorPassthrough {
+                label: Some(dispatch.name),
+                entry_points: (&entry_points).into(),
+                spirv: Some(checked.words.into()),
+                ..Default::default()
+            };
+            // SAFETY: naga has written and validated it for f16, which it handles as bf16 may be.
+            unsafe { self.device.create_shader_module_passthrough(descriptor) }
+        } else if self.caps.software {
             self.device.create_shader_module(descriptor)
         } else {
             // SAFETY: kernels index within their operands, which the same tests prove with checks on; their loops
@@ -276,7 +316,7 @@ impl Gpu {
         });
         self.check()?;
         let pipeline = Arc::new(Pipeline { pipeline, layout });
-        lock(&self.pipelines).insert(dispatch.text.clone(), pipeline.clone());
+        lock(&self.pipelines).insert(key, pipeline.clone());
         Ok(pipeline)
     }
 }

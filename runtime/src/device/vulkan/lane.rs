@@ -99,6 +99,10 @@ impl Made {
         Ok(Made { data: Pages::new(gpu, of.words, page)?, scale: Pages::new(gpu, 1, PAGE)? })
     }
 
+    pub fn words(&self) -> usize {
+        self.data.len()
+    }
+
     fn commands(
         &self,
         gpu: &Gpu,

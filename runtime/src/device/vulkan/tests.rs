@@ -1,0 +1,122 @@
+//! Sessions of the Vulkan device beside those of the CPU.
+
+use super::*;
+use crate::device::cpu::Cpu;
+use crate::testing;
+use minic_compiler::dim::Dim;
+use minic_compiler::graph::{Graph, Masks};
+use minic_compiler::model::ModelDesc;
+use minic_compiler::schedule::schedule;
+
+fn hybrid() -> ModelDesc {
+    testing::desc(&testing::config())
+}
+
+fn weights(desc: &ModelDesc) -> Weights {
+    crate::synth::weights(desc, 3).unwrap()
+}
+
+fn tokens(n: usize) -> Vec<u32> {
+    (0..n as u32).map(|t| (t * 37 + t / 3) % 250).collect()
+}
+
+fn run(device: &dyn Device, graph: &Graph, weights: &Weights, tokens: &[u32]) -> Outputs {
+    let schedule = Arc::new(schedule(graph).unwrap());
+    let mut session = device.prepare(schedule, weights.clone()).unwrap();
+    session.run(&Bindings::of(tokens)).unwrap()
+}
+
+fn logits(device: &dyn Device, precision_of: &str, positions: usize) -> Vec<f32> {
+    let desc = hybrid();
+    let graph = forward::logits(&desc, positions, Masks::default()).unwrap();
+    let outputs = run(device, &graph, &weights(&desc), &tokens(positions));
+    let values = outputs[forward::output::LOGITS].f32().to_vec();
+    assert_eq!(values.len(), positions * desc.size(Dim::VocabSize), "{precision_of}");
+    values
+}
+
+fn off(one: &[f32], other: &[f32]) -> f32 {
+    let largest = one.iter().fold(0.0f32, |m, x| m.max(x.abs()));
+    one.iter().zip(other).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) / largest
+}
+
+#[test]
+fn logits_are_those_of_the_cpu_up_to_the_rounding_of_factors() {
+    let Some(device) = testing::vulkan_device() else { return };
+    let expected = logits(&Cpu, "cpu", 150);
+    for (precision, tolerance) in [(Precision::F32, 2e-6), (Precision::F16, 3e-3), (Precision::Bf16, 2e-2)] {
+        let device = Vulkan::new(device.gpu().clone(), precision);
+        let off = off(&expected, &logits(&device, precision.name(), 150));
+        assert!(off < tolerance, "{precision:?}: {off:e}");
+        assert_eq!(off > 1e-5, precision != Precision::F32, "{precision:?}: {off:e}");
+        let exact = self::off(&expected, &logits(device.exact(), precision.name(), 150));
+        assert!(exact < 2e-6, "{exact:e}");
+    }
+}
+
+#[test]
+fn the_same_sample_gives_the_same_bits_again() {
+    let Some(device) = testing::vulkan_device() else { return };
+    let desc = hybrid();
+    let graph = forward::logits(&desc, 70, Masks::default()).unwrap();
+    let mut session = device.prepare(Arc::new(schedule(&graph).unwrap()), weights(&desc)).unwrap();
+    let (one, other) = (tokens(70), tokens(71));
+    let mut bits = |tokens: &[u32]| session.run(&Bindings::of(tokens)).unwrap();
+    let first = bits(&one);
+    assert_ne!(first, bits(&other[1..]));
+    assert_eq!(first, bits(&one));
+}
+
+#[test]
+fn sessions_share_what_is_uploaded_and_give_it_back() {
+    let Some(device) = testing::vulkan_device() else { return };
+    let desc = hybrid();
+    let graph = forward::logits(&desc, 16, Masks::default()).unwrap();
+    let schedule = Arc::new(schedule(&graph).unwrap());
+    let held = || device.gpu().tensors.bytes();
+    let weights = weights(&desc);
+    let first = device.prepare(schedule.clone(), weights.clone()).unwrap();
+    let one = held();
+    let second = device.prepare(schedule.clone(), weights.clone()).unwrap();
+    assert!(held() - one + schedule.weight_bytes() <= one, "weights are there once");
+    drop((first, second));
+    assert_eq!(held(), 0);
+}
+
+#[test]
+fn what_does_not_fit_is_told_with_what_would() {
+    if testing::vulkan(None).is_none() {
+        return;
+    }
+    let desc = hybrid();
+    let graph = forward::logits(&desc, 200, Masks::default()).unwrap();
+    let schedule = Arc::new(schedule(&graph).unwrap());
+    let with = |memory: u64| {
+        let limits = Limits { memory: Some(memory), ..Limits::default() };
+        let device = Vulkan::new(Arc::new(Gpu::open(0, limits).unwrap()), Precision::F32);
+        device.prepare(schedule.clone(), weights(&desc)).err()
+    };
+    assert!(with(1 << 40).is_none());
+    let half = schedule.weight_bytes() + schedule.lane_bytes() / 2;
+    match with(half) {
+        Some(DeviceError::DeviceMemory { bytes, has, fits }) => {
+            assert!(bytes > has && has == half && (60..=100).contains(&fits), "{bytes} {has} {fits}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(matches!(with(1000), Some(DeviceError::DeviceMemory { fits: 0, .. })));
+}
+
+#[test]
+fn a_device_that_was_lost_says_so_to_everybody() {
+    let Some(device) = testing::vulkan_device() else { return };
+    let desc = hybrid();
+    let graph = forward::logits(&desc, 16, Masks::default()).unwrap();
+    let schedule = Arc::new(schedule(&graph).unwrap());
+    let mut session = device.prepare(schedule.clone(), weights(&desc)).unwrap();
+    device.gpu().lose();
+    let error = session.run(&Bindings::of(&tokens(16))).unwrap_err();
+    assert!(matches!(error, DeviceError::Lost { .. }) && error.to_string().contains("goes on"), "{error}");
+    let error = device.prepare(schedule, weights(&desc)).err();
+    assert!(matches!(error, Some(DeviceError::Lost { .. })));
+}
