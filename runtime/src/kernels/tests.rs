@@ -269,7 +269,9 @@ fn ssd_cases() -> Vec<Case> {
         (131, 6, 1, 2, 7, 0.0, 0.5),
         (257, 3, 13, 1, 33, 0.0, infinite),
         (200, 4, 64, 2, 128, 1e-3, 0.1),
+        (400, 16, 70, 4, 5, 0.0, infinite),
         (64, 2, 40, 2, 16, 0.0, infinite),
+        (70, 20, 3, 1, 4, 0.0, infinite),
     ];
     let case =
         |(l, heads, head_dim, groups, state, dt_lo, dt_hi): (usize, usize, usize, usize, usize, f64, f64)| {
