@@ -6,6 +6,7 @@
 //! parameters and not part of the text: one pipeline serves every shape.
 
 pub mod common;
+pub mod expr;
 mod gate;
 mod mat;
 mod product;

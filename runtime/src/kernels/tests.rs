@@ -127,7 +127,7 @@ fn cases(kernel: &str) -> Vec<Case> {
                 let x = between(r, c, -8.0, 8.0);
                 metric_programs().into_iter().map(move |program| (Op::Metric { program }, vec![x]))
             };
-            SHAPES.iter().flat_map(of_shape).collect()
+            SHAPES.iter().chain(&[(1000, 300)]).flat_map(of_shape).collect()
         }
         "concat" => [(1, [1, 1, 1]), (37, [5, 16, 1]), (600, [352, 320, 16])]
             .into_iter()
