@@ -76,7 +76,7 @@ fn cases(kernel: &str) -> Vec<Case> {
         "mask" => elementwise(Op::Mask, |_, c| Some(matrix(1, c))),
         "add" => elementwise(Op::Add, |r, c| Some(matrix(r, c))),
         "cosine_distance" => elementwise(Op::CosineDistance, |r, c| Some(matrix(r, c))),
-        "covariance" => [(1, 1), (7, 33), (300, 160), (5, 300)]
+        "covariance" => [(1, 1), (7, 33), (300, 160), (5, 520), (8000, 33)]
             .into_iter()
             .flat_map(|(r, c)| {
                 [false, true].map(|onto| {
