@@ -7,6 +7,7 @@
 
 mod bf16;
 pub mod common;
+pub mod expr;
 mod gate;
 pub mod half;
 mod mat;

@@ -1,12 +1,21 @@
 //! The covariance of a normalised stream, in f64: sum + u^T u, u = x / sqrt(mean(x^2) + eps) row by row.
 
+mod shader;
+
 use super::{Call, Exact, Kernel};
 use crate::linalg;
 use minic_compiler::graph::Op;
 use rayon::prelude::*;
 
-pub const KERNEL: Kernel =
-    Kernel { name: "covariance", version: 1, cpu, reference, scratch, tolerance: 1e-12, shaders: None };
+pub const KERNEL: Kernel = Kernel {
+    name: "covariance",
+    version: 1,
+    cpu,
+    reference,
+    scratch,
+    tolerance: 1e-12,
+    shaders: Some(shader::KERNEL),
+};
 
 /// Rows that are held in f64 at once. A fixed number: it decides in which order products are added.
 const ROWS: usize = 256;

@@ -5,6 +5,8 @@
 //! whose squared distances are taken from the sample's own mean (with the correction of Chan, Golub and
 //! LeVeque for the rounding of that mean).
 
+mod shader;
+
 use super::{Call, Exact, Kernel, View, no_scratch};
 use minic_compiler::graph::Op;
 use minic_compiler::metrics::{Block, Expr, LANES, Leaf, Program, Reducer, Reduction, State};
@@ -17,7 +19,7 @@ pub const KERNEL: Kernel = Kernel {
     reference,
     scratch: no_scratch,
     tolerance: 1e-12,
-    shaders: None,
+    shaders: Some(shader::KERNEL),
 };
 
 fn cpu(call: Call) {

@@ -78,7 +78,7 @@ fn cases(kernel: &str) -> Vec<Case> {
         "mask" => elementwise(Op::Mask, |_, c| Some(matrix(1, c))),
         "add" => elementwise(Op::Add, |r, c| Some(matrix(r, c))),
         "cosine_distance" => elementwise(Op::CosineDistance, |r, c| Some(matrix(r, c))),
-        "covariance" => [(1, 1), (7, 33), (300, 160), (5, 300)]
+        "covariance" => [(1, 1), (7, 33), (300, 160), (5, 520), (8000, 33)]
             .into_iter()
             .flat_map(|(r, c)| {
                 [false, true].map(|onto| {
@@ -129,7 +129,7 @@ fn cases(kernel: &str) -> Vec<Case> {
                 let x = between(r, c, -8.0, 8.0);
                 metric_programs().into_iter().map(move |program| (Op::Metric { program }, vec![x]))
             };
-            SHAPES.iter().flat_map(of_shape).collect()
+            SHAPES.iter().chain(&[(1000, 300)]).flat_map(of_shape).collect()
         }
         "concat" => [(1, [1, 1, 1]), (37, [5, 16, 1]), (600, [352, 320, 16])]
             .into_iter()
@@ -281,7 +281,9 @@ fn ssd_cases() -> Vec<Case> {
         (131, 6, 1, 2, 7, 0.0, 0.5),
         (257, 3, 13, 1, 33, 0.0, infinite),
         (200, 4, 64, 2, 128, 1e-3, 0.1),
+        (400, 16, 70, 4, 5, 0.0, infinite),
         (64, 2, 40, 2, 16, 0.0, infinite),
+        (70, 20, 3, 1, 4, 0.0, infinite),
     ];
     let case =
         |(l, heads, head_dim, groups, state, dt_lo, dt_hi): (usize, usize, usize, usize, usize, f64, f64)| {

@@ -52,7 +52,7 @@ fn convolve(
     let windows = windows(x, &others, behind, ahead, plan.caps)?;
     for channels in cuts(&[weight], x.cols, 1, plan.caps)? {
         let of = |mat: &Mat| mat.columns(channels.start, channels.len());
-        for (window, rows) in &windows {
+        for [window, rows] in &windows {
             let mut source = Source::new(name, LANES)
                 .read("x", &of(&x.rows(window.clone())))
                 .read("weight", &weight.rows(channels.clone()));
@@ -99,7 +99,7 @@ fn weight_grad(plan: &mut Plan, call: Call) -> Result<(), Unfit> {
     let windows = windows(x, &[ds], taps - 1, 0, plan.caps)?;
     for channels in cuts(&[gradient], x.cols, 1, plan.caps)? {
         let of = |mat: &Mat| mat.columns(channels.start, channels.len());
-        for (window, rows) in &windows {
+        for [window, rows] in &windows {
             let source = Source::new("conv_weight_grad", COLS * SHARES)
                 .read("x", &of(&x.rows(window.clone())))
                 .read("ds", &of(&ds.rows(rows.clone())))
@@ -134,14 +134,14 @@ fn weight_grad(plan: &mut Plan, call: Call) -> Result<(), Unfit> {
 }
 
 /// Cuts positions so that one binding holds those of `others`, and one those of x with as many rows before and
-/// after them: (rows of x, positions).
+/// after them: rows of x, and positions.
 fn windows(
     x: &Mat,
     others: &[&Mat],
     behind: usize,
     ahead: usize,
     caps: &Caps,
-) -> Result<Vec<(Range<usize>, Range<usize>)>, Unfit> {
+) -> Result<Vec<[Range<usize>; 2]>, Unfit> {
     let mut windows = Vec::new();
     let mut first = 0;
     while first < x.rows {
@@ -155,7 +155,7 @@ fn windows(
             let bytes = 4 * ((behind + ahead) * x.stride + x.cols);
             return Err(Unfit { bytes, limit: caps.binding });
         }
-        windows.push((from..(end + ahead).min(x.rows), first..end));
+        windows.push([from..(end + ahead).min(x.rows), first..end]);
         first = end;
     }
     Ok(windows)

@@ -18,6 +18,7 @@
 
 mod parts;
 mod reference;
+mod shader;
 mod space;
 #[cfg(test)]
 mod tests;
@@ -33,8 +34,15 @@ use parts::{Parts, add_sums, sums_len, tasks};
 use reference::reference;
 use space::Space;
 
-pub const GRAD: Kernel =
-    Kernel { name: "ssd_grad", version: 1, cpu, reference, scratch, tolerance: 2e-5, shaders: None };
+pub const GRAD: Kernel = Kernel {
+    name: "ssd_grad",
+    version: 1,
+    cpu,
+    reference,
+    scratch,
+    tolerance: 2e-5,
+    shaders: Some(shader::GRAD),
+};
 
 fn scratch(op: &Op, operands: &[(usize, usize)]) -> usize {
     let (s, tokens) = (Sizes::of(op), operands.first().map_or(0, |x| x.0));
