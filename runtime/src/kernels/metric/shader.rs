@@ -242,7 +242,7 @@ fn merge(program: &Program, reductions: &[Named], shown: Range<usize>) -> String
 mod tests {
     use super::*;
     use crate::device::vulkan::once;
-    use crate::shader::{Caps, Mat, Memory};
+    use crate::shader::{Caps, Mat, Memory, Precision};
     use crate::testing;
     use minic_compiler::metrics::{Binary, FUNCTIONS, Unary};
     use std::sync::Arc;
@@ -283,7 +283,7 @@ mod tests {
         let op =
             Op::Metric { program: program(vec![], vec![], vec![Reduction { reducer: Reducer::Sum, of: X }]) };
         let given = once::Given::F32 { data: &x, rows: x.len(), cols: 1, stride: 1 };
-        let sum = once::once(gpu, KERNEL, &op, &[given], (1, 1)).unwrap();
+        let sum = once::once(gpu, Precision::F32, KERNEL, &op, &[given], (1, 1)).unwrap();
         assert_eq!(sum, [f64::from(1 << 24) + 100.0]);
     }
 
@@ -307,7 +307,7 @@ mod tests {
         let largest = |of: &Expr| Reduction { reducer: Reducer::Max, of: of.clone() };
         let op = Op::Metric { program: program(vec![], vec![], exprs.iter().map(largest).collect()) };
         let given = once::Given::F32 { data: &x, rows: 1, cols: x.len(), stride: x.len() };
-        let values = once::once(gpu, KERNEL, &op, &[given], (exprs.len(), x.len())).unwrap();
+        let values = once::once(gpu, Precision::F32, KERNEL, &op, &[given], (exprs.len(), x.len())).unwrap();
         for (expr, values) in exprs.iter().zip(values.chunks(x.len())) {
             for (x, value) in x.iter().zip(values) {
                 let mut expected = [0.0; minic_compiler::metrics::LANES];
