@@ -32,13 +32,15 @@ fn most(x: f32, lane: u32) -> f32 {
     return totals[0];
 }";
 
-/// Numbers of twice f32's digits as pairs (Knuth's sum of two f32, whose rounding is exact in f32).
+/// Numbers of twice f32's digits as pairs (Knuth's sum of two f32, whose rounding is exact in f32). `as_it_is(x)` is x
+/// by a way that compilers do not see through: Mesa's takes (a + b) - a for b.
 pub const PAIRS: &str = "
+fn as_it_is(x: f32) -> f32 { return bitcast<f32>(bitcast<u32>(x) ^ (p.groups >> 31u)); }
 fn pair_add(sum: vec2<f32>, x: f32) -> vec2<f32> {
-    let s = sum.x + x;
-    let b = s - sum.x;
+    let s = as_it_is(sum.x + x);
+    let b = as_it_is(s - sum.x);
     let rest = sum.y + ((sum.x - (s - b)) + (x - b));
-    let high = s + rest;
+    let high = as_it_is(s + rest);
     return vec2(high, rest - (high - s));
 }
 fn pair_sum(a: vec2<f32>, b: vec2<f32>) -> vec2<f32> {
