@@ -105,7 +105,7 @@ fn cases(kernel: &str) -> Vec<Case> {
                 (Op::TokenLoss, vec![matrix(l, e), matrix(v, e), Tokens { count: l, below: v as u32 }])
             })
             .collect(),
-        "divergence" => [(1, 1, 2, 3), (65, 20, 12, 260), (66, 37, 40, 1031)]
+        "divergence" => [(1, 1, 2, 3), (65, 20, 12, 260), (66, 37, 40, 1031), (3, 1, 2, MANY)]
             .into_iter()
             .map(|(l, e, s, v)| {
                 (Op::Divergence, vec![matrix(l, e), matrix(v, e), matrix(l, s), matrix(v, s)])
