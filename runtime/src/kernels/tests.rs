@@ -333,7 +333,8 @@ fn head_loss_cases() -> Vec<Case> {
         let operands = student.into_iter().chain(teacher).chain(targets).chain([matrix(v, e)]).collect();
         (Op::HeadLoss { terms }, operands)
     };
-    alone.chain(mixed).flat_map(|terms| sizes.map(|size| case(terms.clone(), size))).collect()
+    let large = case(mixed[5].clone(), (3, 1, 2, MANY));
+    alone.chain(mixed).flat_map(|terms| sizes.map(|size| case(terms.clone(), size))).chain([large]).collect()
 }
 
 fn ssd_grad_cases() -> Vec<Case> {
