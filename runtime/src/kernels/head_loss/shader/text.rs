@@ -73,12 +73,12 @@ pub fn write(source: Source, terms: &[HeadTerm]) -> Source {
     if terms.iter().any(|term| term.loss == HeadLoss::CrossEntropy) {
         source = source.body(FOLLOWED);
     }
-    let mut window = 1 << 30;
-    if text.tails > 0 {
-        window = 32 * (MARKS / text.tails);
-        source = source.constant("MARKS", MARKS).constant("WORDS", MARKS / text.tails);
+    let words = MARKS.checked_div(text.tails);
+    if let Some(words) = words {
+        source = source.constant("MARKS", MARKS).constant("WORDS", words);
         source = source.shared("marks", "atomic<u32>", MARKS).with(TARGETS);
     }
+    let window = words.map_or(1 << 30, |words| 32 * words);
     text.body(source.constant("WINDOW", window), reads_teacher(terms))
 }
 
