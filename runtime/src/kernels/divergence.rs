@@ -1,14 +1,23 @@
 //! KL(teacher || student) and the mean squared difference of the logits, chunk by chunk of the vocabulary:
 //! KL = sum(p (t - s)) - lse(t) + lse(s) with p = e^(t - lse(t)), where sum and both lse run along in f64.
 
+mod shader;
+
 use super::logits::{self, LogSumExp, by_chunks, positions};
 use super::math::{exp, sum, wide};
 use super::{Call, Exact, Kernel, View};
 use minic_compiler::graph::Op;
 use rayon::prelude::*;
 
-pub const KERNEL: Kernel =
-    Kernel { name: "divergence", version: 1, cpu, reference, scratch, tolerance: 1e-5, shaders: None };
+pub const KERNEL: Kernel = Kernel {
+    name: "divergence",
+    version: 1,
+    cpu,
+    reference,
+    scratch,
+    tolerance: 1e-5,
+    shaders: Some(shader::KERNEL),
+};
 
 fn scratch(_: &Op, operands: &[(usize, usize)]) -> usize {
     let hidden: Vec<(usize, usize)> = operands.iter().copied().step_by(2).collect();

@@ -5,6 +5,7 @@
 //! takes the place of z. Losses and G of one position are in [`position`].
 
 mod position;
+mod shader;
 mod tail;
 #[cfg(test)]
 mod tests;
@@ -18,8 +19,15 @@ use position::{LANES, Position};
 use std::collections::BTreeMap;
 use tail::Tail;
 
-pub const KERNEL: Kernel =
-    Kernel { name: "head_loss", version: 1, cpu, reference, scratch, tolerance: 1e-5, shaders: None };
+pub const KERNEL: Kernel = Kernel {
+    name: "head_loss",
+    version: 1,
+    cpu,
+    reference,
+    scratch,
+    tolerance: 1e-5,
+    shaders: Some(shader::KERNEL),
+};
 
 /// Most logits of a model at a time, 16 MiB: they stay in the last cache.
 const LOGITS: usize = 1 << 22;

@@ -1,6 +1,8 @@
 //! Logits = hidden head^T without ever holding them whole: blocks of positions pass over chunks of the
 //! vocabulary.
 
+pub mod shader;
+
 use super::math::{exp, maximum, sum};
 use super::parallel::{scratch_size, with_scratch};
 use super::product::{Factor, product, product_space};

@@ -103,27 +103,34 @@ fn cases(kernel: &str) -> Vec<Case> {
                 (Op::AttentionGrad { heads, kv_heads, head_dim }, vec![q, kv, kv, q, dy])
             })
             .collect(),
-        "token_loss" => [(2, 3, 1), (65, 20, 260), (130, 37, 1031), (67, 200, 513)]
+        "token_loss" => [(2, 3, 1), (65, 20, 260), (130, 37, 1031), (67, 200, 513), (4, 1, MANY)]
             .into_iter()
             .map(|(l, e, v)| {
                 (Op::TokenLoss, vec![matrix(l, e), matrix(v, e), Tokens { count: l, below: v as u32 }])
             })
             .collect(),
-        "divergence" => [(1, 1, 2, 3), (65, 20, 12, 260), (66, 37, 40, 1031)]
+        "divergence" => [(1, 1, 2, 3), (65, 20, 12, 260), (66, 37, 40, 1031), (3, 1, 2, MANY)]
             .into_iter()
             .map(|(l, e, s, v)| {
                 (Op::Divergence, vec![matrix(l, e), matrix(v, e), matrix(l, s), matrix(v, s)])
             })
             .collect(),
         // Few near ties among the best, because f32 may see them the other way round.
-        "top_k" => [(1, 1, 3, 3), (5, 7, 33, 8), (66, 1, 1031, 16), (13, 37, 260, 64), (70, 1, 260, 260)]
-            .into_iter()
-            .flat_map(|(l, e, v, k)| {
-                [1.0, 2.5].map(|temperature| {
-                    (Op::TopK(TopK { k, temperature }), vec![matrix(l, e), between(v, e, -4.0, 4.0)])
-                })
+        "top_k" => [
+            (1, 1, 3, 3),
+            (5, 7, 33, 8),
+            (66, 1, 1031, 16),
+            (13, 37, 260, 64),
+            (70, 1, 260, 260),
+            (3, 1, MANY, 20),
+        ]
+        .into_iter()
+        .flat_map(|(l, e, v, k)| {
+            [1.0, 2.5].map(|temperature| {
+                (Op::TopK(TopK { k, temperature }), vec![matrix(l, e), between(v, e, -4.0, 4.0)])
             })
-            .collect(),
+        })
+        .collect(),
         "metric" => {
             let of_shape = |&(r, c): &(usize, usize)| {
                 let x = between(r, c, -8.0, 8.0);
@@ -241,6 +248,8 @@ fn metric_programs() -> Vec<Arc<Program>> {
 /// Positions, groups, channels of a group.
 const GATED_SIZES: &[(usize, usize, usize)] =
     &[(1, 1, 1), (7, 4, 20), (600, 8, 37), (13, 1, 320), (1000, 4, 70)];
+/// Tokens of a vocabulary of which a few positions' logits are more than [`SMALL_BINDING`].
+const MANY: usize = 140_000;
 /// Positions, query heads, key heads, columns of a head.
 const ATTENTION_SIZES: &[(usize, usize, usize, usize)] = &[
     (1, 1, 1, 1),
@@ -338,7 +347,8 @@ fn head_loss_cases() -> Vec<Case> {
         let operands = student.into_iter().chain(teacher).chain(targets).chain([matrix(v, e)]).collect();
         (Op::HeadLoss { terms }, operands)
     };
-    alone.chain(mixed).flat_map(|terms| sizes.map(|size| case(terms.clone(), size))).collect()
+    let large = case(mixed[5].clone(), (3, 1, 2, MANY));
+    alone.chain(mixed).flat_map(|terms| sizes.map(|size| case(terms.clone(), size))).chain([large]).collect()
 }
 
 fn ssd_grad_cases() -> Vec<Case> {

@@ -1,14 +1,23 @@
 //! Negative log-likelihood of the next token, and whether it is the most likely one; of several equal logits
 //! the lowest token's counts. A target outside the vocabulary gives NaN.
 
+mod shader;
+
 use super::logits::{self, LogSumExp, by_chunks, positions};
 use super::math::wide;
 use super::{Call, Exact, Kernel, View};
 use minic_compiler::graph::Op;
 use rayon::prelude::*;
 
-pub const KERNEL: Kernel =
-    Kernel { name: "token_loss", version: 1, cpu, reference, scratch, tolerance: 1e-5, shaders: None };
+pub const KERNEL: Kernel = Kernel {
+    name: "token_loss",
+    version: 1,
+    cpu,
+    reference,
+    scratch,
+    tolerance: 1e-5,
+    shaders: Some(shader::KERNEL),
+};
 
 fn scratch(_: &Op, operands: &[(usize, usize)]) -> usize {
     let running = operands.first().map_or(0, |hidden| positions(hidden.0) * size_of::<Running>());

@@ -3,14 +3,23 @@
 //! and of the tokens that are out of the question, and no logits. The second is a sum of its own because 1 - P
 //! would have no digits where P is near 1.
 
+mod shader;
+
 use super::logits::{self, CHUNK, LogSumExp, by_chunks, positions};
 use super::math::wide;
 use super::parallel::{for_each, scratch_size};
 use super::{Call, Exact, Kernel, View, ViewMut};
 use minic_compiler::graph::{Op, TopK};
 
-pub const KERNEL: Kernel =
-    Kernel { name: "top_k", version: 1, cpu, reference, scratch, tolerance: 1e-5, shaders: None };
+pub const KERNEL: Kernel = Kernel {
+    name: "top_k",
+    version: 1,
+    cpu,
+    reference,
+    scratch,
+    tolerance: 1e-5,
+    shaders: Some(shader::KERNEL),
+};
 
 fn targets(op: &Op) -> TopK {
     match op {
@@ -148,25 +157,38 @@ mod tests {
     use super::super::Arg;
     use super::super::Out;
     use super::*;
+    use crate::device::vulkan::once;
+    use crate::testing;
 
-    fn compute(targets: TopK, hidden: &[f32], head: &[f32], width: usize) -> Vec<Vec<f32>> {
-        let (rows, vocab, columns) = (hidden.len() / width, head.len() / width, 2 * targets.k + 1);
-        let mut out = vec![f32::NAN; rows * columns];
-        let args =
-            [Arg::F32(View::new(hidden, rows, width, width)), Arg::F32(View::new(head, vocab, width, width))];
-        let out_view = Out::F32(ViewMut::new(&mut out, rows, columns, columns));
-        cpu(Call { op: &Op::TopK(targets), args: &args, out: out_view, gradient: None });
-        out.chunks(columns).map(<[f32]>::to_vec).collect()
+    /// One position of one channel, whose logits are the head; and by shaders, where there is a device for them.
+    fn compute(targets: TopK, head: &[f32]) -> Vec<Vec<f32>> {
+        let (op, vocab, columns) = (Op::TopK(targets), head.len(), 2 * targets.k + 1);
+        let mut out = vec![f32::NAN; columns];
+        let args = [Arg::F32(View::new(&[1.0], 1, 1, 1)), Arg::F32(View::new(head, vocab, 1, 1))];
+        let out_view = Out::F32(ViewMut::new(&mut out, 1, columns, columns));
+        cpu(Call { op: &op, args: &args, out: out_view, gradient: None });
+        let mut all = vec![out];
+        if let Some(gpu) = testing::vulkan(None) {
+            let given = [(&[1.0][..], 1), (head, vocab)];
+            let given = given.map(|(data, rows)| once::Given::F32 { data, rows, cols: 1, stride: 1 });
+            let value =
+                once::once(gpu, crate::shader::Precision::F32, shader::KERNEL, &op, &given, (1, columns))
+                    .unwrap();
+            all.push(value.iter().map(|x| *x as f32).collect());
+        }
+        all
     }
 
     #[test]
     fn of_equals_the_lower_ids_are_taken() {
         let mut head = vec![1.0f32; 1500];
         (head[3], head[700], head[1400], head[900]) = (5.0, 5.0, 5.0, -0.0);
-        let row = &compute(TopK { k: 5, temperature: 1.0 }, &[1.0], &head, 1)[0];
-        assert_eq!(row[..5], [3.0, 700.0, 1400.0, 0.0, 1.0]);
-        let zeros = [-0.0, 0.0, -0.0, 0.0];
-        assert_eq!(compute(TopK { k: 3, temperature: 1.0 }, &[1.0], &zeros, 1)[0][..3], [0.0, 1.0, 2.0]);
+        for row in compute(TopK { k: 5, temperature: 1.0 }, &head) {
+            assert_eq!(row[..5], [3.0, 700.0, 1400.0, 0.0, 1.0]);
+        }
+        for row in compute(TopK { k: 3, temperature: 1.0 }, &[-0.0, 0.0, -0.0, 0.0]) {
+            assert_eq!(row[..3], [0.0, 1.0, 2.0]);
+        }
     }
 
     /// One position whose logits are the head itself: of a head in any order, and of its worst one.
@@ -180,20 +202,21 @@ mod tests {
                 ("sure", (0..vocab).map(|i| if i == 4 { 30.0 } else { drawn(i) / 10.0 }).collect()),
             ] {
                 let targets = TopK { k, temperature };
-                let row = &compute(targets, &[1.0], &head, 1)[0];
                 let wide = |data: &[f32], rows, cols| Exact::F64 {
                     data: data.iter().map(|x| f64::from(*x)).collect(),
                     rows,
                     cols,
                 };
                 let exact = reference(&Op::TopK(targets), &[wide(&[1.0], 1, 1), wide(&head, vocab, 1)]);
-                assert!(row[..k].iter().zip(&exact).all(|(id, e)| f64::from(*id) == *e), "{name} {k}");
-                for (log_p, e) in row[k..2 * k].iter().zip(&exact[k..]) {
-                    let close = (f64::from(*log_p) - e).abs() < 3e-7 * e.abs().max(0.1);
-                    assert!(close, "{name} {k}: {log_p} for {e}");
+                for row in compute(targets, &head) {
+                    assert!(row[..k].iter().zip(&exact).all(|(id, e)| f64::from(*id) == *e), "{name} {k}");
+                    for (log_p, e) in row[k..2 * k].iter().zip(&exact[k..]) {
+                        let close = (f64::from(*log_p) - e).abs() < 3e-7 * e.abs().max(0.1);
+                        assert!(close, "{name} {k}: {log_p} for {e}");
+                    }
+                    let (rest, e) = (f64::from(row[2 * k]), exact[2 * k]);
+                    assert!((rest - e).abs() < 3e-6 * e, "{name} {k}: the rest is {rest:e}, exactly {e:e}");
                 }
-                let (rest, e) = (f64::from(row[2 * k]), exact[2 * k]);
-                assert!((rest - e).abs() < 3e-6 * e, "{name} {k}: the rest is {rest:e}, exactly {e:e}");
             }
         }
     }
@@ -202,16 +225,18 @@ mod tests {
     fn a_logit_that_is_not_a_number_shows() {
         let mut head = vec![1.0f32; 600];
         head[400] = f32::NAN;
-        let row = &compute(TopK { k: 2, temperature: 1.0 }, &[1.0], &head, 1)[0];
-        assert!(row[2..4].iter().all(|log_p| log_p.is_nan()));
+        for row in compute(TopK { k: 2, temperature: 1.0 }, &head) {
+            assert!(row[2..4].iter().all(|log_p| log_p.is_nan()));
+        }
     }
 
     #[test]
     fn the_whole_vocabulary_leaves_nothing() {
         let head: Vec<f32> = (0..300).map(|i| (i % 7) as f32).collect();
-        let row = &compute(TopK { k: 300, temperature: 1.0 }, &[1.0], &head, 1)[0];
-        assert_eq!(row[600], 0.0);
-        let sum: f64 = row[300..600].iter().map(|x| f64::from(*x).exp()).sum();
-        assert!((sum - 1.0).abs() < 1e-6);
+        for row in compute(TopK { k: 300, temperature: 1.0 }, &head) {
+            assert_eq!(row[600], 0.0);
+            let sum: f64 = row[300..600].iter().map(|x| f64::from(*x).exp()).sum();
+            assert!((sum - 1.0).abs() < 1e-6);
+        }
     }
 }

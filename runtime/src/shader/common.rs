@@ -32,16 +32,16 @@ fn most(x: f32, lane: u32) -> f32 {
     return totals[0];
 }";
 
-/// Numbers of twice f32's digits as pairs (Knuth's sum of two f32, whose rounding is exact in f32). Compilers of
-/// shaders take (a + b) - a for b, unless they cannot see what it is made of.
+/// Numbers of twice f32's digits as pairs (Knuth's sum of two f32, whose rounding is exact in f32). `as_it_is(x)` is x
+/// by a way that compilers do not see through: Mesa's takes (a + b) - a for b.
 pub const PAIRS: &str = "
-fn rounded(x: f32) -> f32 { return bitcast<f32>(bitcast<u32>(x) ^ (p.groups >> 31u)); }
+fn as_it_is(x: f32) -> f32 { return bitcast<f32>(bitcast<u32>(x) ^ (p.groups >> 31u)); }
 fn pair_add(sum: vec2<f32>, x: f32) -> vec2<f32> {
-    let s = rounded(sum.x + x);
-    let b = rounded(s - sum.x);
-    let rest = sum.y + ((sum.x - rounded(s - b)) + (x - b));
-    let high = rounded(s + rest);
-    return vec2(high, rest - rounded(high - s));
+    let s = as_it_is(sum.x + x);
+    let b = as_it_is(s - sum.x);
+    let rest = sum.y + ((sum.x - as_it_is(s - b)) + (x - b));
+    let high = as_it_is(s + rest);
+    return vec2(high, rest - as_it_is(high - s));
 }
 fn pair_sum(a: vec2<f32>, b: vec2<f32>) -> vec2<f32> {
     return pair_add(pair_add(a, b.x), b.y);

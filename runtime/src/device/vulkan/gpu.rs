@@ -241,7 +241,7 @@ impl Gpu {
     /// Gives up the device, as a driver does that was reset.
     pub fn lose(&self) {
         self.device.destroy();
-        let _ = self.device.poll(wgpu::PollType::Poll);
+        let _ = self.device.poll(wgpu::PollType::wait_indefinitely());
     }
 
     /// Waits for what was submitted.

@@ -293,16 +293,16 @@ fn total(sums: &[f32; LANES]) -> f64 {
 }
 
 /// m = beta p + (1 - beta) q
-struct Mixture {
-    beta: f32,
-    log_beta: f32,
-    log_rest: f32,
+pub struct Mixture {
+    pub beta: f32,
+    pub log_beta: f32,
+    pub log_rest: f32,
 }
 
 impl Mixture {
     /// A beta of zero, which is allowed, is as good as one that leaves no trace in f32.
     #[inline(always)]
-    fn new(beta: f64) -> Mixture {
+    pub fn new(beta: f64) -> Mixture {
         let log_beta = beta.max(1e-30).ln() as f32;
         Mixture { beta: beta as f32, log_beta, log_rest: (-beta).ln_1p() as f32 }
     }

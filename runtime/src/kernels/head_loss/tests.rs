@@ -2,6 +2,8 @@
 
 use super::super::{Arg, Out, top_k};
 use super::*;
+use crate::device::vulkan::once;
+use crate::testing;
 
 /// What a call is given.
 #[derive(Clone)]
@@ -96,8 +98,7 @@ impl Sample {
         if reads_teacher(&self.terms) {
             args.extend([view(&self.teacher[0]), head(&self.teacher[1])]);
         }
-        let targets: Vec<Vec<f32>> =
-            self.targets.iter().map(|targets| targets.iter().map(|x| *x as f32).collect()).collect();
+        let targets = self.rounded_targets();
         args.extend(targets.iter().map(|targets| view(targets)));
         let columns = self.width() + self.terms.len();
         let (mut out, mut gradient) =
@@ -111,6 +112,38 @@ impl Sample {
         let mut space = vec![f32::NAN; logits_len(terms(call.op), chunk, self.vocab) + LANES];
         by_chunks(call, chunk, &mut space);
         (out, gradient)
+    }
+
+    /// The same, and that of shaders where there is a device for them.
+    fn compute_on_all(&self) -> Vec<(Vec<f32>, Vec<f32>)> {
+        let mut all = vec![self.compute()];
+        if let Some(gpu) = testing::vulkan(None) {
+            let matrix = |data, rows: usize| {
+                let cols = <[f32]>::len(data) / rows;
+                once::Given::F32 { data, rows, cols, stride: cols }
+            };
+            let (view, head) = (|data| matrix(data, self.positions()), |data| matrix(data, self.vocab));
+            let mut given = vec![view(&self.hidden), head(&self.head), once::Given::U32(&self.tokens)];
+            if reads_teacher(&self.terms) {
+                given.extend([view(&self.teacher[0]), head(&self.teacher[1])]);
+            }
+            let targets = self.rounded_targets();
+            let zeros = vec![0.0; self.head.len()];
+            given.extend(targets.iter().map(|targets| view(targets)));
+            given.push(head(&zeros));
+            let shape = (self.positions(), self.width() + self.terms.len());
+            let value =
+                once::once(gpu, crate::shader::Precision::F32, shader::KERNEL, &self.op(), &given, shape)
+                    .unwrap();
+            let value: Vec<f32> = value.iter().map(|x| *x as f32).collect();
+            let (value, gradient) = value.split_at(shape.0 * shape.1);
+            all.push((value.to_vec(), gradient.to_vec()));
+        }
+        all
+    }
+
+    fn rounded_targets(&self) -> Vec<Vec<f32>> {
+        self.targets.iter().map(|targets| targets.iter().map(|x| *x as f32).collect()).collect()
     }
 
     fn exact(&self, shift: impl Fn(&mut [f64], &mut [f64])) -> Vec<f64> {
@@ -153,19 +186,21 @@ fn gradients_are_exact_beside_their_own_size() {
     for losses in cases {
         for (positions, widths, vocab) in [(33, [24, 17], 1031), (70, [160, 96], 260), (5, [6, 3], 3)] {
             let sample = Sample::new(&losses, positions, widths, vocab);
-            let ((value, gradient), exact) = (sample.compute(), sample.exact(|_, _| {}));
-            let [by_hidden, values] = sample.parts(&value);
+            let exact = sample.exact(|_, _| {});
             let [exact_by_hidden, exact_values] = sample.parts(&exact);
-            let by_head = off(&gradient, &exact[value.len()..]);
-            let by_hidden = off(&by_hidden, &exact_by_hidden);
-            assert!(by_hidden < 3e-6 && by_head < 3e-6, "{losses:?} {vocab}: {by_hidden:e} {by_head:e}");
-            for (got, exact) in values.iter().zip(exact_values) {
-                // Targets themselves are rounded to f32.
-                let given = if sample.targets.is_empty() { 0.0 } else { 1e-8 };
-                assert!(
-                    (f64::from(*got) - exact).abs() <= 2e-6 * exact + given,
-                    "{losses:?}: {got} for {exact}"
-                );
+            for (value, gradient) in sample.compute_on_all() {
+                let [by_hidden, values] = sample.parts(&value);
+                let by_head = off(&gradient, &exact[value.len()..]);
+                let by_hidden = off(&by_hidden, &exact_by_hidden);
+                assert!(by_hidden < 3e-6 && by_head < 3e-6, "{losses:?} {vocab}: {by_hidden:e} {by_head:e}");
+                for (got, exact) in values.iter().zip(&exact_values) {
+                    // Targets themselves are rounded to f32.
+                    let given = if sample.targets.is_empty() { 0.0 } else { 1e-8 };
+                    assert!(
+                        (f64::from(*got) - exact).abs() <= 2e-6 * exact + given,
+                        "{losses:?}: {got} for {exact}"
+                    );
+                }
             }
         }
     }
@@ -203,25 +238,28 @@ fn a_student_near_its_teacher_keeps_its_digits() {
         let mut sample = Sample::new(&[loss], 20, [40, 40], 1031);
         sample.teacher = [sample.hidden.clone(), sample.head.clone()];
         sample.take_targets();
-        let (value, gradient) = sample.compute();
-        assert!(
-            sample.parts(&value)[1].iter().all(|loss| (0.0..1e-12).contains(loss)),
-            "{loss:?}: {value:?}"
-        );
-        assert!(gradient.iter().all(|slope| slope.abs() < 1e-7));
+        for (value, gradient) in sample.compute_on_all() {
+            assert!(
+                sample.parts(&value)[1].iter().all(|loss| (0.0..1e-12).contains(loss)),
+                "{loss:?}: {value:?}"
+            );
+            assert!(gradient.iter().all(|slope| slope.abs() < 1e-7));
+        }
 
         let noise = draw(sample.head.len(), 9);
         sample.teacher[1].iter_mut().zip(noise).for_each(|(x, noise)| *x += 1e-3 * noise);
         sample.take_targets();
-        let ((value, gradient), exact) = (sample.compute(), sample.exact(|_, _| {}));
-        let [by_hidden, values] = sample.parts(&value);
+        let exact = sample.exact(|_, _| {});
         let [exact_by_hidden, exact_values] = sample.parts(&exact);
-        let found = [
-            off(&values, &exact_values),
-            off(&by_hidden, &exact_by_hidden),
-            off(&gradient, &exact[value.len()..]),
-        ];
-        assert!(found.iter().all(|off| *off < 1e-3), "{loss:?}: {found:?}");
+        for (value, gradient) in sample.compute_on_all() {
+            let [by_hidden, values] = sample.parts(&value);
+            let found = [
+                off(&values, &exact_values),
+                off(&by_hidden, &exact_by_hidden),
+                off(&gradient, &exact[value.len()..]),
+            ];
+            assert!(found.iter().all(|off| *off < 1e-3), "{loss:?}: {found:?}");
+        }
     }
 }
 
@@ -230,8 +268,10 @@ fn a_target_outside_the_vocabulary_gives_nan() {
     let mut sample = Sample::new(&[HeadLoss::CrossEntropy], 3, [2, 2], 5);
     for outside in [5, 15, u32::MAX] {
         sample.tokens[1] = outside;
-        let losses = &sample.parts(&sample.compute().0)[1];
-        assert!(losses[0].is_nan() && losses[1] > 0.0 && losses[2] == 0.0);
+        for (value, _) in sample.compute_on_all() {
+            let losses = &sample.parts(&value)[1];
+            assert!(losses[0].is_nan() && losses[1] > 0.0 && losses[2] == 0.0);
+        }
     }
 }
 
@@ -278,35 +318,41 @@ fn targets_bound_the_divergence_from_below() {
     assert!((losses[4] / dense - 1.0).abs() < 1e-9);
 }
 
-/// One position, one channel: the logits of the student are the head.
-fn one(logits: &[f32], targets: &[f64]) -> (Vec<f32>, Vec<f32>) {
+/// One position, one channel: the logits of the student are the head. By every kind of kernel.
+fn one(logits: &[f32], targets: &[f64]) -> Vec<(Vec<f32>, Vec<f32>)> {
     let k = targets.len() / 2;
     let mut sample = Sample::new(&[HeadLoss::TopK(TopK { k, temperature: 1.0 })], 1, [1, 1], logits.len());
     (sample.hidden, sample.head, sample.targets) = (vec![1.0], logits.to_vec(), vec![targets.to_vec()]);
-    let (value, slopes) = sample.compute();
     let weight = (sample.terms[0].weight * sample.terms[0].scale) as f32;
-    (value, slopes.iter().map(|slope| slope / weight).collect())
+    let over_weight = |slopes: Vec<f32>| slopes.iter().map(|slope| slope / weight).collect();
+    sample.compute_on_all().into_iter().map(|(value, slopes)| (value, over_weight(slopes))).collect()
 }
 
 #[test]
 fn a_rest_without_weight_is_finite_and_pulls() {
     // The student gives the rest e^-150 and e^-151, the teacher a tenth.
-    let (value, slopes) = one(&[150.0, 0.0, -1.0], &[0.0, 0.9f64.ln(), 0.1]);
-    let of_rest = 0.1 / (1.0 + (-1.0f32).exp());
-    // ln(1 + e^-1) = 0.31326
-    let loss = 0.9 * 0.9f32.ln() + 0.1 * (0.1f32.ln() + 150.0 - 0.313_261_7);
-    assert!((value[1] - loss).abs() < 1e-4, "{value:?}");
-    assert!((slopes[1] + of_rest).abs() < 1e-6 && (slopes.iter().sum::<f32>()).abs() < 1e-6, "{slopes:?}");
+    for (value, slopes) in one(&[150.0, 0.0, -1.0], &[0.0, 0.9f64.ln(), 0.1]) {
+        let of_rest = 0.1 / (1.0 + (-1.0f32).exp());
+        // ln(1 + e^-1) = 0.31326
+        let loss = 0.9 * 0.9f32.ln() + 0.1 * (0.1f32.ln() + 150.0 - 0.313_261_7);
+        assert!((value[1] - loss).abs() < 1e-4, "{value:?}");
+        let sum = slopes.iter().sum::<f32>();
+        assert!((slopes[1] + of_rest).abs() < 1e-6 && sum.abs() < 1e-6, "{slopes:?}");
+    }
     // The teacher gives it nothing at all.
-    let (value, slopes) = one(&[1.0, 1.0, 0.0], &[0.0, 0.0, 0.0]);
-    assert!(value[1].is_finite() && (value[1] - (2.0 + (-1.0f32).exp()).ln()).abs() < 1e-6, "{value:?}");
-    assert!(slopes[0] < 0.0 && slopes[1] > slopes[2] && slopes[2] > 0.0, "{slopes:?}");
+    for (value, slopes) in one(&[1.0, 1.0, 0.0], &[0.0, 0.0, 0.0]) {
+        let loss = (2.0 + (-1.0f32).exp()).ln();
+        assert!(value[1].is_finite() && (value[1] - loss).abs() < 1e-6, "{value:?}");
+        assert!(slopes[0] < 0.0 && slopes[1] > slopes[2] && slopes[2] > 0.0, "{slopes:?}");
+    }
     // Nor does the student.
-    let (value, slopes) = one(&[200.0, 0.0, 0.0], &[0.0, 0.0, 0.0]);
-    assert!(value[1] == 0.0 && slopes.iter().all(|slope| slope.abs() < 1e-30), "{value:?} {slopes:?}");
+    for (value, slopes) in one(&[200.0, 0.0, 0.0], &[0.0, 0.0, 0.0]) {
+        assert!(value[1] == 0.0 && slopes.iter().all(|slope| slope.abs() < 1e-30), "{value:?} {slopes:?}");
+    }
 }
 
 #[test]
 fn a_target_outside_of_the_vocabulary_gives_nan() {
-    assert!(one(&[1.0, 1.0, 0.0], &[3.0, 0.5f64.ln(), 0.5]).0[1].is_nan());
+    let all = one(&[1.0, 1.0, 0.0], &[3.0, 0.5f64.ln(), 0.5]);
+    assert!(all.iter().all(|(value, _)| value[1].is_nan()), "{all:?}");
 }
