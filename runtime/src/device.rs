@@ -47,6 +47,11 @@ pub enum DeviceError {
         held >> 20
     )]
     DeviceFull { held: u64 },
+    #[error(
+        "{name} ends the loops of shaders after 65535 rounds, too few for samples of this length: take shorter \
+         sequences, a GPU, or --device cpu"
+    )]
+    Rounds { name: String },
     /// A bug of a kernel, or of a driver.
     #[error("the device refused: {0}")]
     Refused(String),
@@ -66,6 +71,7 @@ impl DeviceError {
             | DeviceError::NoAdapter { .. }
             | DeviceError::NotOpened(_)
             | DeviceError::Lost { .. }
+            | DeviceError::Rounds { .. }
             | DeviceError::Unfit(_) => Kind::World,
             DeviceError::Unbound { .. }
             | DeviceError::Length { .. }

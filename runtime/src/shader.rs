@@ -44,6 +44,9 @@ pub struct Caps {
     pub alignment: usize,
     /// Workgroups in each dimension of a dispatch.
     pub groups: usize,
+    /// Rounds of all loops of one invocation, after which the device silently ends them: Mesa's software does so after
+    /// 65535. What runs there counts its rounds, so that more of them is an error.
+    pub rounds: Option<usize>,
     /// Shaders run on the processor: workgroup memory and barriers cost more than they save.
     pub software: bool,
     /// Timestamps between the dispatches of a pass.
@@ -64,6 +67,7 @@ impl Caps {
             buffer: 256 << 20,
             alignment: 256,
             groups: 65535,
+            rounds: None,
             software: false,
             timestamps: false,
         }

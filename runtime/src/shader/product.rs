@@ -85,7 +85,9 @@ pub fn product(plan: &mut Plan, a: &Factor, b: &Factor, c: &Mat, onto: Onto) -> 
     }
     let rows = cuts(&of_rows, m, TILE, caps)?;
     let cols = cuts(&of_cols, n, TILE, caps)?;
-    let depths = cuts(&of_depth, k, TILE, caps)?;
+    let most = caps.rounds.map_or(usize::MAX, |most| most / 2);
+    let depths = cuts(&of_depth, k, TILE, caps)?.into_iter().flat_map(|piece| split(piece, most));
+    let depths: Vec<Range<usize>> = depths.collect();
     for (i, depth) in depths.iter().enumerate() {
         for rows in &rows {
             for cols in &cols {
@@ -99,6 +101,12 @@ pub fn product(plan: &mut Plan, a: &Factor, b: &Factor, c: &Mat, onto: Onto) -> 
         }
     }
     Ok(())
+}
+
+/// A range in pieces of at most so many.
+fn split(range: Range<usize>, most: usize) -> impl Iterator<Item = Range<usize>> {
+    let end = range.end;
+    range.step_by(most).map(move |first| first..end.min(first.saturating_add(most)))
 }
 
 /// The same of factors that are rounded to 16 bits first.

@@ -13,6 +13,8 @@ pub struct Dispatch {
     pub params: Vec<u32>,
     /// What the text calls f16 is bf16.
     pub bf16: bool,
+    /// The last binding is where it tells that it took more rounds than the device allows.
+    pub counts: bool,
     /// Workgroups in x and in y.
     pub groups: [u32; 2],
 }
@@ -125,18 +127,19 @@ impl Source {
             }
             debug_assert!(i < 16, "too many bindings");
         }
-        let text = self.text();
+        let text = self.text(caps);
         Dispatch {
             name: self.name,
             text,
             binds: self.binds.into_iter().map(|(_, mat, _)| mat).collect(),
             params: self.params,
             bf16: self.bf16,
+            counts: caps.rounds.is_some(),
             groups: [across as u32, down as u32],
         }
     }
 
-    fn text(&self) -> String {
+    fn text(&self, caps: &Caps) -> String {
         let mut text = String::new();
         for enable in &self.enables {
             let _ = writeln!(text, "enable {enable};");
@@ -164,21 +167,69 @@ impl Source {
                 let _ = writeln!(text, "fn set_{name}(r: u32, c: u32, value: {elem}) {{ {place} = value; }}");
             }
         }
-        text.push_str(&self.declarations);
-        let _ = write!(
-            text,
+        let body = format!("    if (group >= p.groups) {{ return; }}\n{}", self.body);
+        let entry = format!(
             "@compute @workgroup_size({})\nfn main(@builtin(workgroup_id) workgroup: vec3<u32>, \
-             @builtin(num_workgroups) workgroups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {{\n    let group = workgroup.x + workgroup.y * workgroups.x;\n    if (group >= \
-             p.groups) {{ return; }}\n{}}}\n",
-            self.lanes, self.body
+             @builtin(num_workgroups) workgroups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {{\n    \
+             let group = workgroup.x + workgroup.y * workgroups.x;\n",
+            self.lanes
         );
+        let _ = match caps.rounds {
+            None => write!(text, "{}{entry}{body}}}\n", self.declarations),
+            Some(most) => write!(
+                text,
+                "@group(0) @binding({}) var<storage, read_write> spent: atomic<u32>;\nvar<private> rounds: u32;\n\
+                 {}fn run(group: u32, lane: u32) {{\n{}}}\n{entry}    run(group, lane);\n    if (rounds >= {most}u) \
+                 {{ atomicMax(&spent, rounds); }}\n}}\n",
+                self.binds.len() + 1,
+                counted(&self.declarations),
+                counted(&body)
+            ),
+        };
         text
     }
+}
+
+/// The same text with every round of its loops counted.
+fn counted(text: &str) -> String {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some(at) = ["for (", "while ("].iter().filter_map(|word| rest.find(word)).min() {
+        let (mut open, mut end) = (0, rest.len());
+        for (i, c) in rest[at..].char_indices() {
+            match c {
+                '(' => open += 1,
+                ')' => open -= 1,
+                '{' if open == 0 => {
+                    end = at + i + 1;
+                    break;
+                }
+                _ => {}
+            }
+        }
+        out.push_str(&rest[..end]);
+        out.push_str(" rounds++;");
+        rest = &rest[end..];
+    }
+    out + rest
 }
 
 impl Elem {
     /// Elements per binding offset step.
     pub fn aligned(self, caps: &Caps) -> usize {
         (caps.alignment / 4 / self.words()).max(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::counted;
+
+    #[test]
+    fn every_loop_is_counted() {
+        let text = "for (var i = f(0u); i < 3u; i++) { g(); while (h(x)) { } }\nif (a) { }";
+        let expected =
+            "for (var i = f(0u); i < 3u; i++) { rounds++; g(); while (h(x)) { rounds++; } }\nif (a) { }";
+        assert_eq!(counted(text), expected);
     }
 }

@@ -48,6 +48,9 @@ pub struct Gpu {
     fault: Arc<Mutex<Option<Fault>>>,
     pub(super) profile: Mutex<Option<Profile>>,
     cache: Option<Cache>,
+    /// Where shaders tell that they took more rounds than the device allows, and where the host reads it.
+    pub spent: wgpu::Buffer,
+    spent_read: Mutex<wgpu::Buffer>,
     /// Why the cooperative matrices that it says to have are not used.
     pub distrusted: Option<String>,
 }
@@ -106,6 +109,7 @@ fn describe(adapter: &wgpu::Adapter) -> Found {
         buffer: usize::try_from(limits.max_buffer_size).unwrap_or(usize::MAX),
         alignment: limits.min_storage_buffer_offset_alignment as usize,
         groups: limits.max_compute_workgroups_per_dimension as usize,
+        rounds: None,
         software: kind == "software",
         timestamps: features
             .contains(wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES),
@@ -188,6 +192,17 @@ impl Gpu {
         let profile = Mutex::default();
         let cache = Cache::open(&device, &adapter.get_info());
         let distrusted = None;
+        let word = |usage| {
+            device.create_buffer(&wgpu::BufferDescriptor {
+                label: None,
+                size: 4,
+                usage,
+                mapped_at_creation: false,
+            })
+        };
+        let spent =
+            word(wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST);
+        let spent_read = Mutex::new(word(wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST));
         let mut gpu = Gpu {
             device,
             queue,
@@ -199,8 +214,13 @@ impl Gpu {
             fault,
             profile,
             cache,
+            spent,
+            spent_read,
             distrusted,
         };
+        if gpu.caps.software && !selftest::loops_end(&gpu)? {
+            gpu.caps.rounds = Some(selftest::ROUNDS);
+        }
         for precision in [Precision::F16, Precision::Bf16] {
             let trusted = gpu.caps.clone();
             let Some(why) = is_cooperative(&trusted, precision)
@@ -249,7 +269,28 @@ impl Gpu {
         let until = wgpu::PollType::Wait { submission_index: Some(submission), timeout: None };
         let waited = self.device.poll(until);
         self.check()?;
-        waited.map(drop).map_err(|e| DeviceError::Refused(e.to_string()))
+        waited.map_err(|e| DeviceError::Refused(e.to_string()))?;
+        if self.caps.rounds.is_some() { self.count() } else { Ok(()) }
+    }
+
+    /// Whether a shader was ended by the device before it was done.
+    fn count(&self) -> Result<(), DeviceError> {
+        let read = lock(&self.spent_read);
+        let mut encoder = self.device.create_command_encoder(&Default::default());
+        encoder.copy_buffer_to_buffer(&self.spent, 0, &read, 0, 4);
+        encoder.clear_buffer(&self.spent, 0, None);
+        let submitted = self.queue.submit([encoder.finish()]);
+        let slice = read.slice(..);
+        slice.map_async(wgpu::MapMode::Read, |_| {});
+        let waited =
+            self.device.poll(wgpu::PollType::Wait { submission_index: Some(submitted), timeout: None });
+        self.check()?;
+        waited.map_err(|e| DeviceError::Refused(e.to_string()))?;
+        let mapped = slice.get_mapped_range().map_err(|e| DeviceError::Refused(e.to_string()))?;
+        let spent = mapped.iter().any(|byte| *byte != 0);
+        drop(mapped);
+        read.unmap();
+        if spent { Err(DeviceError::Rounds { name: self.found.name.clone() }) } else { Ok(()) }
     }
 
     /// The pipeline of a shader; made once.
@@ -293,6 +334,8 @@ impl Gpu {
             .binds
             .iter()
             .map(|mat| wgpu::BufferBindingType::Storage { read_only: !mat.memory.is_written() });
+        let storage =
+            storage.chain(dispatch.counts.then_some(wgpu::BufferBindingType::Storage { read_only: false }));
         let entries: Vec<wgpu::BindGroupLayoutEntry> =
             std::iter::once(wgpu::BufferBindingType::Uniform).chain(storage).enumerate().map(entry).collect();
         let layout = self

@@ -61,6 +61,10 @@ impl Commands {
                 let resource = wgpu::BindingResource::Buffer(window(gpu, mat, pages));
                 entries.push(wgpu::BindGroupEntry { binding: i as u32 + 1, resource });
             }
+            if dispatch.counts {
+                let binding = entries.len() as u32;
+                entries.push(wgpu::BindGroupEntry { binding, resource: gpu.spent.as_entire_binding() });
+            }
             let group = gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
                 label: Some(dispatch.name),
                 layout: &pipeline.layout,

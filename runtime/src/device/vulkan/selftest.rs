@@ -4,7 +4,7 @@ use super::super::DeviceError;
 use super::gpu::Gpu;
 use super::program::run_once;
 use crate::random::SplitMix64;
-use crate::shader::{Caps, Elem, Factor, Mat, Memory, Onto, Plan, Precision, product};
+use crate::shader::{Caps, Elem, Factor, Mat, Memory, Onto, Plan, Precision, Source, product};
 
 /// Rows, columns and inner dimension: whole tiles and parts of them.
 const SIZE: [usize; 3] = [200, 150, 100];
@@ -22,6 +22,25 @@ pub fn fault(gpu: &Gpu, caps: &Caps, precision: Precision) -> Option<String> {
     // Both round the same factors; their sums differ by the rounding of f32.
     let holds = worst <= 1e-4 * largest;
     (!holds).then(|| format!("its products are {worst:e} off, the largest of them is {largest:e}"))
+}
+
+/// Rounds after which Mesa ends the loops of an invocation.
+pub const ROUNDS: usize = 65535;
+
+/// Whether loops run to their ends, however many rounds that takes.
+pub fn loops_end(gpu: &Gpu) -> Result<bool, DeviceError> {
+    let place = |at| Mat::new(Memory::Arena, Elem::F32, at, 1, 1, 1);
+    let mut plan = Plan::new(&gpu.caps);
+    let source =
+        Source::new("loops_end", 1).read("x", &place(0)).write("y", &place(64)).u32("count", ROUNDS + 9);
+    let body = "    var sum = 0.0;
+    for (var i = 0u; i < p.count; i++) { sum += x(0u, 0u); }
+    set_y(0u, 0u, sum);";
+    plan.run(source.body(body), 1);
+    let mut words = vec![0; 128];
+    words[0] = 1.0f32.to_bits();
+    let after = run_once(gpu, &plan, &[(Memory::Arena, words)])?;
+    Ok(f32::from_bits(after[0][64]) == (ROUNDS + 9) as f32)
 }
 
 fn values(gpu: &Gpu, caps: &Caps, precision: Precision) -> Result<Vec<f32>, DeviceError> {
@@ -46,6 +65,23 @@ fn values(gpu: &Gpu, caps: &Caps, precision: Precision) -> Result<Vec<f32>, Devi
 mod tests {
     use super::*;
     use crate::testing;
+
+    #[test]
+    fn what_a_device_cuts_short_is_an_error() {
+        let Some(gpu) = testing::vulkan(None) else { return };
+        let most = gpu.caps.rounds.unwrap_or(usize::MAX);
+        for (rounds, holds) in [(1000, true), (60_000, true), (70_000, most > 70_000)] {
+            let place = |at| Mat::new(Memory::Arena, Elem::F32, at, 1, 1, 1);
+            let mut plan = Plan::new(&gpu.caps);
+            let source = Source::new("rounds", 8).write("y", &place(0)).u32("count", rounds / 2);
+            let body = "    for (var j = 0u; j < 2u; j++) {
+        for (var i = 0u; i < p.count; i++) { set_y(0u, 0u, y(0u, 0u) + 1.0); }
+    }";
+            plan.run(source.body(body), 1);
+            let done = run_once(gpu, &plan, &[(Memory::Arena, vec![0; 64])]);
+            assert_eq!(done.is_ok(), holds, "{rounds}: {done:?}");
+        }
+    }
 
     #[test]
     fn variants_that_agree_are_trusted_and_others_are_not() {

@@ -14,9 +14,6 @@ use std::ops::Range;
 
 pub const KERNEL: Shaders = Shaders { version: 1, plan: forward, tolerance: 1.5e-6 };
 
-/// Most tokens of one product by the head on a software device: Mesa's ends loops after 65535 rounds.
-const ROUNDS: usize = 1 << 15;
-
 fn forward(plan: &mut Plan, call: Call) -> Result<(), Unfit> {
     let (terms, args, out) = (terms(call.op), call.args, call.out);
     let ([hidden, head], tokens, gradient) = ([&args[0], &args[1]], args[2].flat(), &args[args.len() - 1]);
@@ -54,13 +51,7 @@ fn forward(plan: &mut Plan, call: Call) -> Result<(), Unfit> {
         }
         plan.run(text::write(source, terms), chunk.len());
 
-        let (by_hidden, most) = (out.columns(0, width), if plan.caps.software { ROUNDS } else { vocab });
-        for first in (0..vocab).step_by(most) {
-            let n = most.min(vocab - first);
-            let (slopes, head) = (slopes.columns(first, n), head.rows(first..first + n));
-            let onto = Onto { sum: (first > 0).then_some(&by_hidden), ..Onto::default() };
-            product(plan, &Factor::of(&slopes), &Factor::of(&head), &by_hidden, onto)?;
-        }
+        product(plan, &Factor::of(&slopes), &Factor::of(head), &out.columns(0, width), Onto::default())?;
         let onto = Onto { sum: Some(gradient), ..Onto::default() };
         product(plan, &Factor::transposed(&slopes), &Factor::of(&hidden_rows), gradient, onto)?;
     }
