@@ -6,6 +6,7 @@ use minic_runtime::device::cpu::Cpu;
 use minic_runtime::device::vulkan::{Found, Gpu, Limits, Vulkan, adapters_found};
 use minic_runtime::shader::half::is_cooperative;
 use minic_runtime::shader::{Caps, Precision};
+use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -28,7 +29,7 @@ fn parse_precision(text: &str) -> Result<Precision, String> {
 impl DeviceArgs {
     /// The device that they name; what of it is not used is told.
     pub fn open(&self, output: &Output) -> Result<Box<dyn Device>, Failure> {
-        let Some(number) = self.device.adapter(&adapters_found)? else {
+        let Some(number) = self.device.adapter(&|| self.device.adapters())? else {
             return match self.precision {
                 None | Some(Precision::F32) => Ok(Box::new(Cpu)),
                 Some(other) => {
@@ -48,9 +49,14 @@ impl DeviceArgs {
 }
 
 impl DeviceArgs {
+    /// Refuses an adapter that is not there.
+    pub fn exists(&self) -> Result<(), Failure> {
+        self.device.adapter(&|| self.device.adapters()).map(drop)
+    }
+
     /// What shaders are written for: the adapter that they name, or what minic needs at least.
     pub fn shading(&self) -> Result<(Caps, Precision), Failure> {
-        let caps = match self.device.adapter(&adapters_found)? {
+        let caps = match self.device.adapter(&|| self.device.adapters())? {
             Some(number) => adapters_found().remove(number).caps,
             None => Caps::least(),
         };
@@ -93,7 +99,7 @@ impl FromStr for Choice {
 impl Choice {
     /// The number of the Vulkan adapter that it names; none for the CPU. Adapters are looked for only where they
     /// matter.
-    pub fn adapter(self, found: &dyn Fn() -> Vec<Found>) -> Result<Option<usize>, Failure> {
+    fn adapter(self, found: &dyn Fn() -> Vec<Found>) -> Result<Option<usize>, Failure> {
         let real = |found: &[Found]| found.iter().position(|adapter| !adapter.caps.software);
         match self {
             Choice::Cpu => Ok(None),
@@ -113,6 +119,20 @@ impl Choice {
             }
         }
     }
+}
+
+impl Choice {
+    /// Those that Vulkan names, as far as they matter.
+    fn adapters(self) -> Vec<Found> {
+        if self == Choice::Auto && !has_gpu() { Vec::new() } else { adapters_found() }
+    }
+}
+
+/// Whether the system has a GPU at all, as far as that can be seen without loading a driver: what runs shaders on the
+/// processor is large, and not what `auto` takes.
+fn has_gpu() -> bool {
+    const FILES: &[&str] = &["/dev/dri", "/dev/nvidiactl", "/dev/dxg", "/dev/mali0"];
+    !cfg!(target_os = "linux") || FILES.iter().any(|file| Path::new(file).exists())
 }
 
 #[cfg(test)]

@@ -53,6 +53,7 @@ enum Level {
 }
 
 pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
+    args.device.exists()?;
     let recipe = Recipe::load(&args.recipe, &args.overrides)?;
     if args.emit == Some(Level::Ast) {
         return emit_ast(&recipe, output);

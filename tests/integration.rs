@@ -54,3 +54,5 @@ mod synth;
 mod trainings;
 #[path = "integration/trust.rs"]
 mod trust;
+#[path = "integration/vulkan.rs"]
+mod vulkan;

@@ -58,6 +58,19 @@ pub fn repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
+/// A folder and what is in it, less what runs have left there.
+pub fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("a folder");
+    for entry in fs::read_dir(from).expect("a folder").map(|e| e.expect("an entry")) {
+        let target = to.join(entry.file_name());
+        match entry.file_type().expect("a kind").is_dir() {
+            true if entry.file_name() != ".minic" => copy(&entry.path(), &target),
+            true => {}
+            false => drop(fs::copy(entry.path(), target).expect("a copy")),
+        }
+    }
+}
+
 /// A folder with `recipe.mrecipe`, a model's config.json under `8b` and `tiny`, and a line of data.
 pub fn folder(recipe: &str) -> TempDir {
     let folder = tempfile::tempdir().expect("a folder");

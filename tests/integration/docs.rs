@@ -1,6 +1,6 @@
 //! The documents say what is so, and the tree is tidy.
 
-use crate::command::{minic, repository};
+use crate::command::{copy, minic, repository};
 use minic_compiler::axes::{AXES, TAPS};
 use minic_compiler::check::{Environment, check_text};
 use minic_compiler::families::FAMILIES;
@@ -119,18 +119,6 @@ fn is_alike(a: &str, b: &str) -> bool {
     };
     let (a, b): (Vec<_>, Vec<_>) = (a.split_whitespace().collect(), b.split_whitespace().collect());
     a.len() == b.len() && a.into_iter().zip(b).all(alike)
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
-        let target = to.join(entry.file_name());
-        match entry.file_type().unwrap().is_dir() {
-            true if entry.file_name() != ".minic" => copy(&entry.path(), &target),
-            true => {}
-            false => drop(fs::copy(entry.path(), target).unwrap()),
-        }
-    }
 }
 
 #[test]

@@ -12,7 +12,11 @@ fn every_finding_has_a_state_and_what_is_wrong_a_fix() {
     let json = done.json();
     let findings = json["findings"].as_array().unwrap();
     let names: Vec<&str> = findings.iter().map(|f| f["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["minic", "processor", "memory", "folder", "store", "temporary", "hub", "device"]);
+    let fixed = ["minic", "processor", "memory", "folder", "store", "temporary", "hub", "device"];
+    assert!(
+        names.starts_with(&fixed) && names[fixed.len()..].iter().all(|name| *name == "adapter"),
+        "{names:?}"
+    );
     for finding in findings {
         assert!(["ok", "warn", "fail"].contains(&finding["state"].as_str().unwrap()), "{finding}");
         assert_eq!(finding["fix"].is_null(), finding["state"] == "ok", "{finding}");

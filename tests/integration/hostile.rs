@@ -8,7 +8,7 @@ mod rows;
 #[path = "hostile/table.rs"]
 mod table;
 
-use crate::command::repository;
+use crate::command::{copy, repository};
 use rows::ROWS;
 use std::fs;
 use std::path::Path;
@@ -83,13 +83,6 @@ fn exported() -> &'static Path {
         (folder, half)
     });
     &made.1
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir(to).expect("a folder");
-    for entry in fs::read_dir(from).expect("a folder").map(|e| e.expect("an entry")) {
-        fs::copy(entry.path(), to.join(entry.file_name())).expect("a copy");
-    }
 }
 
 /// Address space of a command in KiB, which bounds what it can hold.

@@ -217,7 +217,7 @@ const fn training(tried: &'static str, exit: i32, names: &'static str, prepare: 
 }
 
 fn training_with(folder: &Path, from: &str, to: &str) {
-    super::copy(&folder.join("model"), &folder.join("teacher"));
+    crate::command::copy(&folder.join("model"), &folder.join("teacher"));
     assert!(TRAINING.contains(from));
     write(folder, "recipe.mrecipe", TRAINING.replacen(from, to, 1));
 }

@@ -68,7 +68,9 @@ mod tests {
 
     #[test]
     fn what_a_device_cuts_short_is_an_error() {
-        let Some(gpu) = testing::vulkan(None) else { return };
+        // Of its own, because whoever waits is told.
+        let Some(device) = testing::vulkan_device() else { return };
+        let gpu = device.gpu();
         let most = gpu.caps.rounds.unwrap_or(usize::MAX);
         for (rounds, holds) in [(1000, true), (60_000, true), (70_000, most > 70_000)] {
             let place = |at| Mat::new(Memory::Arena, Elem::F32, at, 1, 1, 1);
