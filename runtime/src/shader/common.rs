@@ -61,7 +61,6 @@ pub fn elementwise(
     out: &Mat,
     operands: &[(&'static str, &Mat)],
     vectors: &[(&'static str, &Mat)],
-    params: &[(&'static str, f64)],
     functions: &str,
     value: &str,
 ) -> Result<(), Unfit> {
@@ -78,9 +77,6 @@ pub fn elementwise(
             .write("out", &out.rows(rows.clone()))
             .u32("cols", out.cols)
             .u32("count", rows.len() * out.cols);
-        for (name, number) in params {
-            source = source.f32(*name, *number);
-        }
         source = source.with(functions).body(&format!(
             "    let at = group * {LANES}u + lane;
     if (at >= p.count) {{ return; }}

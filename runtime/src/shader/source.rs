@@ -175,12 +175,12 @@ impl Source {
             self.lanes
         );
         let _ = match caps.rounds {
-            None => write!(text, "{}{entry}{body}}}\n", self.declarations),
-            Some(most) => write!(
+            None => writeln!(text, "{}{entry}{body}}}", self.declarations),
+            Some(most) => writeln!(
                 text,
                 "@group(0) @binding({}) var<storage, read_write> spent: atomic<u32>;\nvar<private> rounds: u32;\n\
                  {}fn run(group: u32, lane: u32) {{\n{}}}\n{entry}    run(group, lane);\n    if (rounds >= {most}u) \
-                 {{ atomicMax(&spent, rounds); }}\n}}\n",
+                 {{ atomicMax(&spent, rounds); }}\n}}",
                 self.binds.len() + 1,
                 counted(&self.declarations),
                 counted(&body)

@@ -43,8 +43,7 @@ pub fn open(adapter: &wgpu::Adapter, wanted: &wgpu::DeviceDescriptor) -> Option<
     }
     let instance = raw.shared_instance().raw_instance();
     let mut found = Bfloat16Features::new(std::ptr::null_mut());
-    let mut features = vk::PhysicalDeviceFeatures2::default();
-    features.p_next = (&raw mut found).cast();
+    let mut features = vk::PhysicalDeviceFeatures2 { p_next: (&raw mut found).cast(), ..Default::default() };
     // SAFETY: the extension is there, so that the driver knows the structure in the chain.
     unsafe { instance.get_physical_device_features2(raw.raw_physical_device(), &mut features) };
     if found.float == 0 || found.cooperative_matrix == 0 {

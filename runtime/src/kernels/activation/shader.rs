@@ -24,5 +24,5 @@ pub const SILU_GRAD: Shaders = Shaders {
 
 fn of(plan: &mut Plan, call: Call, name: &'static str, value: &str) -> Result<(), Unfit> {
     let operands: Vec<_> = ["x", "dy"].into_iter().zip(call.args).collect();
-    elementwise(plan, name, call.out, &operands, &[], &[], SIGMOID, value)
+    elementwise(plan, name, call.out, &operands, &[], SIGMOID, value)
 }

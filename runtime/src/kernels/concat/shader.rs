@@ -10,7 +10,7 @@ fn forward(plan: &mut Plan, call: Call) -> Result<(), Unfit> {
     let mut first = 0;
     for part in call.args {
         let out = call.out.columns(first, part.cols);
-        elementwise(plan, "concat", &out, &[("x", part)], &[], &[], "", "x(r, c)")?;
+        elementwise(plan, "concat", &out, &[("x", part)], &[], "", "x(r, c)")?;
         first += part.cols;
     }
     Ok(())

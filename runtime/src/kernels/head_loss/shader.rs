@@ -64,7 +64,7 @@ fn gather(plan: &mut Plan, targets: &[Mat], chunk: &Range<usize>, given: &Mat) -
     let mut first = 0;
     for mat in targets {
         let (of_term, mat) = (given.columns(first, mat.cols), mat.rows(chunk.clone()));
-        elementwise(plan, "targets", &of_term, &[("x", &mat)], &[], &[], "", "x(r, c)")?;
+        elementwise(plan, "targets", &of_term, &[("x", &mat)], &[], "", "x(r, c)")?;
         first += mat.cols;
     }
     Ok(given)
