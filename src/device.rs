@@ -56,10 +56,9 @@ impl DeviceArgs {
 
     /// What shaders are written for: the adapter that they name, or what minic needs at least.
     pub fn shading(&self) -> Result<(Caps, Precision), Failure> {
-        let caps = match self.device.adapter(&|| self.device.adapters())? {
-            Some(number) => adapters_found().remove(number).caps,
-            None => Caps::least(),
-        };
+        let found = self.device.adapters();
+        let number = self.device.adapter(&|| found.clone())?;
+        let caps = number.map_or(Caps::least(), |number| found[number].caps.clone());
         let precision = self.precision.unwrap_or_else(|| default_precision(&caps));
         Ok((caps, precision))
     }

@@ -8,7 +8,7 @@ use crate::device::default_precision;
 use crate::output::{Exit, Failure, Output};
 use crate::table::{Table, bytes};
 use machine::{Memory, Place};
-use minic_runtime::device::vulkan;
+use minic_runtime::device::vulkan::{self, Gpu, Limits};
 use minic_runtime::hub::HubSettings;
 use minic_runtime::kernels::Level;
 use minic_runtime::shader::Caps;
@@ -224,15 +224,26 @@ fn devices() -> Vec<Finding> {
     };
     let told = format!("`auto` takes {auto}{why}");
     let mut findings = vec![Finding::ok("device", told, json!({ "auto": auto, "adapters": found.len() }))];
-    findings.extend(found.iter().enumerate().map(|(number, adapter)| self::adapter(number, adapter)));
+    findings.extend((0..found.len()).map(adapter));
     findings
 }
 
-fn adapter(number: usize, found: &vulkan::Found) -> Finding {
-    let Caps { subgroup: (least, most), f16, cooperative, workgroup_memory, binding, buffer, .. } =
-        &found.caps;
-    let precision = default_precision(&found.caps);
-    let variants = vulkan::variants(&found.caps, precision);
+/// An adapter as it is when it is opened, its own test of products passed.
+fn adapter(number: usize) -> Finding {
+    let gpu = match Gpu::open(number, Limits { uncached: true, ..Limits::default() }) {
+        Ok(gpu) => gpu,
+        Err(error) => {
+            let fix = "mend the driver, or name another device with --device";
+            let found = format!("vulkan:{number} cannot be used: {error}");
+            return Finding::ok("adapter", found, json!({ "number": number })).but(State::Warn, fix);
+        }
+    };
+    let (found, caps) = (&gpu.found, &gpu.caps);
+    let Caps { subgroup: (least, most), f16, cooperative, workgroup_memory, binding, buffer, .. } = caps;
+    let precision = default_precision(caps);
+    let variants = vulkan::variants(caps, precision);
+    let products = variants.get("linear").into_iter().flatten();
+    let product = products.copied().find(|name| name.starts_with("product")).unwrap_or("nothing");
     let shape = |[m, n, k]: &[u32; 3]| format!("{m}x{n}x{k}");
     let shapes: Vec<String> = cooperative.iter().map(shape).collect();
     let told = [
@@ -250,20 +261,20 @@ fn adapter(number: usize, found: &vulkan::Found) -> Finding {
         },
         format!("{} a workgroup", bytes(*workgroup_memory as u64)),
         format!("{} a binding, {} a buffer", bytes(*binding as u64), bytes(*buffer as u64)),
-        format!(
-            "products in {} by {}",
-            precision.name(),
-            variants.get("linear").and_then(|names| names.last()).copied().unwrap_or("nothing")
-        ),
+        format!("products in {} by {product}", precision.name()),
     ];
     let facts = json!({
         "number": number, "name": found.name, "kind": found.kind, "driver": found.driver, "memory": found.memory,
         "subgroup": [least, most], "f16": f16, "cooperative_matrices": shapes,
-        "workgroup_memory": workgroup_memory, "invocations": found.caps.invocations, "binding": binding,
-        "buffer": buffer, "offset_alignment": found.caps.alignment, "timestamps": found.caps.timestamps,
+        "workgroup_memory": workgroup_memory, "invocations": caps.invocations, "binding": binding,
+        "buffer": buffer, "offset_alignment": caps.alignment, "timestamps": caps.timestamps,
         "precision": precision.name(), "shaders": variants,
     });
-    Finding::ok("adapter", told.join(", "), facts)
+    let finding = Finding::ok("adapter", told.join(", "), facts);
+    match &gpu.distrusted {
+        None => finding,
+        Some(why) => finding.but(State::Warn, format!("its cooperative matrices are not used: {why}")),
+    }
 }
 
 #[cfg(test)]

@@ -111,7 +111,7 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
     let settings = Settings {
         records: Some(folder.path().to_path_buf()),
         overwrite: args.overwrite,
-        proof_memory: minic_runtime::memory::available() / 2,
+        proof_memory: minic_runtime::memory::available().min(device.available()) / 2,
         redo: args.redo.clone(),
         save_every: args.save_every,
         stop: stop_on_signal(output.is_quiet())?,

@@ -6,7 +6,7 @@
 mod arena;
 mod verify;
 
-pub use arena::PAGE;
+pub use arena::{PAGE, within_page};
 pub use verify::ScheduleError;
 
 use crate::graph::{Elem, Graph, Op, ValueId};

@@ -71,8 +71,9 @@ impl DeviceError {
             | DeviceError::NoAdapter { .. }
             | DeviceError::NotOpened(_)
             | DeviceError::Lost { .. }
-            | DeviceError::Rounds { .. }
-            | DeviceError::Unfit(_) => Kind::World,
+            | DeviceError::Rounds { .. } => Kind::World,
+            // No device of another day holds it.
+            DeviceError::Unfit(_) => Kind::Input,
             DeviceError::Unbound { .. }
             | DeviceError::Length { .. }
             | DeviceError::NoKernel(_)
@@ -222,6 +223,9 @@ pub trait Training: Send {
 
     /// The gradient of a weight, as [`Training::gradients`] left it.
     fn gradient(&self, weight: &str) -> Result<Option<Cow<'_, [f32]>>, DeviceError>;
+
+    /// Its weights as they stand.
+    fn weights(&self) -> Result<Cow<'_, Weights>, DeviceError>;
 
     /// The model as it stands; it shares memory with this as far as it can.
     fn state(&self) -> Result<Cow<'_, TrainingState>, DeviceError>;

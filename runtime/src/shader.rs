@@ -16,11 +16,12 @@ mod source;
 
 pub use gate::{Checked, Refused, check};
 pub use half::Precision;
-pub use mat::{Elem, Mat, Memory, PAGE, Packing, cuts};
+pub use mat::{Elem, Mat, Memory, PAGE, Packing, cuts, page_of};
 pub use product::{Factor, Onto, product};
 pub use source::{Dispatch, Source};
 
 use minic_compiler::graph::Op;
+use minic_compiler::schedule::within_page;
 
 /// What a device can do; kernels choose their variants by it.
 #[derive(Clone, Debug, PartialEq)]
@@ -79,12 +80,15 @@ impl Caps {
     }
 }
 
-/// An operand that no binding of the device can hold a row of.
+/// An operand that kernels cannot cut to what a device holds.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
-#[error("a row of {bytes} bytes is longer than the {limit} that one binding of the device holds")]
-pub struct Unfit {
-    pub bytes: usize,
-    pub limit: usize,
+pub enum Unfit {
+    #[error("a row of {bytes} bytes is longer than the {limit} that one binding of the device holds")]
+    Row { bytes: usize, limit: usize },
+    #[error("a value of {} MiB is longer than the 1 GiB that one has at most: take shorter sequences", bytes >> 20)]
+    Long { bytes: usize },
+    #[error("rows of {bytes} bytes are too long to be packed in pieces of whole tiles")]
+    Tile { bytes: usize },
 }
 
 /// One invocation of a kernel: the operation, all of its operands in order, and its value. An operand that the
@@ -104,14 +108,15 @@ pub struct Plan<'a> {
     /// What has to be made of weights before.
     pub prepared: Vec<half::Preparation>,
     pub dispatches: Vec<Dispatch>,
-    /// Elements of [`Memory::Scratch`] that are taken.
+    /// Words of [`Memory::Scratch`] that are taken, and the most that were at once.
+    taken: usize,
     pub scratch: usize,
 }
 
 impl<'a> Plan<'a> {
     pub fn new(caps: &'a Caps) -> Plan<'a> {
         let precision = Precision::F32;
-        Plan { caps, precision, prepared: Vec::new(), dispatches: Vec::new(), scratch: 0 }
+        Plan { caps, precision, prepared: Vec::new(), dispatches: Vec::new(), taken: 0, scratch: 0 }
     }
 
     /// Rounds the factors of products.
@@ -124,11 +129,20 @@ impl<'a> Plan<'a> {
         let words = elem.words();
         let unit = (self.caps.alignment / 4).max(2);
         let len = rows * cols * words;
-        self.scratch = mat::within_page(self.scratch, len);
-        let mat =
-            Mat::new(Memory::Scratch, elem, self.scratch / words, rows, cols, cols).paged(mat::PAGE / words);
-        self.scratch = (self.scratch + len).next_multiple_of(unit);
+        self.taken = within_page(self.taken, len);
+        let at = self.taken / words;
+        let mat = Mat::new(Memory::Scratch, elem, at, rows, cols, cols).paged(PAGE / words);
+        self.taken = (self.taken + len).next_multiple_of(unit);
+        self.scratch = self.scratch.max(self.taken);
         mat
+    }
+
+    /// What `part` takes of scratch is free again behind it.
+    pub fn for_a_while<T>(&mut self, part: impl FnOnce(&mut Self) -> T) -> T {
+        let before = self.taken;
+        let done = part(self);
+        self.taken = before;
+        done
     }
 
     /// Runs `groups` workgroups.

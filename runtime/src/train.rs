@@ -97,6 +97,25 @@ impl Job<'_> {
         self.student.size(Dim::VocabSize)
     }
 
+    /// The models that held-out data is evaluated with.
+    fn compared(&self) -> (Vec<(&'static str, &ModelDesc)>, Comparison<'static>) {
+        let teacher = self.teacher.as_ref().map(|teacher| (TEACHER, teacher.desc));
+        let against = teacher.map(|(name, _)| name);
+        let models = std::iter::once((STUDENT, self.student)).chain(teacher).collect();
+        (models, Comparison { model: STUDENT, against })
+    }
+
+    /// Bytes that an evaluation on held-out data holds beside a training, which has the teacher's weights already.
+    fn evaluation_bytes(&self) -> Result<u64, RunError> {
+        let Some(window) = self.heldout.as_ref().and_then(|heldout| heldout.windows.first()) else {
+            return Ok(0);
+        };
+        let (models, comparison) = self.compared();
+        let graph = forward::evaluation(&models, &[comparison], window.len())?;
+        let memory = self.device.memory(&schedule::schedule(&graph)?, self.device.lanes());
+        Ok(4 * self.student.params() + memory.lanes + memory.scratch)
+    }
+
     /// The teacher's weights, where more than its targets is asked for.
     fn beside(&self) -> Result<Weights, RunError> {
         let reads = |phase: &Phase| Objective::new(&phase.phase.loss, &self.origins).reads_teacher();
@@ -135,6 +154,12 @@ impl Job<'_> {
         Ok((state.weights, run.trained))
     }
 }
+
+/// What the student is called where it is compared with its teacher.
+const STUDENT: &str = "student";
+
+/// What is not finite where a training ends for it.
+const HELDOUT: &str = "the held-out loss";
 
 /// A training that goes on.
 struct Run<'a> {
@@ -299,26 +324,26 @@ impl Run<'_> {
             Some(last) => last.tokens / heldout.every < self.trained.tokens / heldout.every,
             None => true,
         };
-        if due { self.evaluate_with(heldout, training.state()?.as_ref()) } else { Ok(()) }
+        if !due || self.evaluate_with(heldout, training.weights()?.as_ref())? {
+            return Ok(());
+        }
+        Err(self.ended(training.state()?.as_ref(), HELDOUT.into()))
     }
 
     /// Evaluates after the last update.
     fn evaluate_state(&mut self, state: &TrainingState) -> Result<(), RunError> {
         let Some(heldout) = &self.job.heldout else { return Ok(()) };
         let done = self.trained.heldout.last().is_some_and(|last| last.update == self.trained.updates);
-        if done { Ok(()) } else { self.evaluate_with(heldout, state) }
+        if done || self.evaluate_with(heldout, &state.weights)? {
+            return Ok(());
+        }
+        Err(self.ended(state, HELDOUT.into()))
     }
 
-    fn evaluate_with(&mut self, heldout: &Heldout, state: &TrainingState) -> Result<(), RunError> {
-        const STUDENT: &str = "student";
-        let teacher = self.job.teacher.as_ref();
-        let mut models = vec![(STUDENT, self.job.student)];
-        let mut weights = state.weights.scoped(STUDENT);
-        if let Some(teacher) = teacher {
-            models.push((TEACHER, teacher.desc));
-            weights = weights.with(&self.beside.scoped(TEACHER));
-        }
-        let comparison = Comparison { model: STUDENT, against: teacher.map(|_| TEACHER) };
+    /// False where the loss is not finite.
+    fn evaluate_with(&mut self, heldout: &Heldout, weights: &Weights) -> Result<bool, RunError> {
+        let (models, comparison) = self.job.compared();
+        let weights = weights.scoped(STUDENT).with(&self.beside.scoped(TEACHER));
         // Whoever stops meanwhile is heard after the next update.
         let quiet = Watch::new(self.watch.stage, &());
         let Heldout { windows, answers, .. } = heldout;
@@ -328,7 +353,7 @@ impl Run<'_> {
                 Ok(weights)
             });
         let figures = match figures {
-            Err(RunError::NotFinite { .. }) => return Err(self.ended(state, "the held-out loss".into())),
+            Err(RunError::NotFinite { .. }) => return Ok(false),
             figures => figures?,
         };
         for figures in figures {
@@ -344,7 +369,7 @@ impl Run<'_> {
             }
             self.trained.heldout.push(row);
         }
-        Ok(())
+        Ok(true)
     }
 }
 
@@ -393,7 +418,7 @@ impl Setup {
     /// Keeps of the forward pass what memory allows; that changes no bit.
     fn new(job: &Job, phase: &Phase) -> Result<Setup, RunError> {
         let (setup, blocks) = (Setup::with(job, phase, Recompute::Cheap)?, Recompute::Blocks);
-        let fits = setup.memory(job).total() <= job.device.available();
+        let fits = setup.memory(job).total() + job.evaluation_bytes()? <= job.device.available();
         if fits { Ok(setup) } else { Setup::with(job, phase, blocks) }
     }
 

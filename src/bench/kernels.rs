@@ -36,6 +36,11 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
     let (whole, _) = read_config(&args.config)?;
     let desc = one_of_each(&whole);
     let device = args.device.open(output)?;
+    if !device.start_profile() {
+        let message = format!("the device {} keeps no times of its own", device.name());
+        return Err(Failure::new(Exit::Input, message)
+            .help("name a Vulkan device with `--device`; `cargo bench` measures the kernels of the CPU"));
+    }
     let objective = Objective::cross_entropy();
     let sequence = args.sequence as usize;
     let training = forward::training(&desc, None, &objective, sequence, 1, Recompute::Nothing);
@@ -90,7 +95,8 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
         grouped((sequence as f64 * runs / profile.seconds()) as u64),
         table.render(|_, line| line)
     ))?;
-    output.note(&format!("planned to hold {}", bytes(device.memory(&schedule, 1).total())));
+    let planned = device.memory(&schedule, 1).total() + schedule.average_bytes();
+    output.note(&format!("planned to hold {}", bytes(planned)));
     Ok(Exit::Done)
 }
 
@@ -112,13 +118,9 @@ fn measure(
         .map_err(|e| Failure::new(Exit::Input, format!("{}: {e}", args.config.display())))?;
     let state = TrainingState { weights, ..TrainingState::default() };
     let mut training = device.train(Arc::new(schedule.clone()), Weights::default(), state, 1)?;
-    let tokens: Vec<u32> = (0..args.sequence).map(|t| (t * 7 + t / 5) % 256).collect();
+    let tokens = super::throughput::tokens(desc, args.sequence, 0);
     training.gradients(&[Bindings::of(&tokens)])?;
-    if !device.start_profile() {
-        let message = format!("the device {} keeps no times of its own", device.name());
-        return Err(Failure::new(Exit::Input, message)
-            .help("name a Vulkan device with `--device`; `cargo bench` measures the kernels of the CPU"));
-    }
+    device.start_profile();
     for _ in 0..args.runs {
         training.gradients(&[Bindings::of(&tokens)])?;
     }

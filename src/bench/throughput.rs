@@ -11,6 +11,7 @@ use minic_compiler::forward::{self, Comparison, Objective, TEACHER};
 use minic_compiler::graph::HeadLoss;
 use minic_compiler::hir::LossTerm;
 use minic_compiler::losses::Term;
+use minic_compiler::model::ModelDesc;
 use minic_compiler::schedule;
 use minic_runtime::device::{Bindings, Memory, TrainingState, Weights};
 use minic_runtime::memory;
@@ -120,7 +121,7 @@ fn tell(
 ) -> Result<Exit, Failure> {
     seconds.sort_by(f64::total_cmp);
     let median = seconds[seconds.len() / 2];
-    let tokens = f64::from(args.batch * args.sequence) / median;
+    let tokens = f64::from(args.batch) * f64::from(args.sequence) / median;
     let flops = |model: &WeightSource| cost::flops_per_token(model.desc(), args.sequence as usize) as f64;
     let per_token = match what {
         What::Forward => flops(model),
@@ -166,7 +167,12 @@ fn load(model: &WeightSource) -> Result<Weights, RunError> {
 }
 
 fn samples(model: &WeightSource, args: &Args) -> Vec<Vec<u32>> {
-    let vocab = model.desc().size(Dim::VocabSize) as u32;
-    let ids = |s: u32| (0..args.sequence).map(|t| (t * 7 + s * 13 + t / 5) % vocab.min(256)).collect();
-    (0..args.batch).map(ids).collect()
+    (0..args.batch).map(|s| tokens(model.desc(), args.sequence, s)).collect()
+}
+
+/// A sample of tokens that every vocabulary has.
+pub fn tokens(desc: &ModelDesc, sequence: u32, sample: u32) -> Vec<u32> {
+    let vocab = (desc.size(Dim::VocabSize) as u32).min(256);
+    let token = |t: u32| (t.wrapping_mul(7).wrapping_add(sample.wrapping_mul(13)) + t / 5) % vocab;
+    (0..sequence).map(token).collect()
 }

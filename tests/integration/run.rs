@@ -84,7 +84,7 @@ fn what_this_version_cannot_run_is_refused_before_anything_is_written() {
 fn wrong_inputs_and_devices_have_exit_code_1_and_wrong_command_lines_2() {
     let folder = quickstart(HALF);
     assert_eq!(run(folder.path(), &["--set", "parent.checkpoint=nowhere"]).exit, 1);
-    assert_eq!(run(folder.path(), &["--device", "vulkan"]).exit, 1);
+    assert_eq!(run(folder.path(), &["--device", "vulkan:99"]).exit, 3);
     assert_eq!(run(folder.path(), &["--device", "abacus"]).exit, 2);
     assert_eq!(minic(folder.path(), &["run"]).exit, 2);
     assert_eq!(minic(folder.path(), &["verify", "."]).exit, 1);

@@ -8,7 +8,7 @@ const ALIGN: usize = 16;
 pub const PAGE: usize = 1 << 28;
 
 /// The first place from `at` on where `len` elements lie in one page.
-fn within_page(at: usize, len: usize) -> usize {
+pub fn within_page(at: usize, len: usize) -> usize {
     let crosses = at / PAGE != (at + len.max(1) - 1) / PAGE;
     if crosses { at.next_multiple_of(PAGE) } else { at }
 }

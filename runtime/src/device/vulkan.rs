@@ -20,6 +20,7 @@ use super::{
 };
 use crate::kernels;
 use crate::memory;
+use crate::shader::half::is_cooperative;
 use crate::shader::{Caps, Dispatch, Precision};
 use lane::Lane;
 use minic_compiler::autodiff::Recompute;
@@ -50,12 +51,20 @@ impl Vulkan {
 
     /// What a schedule needs beside weights that are there already, and `more`, is free. Said before anything is
     /// uploaded, with what would fit: all that a sample needs grows with its length.
-    fn has_room(&self, schedule: &Schedule, weights: &Weights, more: u64) -> Result<(), DeviceError> {
-        let Memory { weights: of_weights, lanes, scratch } = self.memory(schedule, 1);
-        let there = schedule.weights.keys().filter_map(|name| weights.shared(name));
-        let there: u64 = there.map(|tensor| self.gpu.holds(tensor)).sum();
-        let (fixed, sample) = (of_weights.saturating_sub(there) + more, lanes + scratch);
-        let has = self.available();
+    fn has_room(&self, schedule: &Schedule, frozen: &Weights, more: u64) -> Result<(), DeviceError> {
+        let planned = lane::plan(&self.gpu.caps, self.precision, schedule)?;
+        let Memory { weights, lanes, scratch } = planned.memory(schedule);
+        let there = |name: &str, form| frozen.shared(name).is_some_and(|host| self.gpu.holds(host, form));
+        let packed = planned.prepared.iter();
+        let packed = packed.filter(|of| there(&of.packing.weight, Some(lane::form(of, self.precision))));
+        let packed: usize = packed.map(|of| of.words).sum();
+        let whole = schedule.weights.iter().filter(|(name, _)| planned.reads(name) && there(name, None));
+        let whole: usize = whole.map(|(_, len)| len).sum();
+        // While a weight is packed, it is there as it was, too.
+        let beside = planned.prepared.iter().filter_map(|of| schedule.weights.get(&of.packing.weight)).max();
+        let beside = beside.copied().unwrap_or(0);
+        let fixed = weights.saturating_sub(4 * (packed + whole) as u64) + 4 * beside as u64 + more;
+        let (sample, has) = (lanes + scratch, self.available());
         if fixed + sample <= has {
             return Ok(());
         }
@@ -110,7 +119,9 @@ impl Device for Vulkan {
     }
 
     fn kind(&self) -> String {
-        format!("vulkan {} {} {}", self.gpu.found.name, self.gpu.found.driver, self.precision.name())
+        let Found { name, driver, .. } = &self.gpu.found;
+        let by = if is_cooperative(&self.gpu.caps, self.precision) { " cooperative" } else { "" };
+        format!("vulkan {name} {driver} {}{by}", self.precision.name())
     }
 
     fn version(&self, op: &Op) -> u32 {
@@ -136,23 +147,19 @@ impl Device for Vulkan {
 
     /// One lane serves all samples.
     fn memory(&self, schedule: &Schedule, _: usize) -> Memory {
-        let Ok(planned) = lane::plan(&self.gpu.caps, self.precision, schedule) else {
-            return Memory { weights: schedule.weight_bytes(), lanes: schedule.lane_bytes(), scratch: 0 };
-        };
-        let packed: usize = planned.prepared.iter().map(|packed| packed.words).sum();
-        let whole = |name: &str| planned.reads(name) || schedule.gradients.contains_key(name);
-        let read = schedule.weights.iter().filter(|(name, _)| whole(name)).map(|(_, len)| len).sum::<usize>();
-        Memory {
-            weights: 4 * (packed + read) as u64,
-            lanes: schedule.lane_bytes(),
-            scratch: 4 * planned.scratch as u64,
-        }
+        let planned = lane::plan(&self.gpu.caps, self.precision, schedule);
+        planned.map_or(
+            Memory { weights: schedule.weight_bytes(), lanes: schedule.lane_bytes(), scratch: 0 },
+            |planned| planned.memory(schedule),
+        )
     }
 
-    /// Of the device, where it has memory of its own; what runs on the processor shares the host's.
+    /// Of the device, where it has memory of its own; others share the host's. A driver that does not say is believed to
+    /// have enough.
     fn available(&self) -> u64 {
-        let own = self.gpu.found.memory.saturating_sub(self.gpu.tensors.bytes());
-        if self.gpu.caps.software { own.min(memory::available()) } else { own }
+        let Found { memory: own, kind, .. } = &self.gpu.found;
+        let own = if *own == 0 { u64::MAX } else { own.saturating_sub(self.gpu.tensors.bytes()) };
+        if *kind == "discrete" || *kind == "virtual" { own } else { own.min(memory::available()) }
     }
 
     fn prepare(&self, schedule: Arc<Schedule>, weights: Weights) -> Result<Box<dyn Session>, DeviceError> {

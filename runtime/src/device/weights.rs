@@ -51,6 +51,12 @@ impl Weights {
         self
     }
 
+    /// Those that are not named.
+    pub fn without(mut self, named: impl Fn(&str) -> bool) -> Weights {
+        self.tensors.retain(|name, _| !named(name));
+        self
+    }
+
     /// The same tensors as those of model `scope`: `scope/NAME`.
     pub fn scoped(&self, scope: &str) -> Weights {
         let tensors = self.tensors.iter().map(|(name, tensor)| (format!("{scope}/{name}"), tensor.clone()));

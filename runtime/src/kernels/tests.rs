@@ -637,6 +637,7 @@ fn keep(dispatch: &Dispatch, number: usize, words: &[u32]) {
 fn devices() -> [Caps; 3] {
     let least = Caps::least();
     let cooperative = Caps {
+        subgroup: (32, 32),
         f16: true,
         cooperative: vec![[16, 16, 16]],
         cooperative_bf16: vec![[16, 16, 16]],

@@ -39,7 +39,7 @@ fn as_it_is(x: f32) -> f32 { return bitcast<f32>(bitcast<u32>(x) ^ (p.groups >> 
 fn pair_add(sum: vec2<f32>, x: f32) -> vec2<f32> {
     let s = as_it_is(sum.x + x);
     let b = as_it_is(s - sum.x);
-    let rest = sum.y + ((sum.x - as_it_is(s - b)) + (x - b));
+    let rest = sum.y + (as_it_is(sum.x - as_it_is(s - b)) + as_it_is(x - b));
     let high = as_it_is(s + rest);
     return vec2(high, rest - as_it_is(high - s));
 }

@@ -18,7 +18,7 @@ pub struct Refused {
 #[derive(Debug)]
 pub struct Checked {
     pub module: Module,
-    /// SPIR-V 1.3; of bf16 where that was asked for.
+    /// SPIR-V; of bf16 where that was asked for.
     pub words: Vec<u32>,
     /// Bytes of workgroup memory.
     pub workgroup_memory: usize,
@@ -51,7 +51,8 @@ pub fn check(dispatch: &Dispatch, caps: &Caps) -> Result<Checked, Refused> {
         return Err(refuse("cooperative matrices beside subgroup operations crash drivers".into()));
     }
     let options = spv::Options {
-        lang_version: (1, 3),
+        // Matrices of whole subgroups, which only this version says without being asked.
+        lang_version: if dispatch.bf16 { (1, 6) } else { (1, 3) },
         flags: spv::WriterFlags::empty(),
         zero_initialize_workgroup_memory: spv::ZeroInitializeWorkgroupMemoryMode::None,
         force_loop_bounding: false,

@@ -5,7 +5,9 @@
 //! brings its largest magnitude near 2^14, and the sums are divided by it again: both are exact, gradients however
 //! small keep their digits, and squares of activations do not overflow. bf16 has f32's range and needs none of it.
 
-use super::{Caps, Elem, Factor, Mat, Memory, Packing, Plan, Source, Unfit, cuts};
+use super::common;
+use super::product::{TILE, tiled};
+use super::{Caps, Elem, Factor, Mat, Memory, Packing, Plan, Source, Unfit, cuts, page_of};
 
 /// How the factors of products are rounded. Sums and everything else are f32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -71,10 +73,8 @@ pub fn pack(plan: &mut Plan, factor: &Factor) -> Result<Packed, Unfit> {
     };
     let of = [mat.at, mat.rows, mat.cols];
     let packing = Packing { weight: weight.clone(), transposed: factor.is_transposed(), of };
-    let place = |memory, elem, rows, cols: usize| {
-        let page = (super::PAGE / cols).max(1) * cols;
-        Mat::new(memory, elem, 0, rows, cols, cols).paged(page)
-    };
+    let place =
+        |memory, elem, rows, cols: usize| Mat::new(memory, elem, 0, rows, cols, cols).paged(page_of(cols));
     let packed = |data, scale| Packed {
         data: place(data, Elem::Half2, rows, depth / 2),
         scale: place(scale, Elem::F32, 1, 1),
@@ -97,10 +97,17 @@ pub fn pack(plan: &mut Plan, factor: &Factor) -> Result<Packed, Unfit> {
 /// Elements that one workgroup looks at for the largest magnitude.
 const SHARE: usize = 1 << 13;
 const LANES: usize = 256;
+/// Neighbours of the inner dimension that one invocation packs.
+const EIGHT: usize = 8;
 
 fn fill(plan: &mut Plan, factor: &Factor, to: &Packed) -> Result<(), Unfit> {
     let mat = factor.mat();
-    let pieces = cuts(&[mat], mat.rows, 8, plan.caps)?;
+    let pieces = cuts(&[mat], mat.rows, EIGHT, plan.caps)?;
+    // Where rows lie along the inner dimension, an invocation packs eight of them.
+    let parts = pieces.iter().any(|piece| piece.end < mat.rows && !piece.len().is_multiple_of(EIGHT));
+    if factor.is_transposed() && parts {
+        return Err(Unfit::Tile { bytes: 4 * mat.stride });
+    }
     let groups = |rows: usize| (rows * mat.cols).div_ceil(SHARE);
     let all = if plan.precision == Precision::F16 { pieces.iter().map(|p| groups(p.len())).sum() } else { 0 };
     let most = plan.scratch(Elem::F32, 1, all.max(1));
@@ -132,14 +139,19 @@ fn fill(plan: &mut Plan, factor: &Factor, to: &Packed) -> Result<(), Unfit> {
         first += groups(piece.len());
     }
     // The inverse of a power of two, 1 where there is nothing to scale, and where it would be no number.
-    let source =
-        Source::new("scale", 1).read("most", &most).write("scale", &to.scale).u32("count", all).body(
-            "    var largest = 0.0;
-    for (var i = 0u; i < p.count; i++) { largest = max(largest, most(0u, i)); }
-    let exponent = (bitcast<u32>(largest) >> 23u) & 255u;
+    let source = Source::new("scale", common::LANES)
+        .read("found", &most)
+        .write("scale", &to.scale)
+        .u32("count", all)
+        .shared("totals", "f32", common::LANES)
+        .with(common::MOST)
+        .body(
+            "    var x = 0.0;
+    for (var i = lane; i < p.count; i += 64u) { x = max(x, found(0u, i)); }
+    let exponent = (bitcast<u32>(most(x, lane)) >> 23u) & 255u;
     var scale = 1.0;
     if (exponent > 0u && exponent < 255u) { scale = bitcast<f32>(clamp(exponent, 15u, 239u) - 14u << 23u); }
-    set_scale(0u, 0u, scale);",
+    if (lane == 0u) { set_scale(0u, 0u, scale); }",
         );
     plan.run(source, 1);
     for piece in pieces {
@@ -151,7 +163,7 @@ fn fill(plan: &mut Plan, factor: &Factor, to: &Packed) -> Result<(), Unfit> {
             true => (0..rows, piece.start..end(depth)),
             false => (piece.start..end(rows), 0..depth),
         };
-        for out in cuts(&[&to.data], rows.len(), 1, plan.caps)? {
+        for out in cuts(&[&to.data.rows(rows.clone())], rows.len(), 1, plan.caps)? {
             let rows = rows.start + out.start..rows.start + out.end;
             let source = Source::new("pack", 64)
                 .read("x", &mat.rows(piece.clone()))
@@ -264,10 +276,17 @@ pub fn multiply(
             .shared("done", "f32", WARPS * 256)
             .body(&cooperative(value));
         plan.run(source, c.rows.div_ceil(ROWS) * c.cols.div_ceil(ROWS));
-    } else {
+    } else if plan.caps.software {
         let source =
             begin("product_halves", 64, Elem::Half2).with(widen(plan.precision)).body(&scalar(value));
         plan.run(source, c.rows.div_ceil(4) * c.cols.div_ceil(256));
+    } else {
+        let source = begin("product_halves_tiled", 256, Elem::Half2).with(widen(plan.precision));
+        let elements = ["halves(a(m, k / 2u))[k % 2u]", "halves(b(n, k / 2u))[k % 2u]"];
+        let value = value.replace("acc", "acc[i][j] * scale");
+        let body = tiled([true, true], elements, "2u * p.depth", &value);
+        let source = source.tiles().body("    let scale = scale_a(0u, 0u) * scale_b(0u, 0u);").body(&body);
+        plan.run(source, c.rows.div_ceil(TILE) * c.cols.div_ceil(TILE));
     }
 }
 
@@ -278,7 +297,10 @@ pub fn is_cooperative(caps: &Caps, precision: Precision) -> bool {
         Precision::F16 => &caps.cooperative,
         Precision::Bf16 => &caps.cooperative_bf16,
     };
-    shapes.contains(&[16, 16, 16]) && caps.workgroup_memory >= MEMORY && caps.invocations >= COOPERATIVE_LANES
+    caps.subgroup == (32, 32)
+        && shapes.contains(&[16, 16, 16])
+        && caps.workgroup_memory >= MEMORY
+        && caps.invocations >= COOPERATIVE_LANES
 }
 
 /// Four rows and four columns an invocation, the columns of a workgroup side by side.
@@ -325,21 +347,27 @@ const MEMORY: usize = 2 * 2 * ROWS * LD * 8 + WARPS * 256 * 4;
 /// the invocation's over 32: the device has subgroups of 32, or no cooperative matrices for us.
 fn cooperative(value: &str) -> String {
     let mut text = "    let across = (p.cols + 127u) / 128u;
-    let m0 = (group / across) * 128u;
-    let n0 = (group % across) * 128u;
+    let down = (p.rows + 127u) / 128u;
+    // The longer side of the value runs slowest, so that its factor comes from memory once.
+    let is_wide = down < across;
+    let m0 = select(group / across, group % down, is_wide) * 128u;
+    let n0 = select(group % across, group / down, is_wide) * 128u;
     let warp = lane / 32u;
     let warp_m = (warp / 4u) * 64u;
     let warp_n = (warp % 4u) * 32u;
     // Of a tile every invocation brings four pieces of four: rows apart by 32.
     let row = lane / 8u;
-    let piece = lane % 8u;
-    var next_a: array<vec4<f16>, 4>;
-    var next_b: array<vec4<f16>, 4>;
-    for (var i = 0u; i < 4u; i++) {
-        next_a[i] = a(m0 + row + i * 32u, piece);
-        next_b[i] = b(n0 + row + i * 32u, piece);
-    }\n"
-    .to_string();
+    let piece = lane % 8u;\n"
+        .to_string();
+    // Everything by name: an array that is indexed may end in memory.
+    let bring = |declared: &str, indent: &str, k: &str| -> String {
+        let line = |(factor, first, i): (&str, &str, usize)| {
+            let row = format!("{first} + row + {}u", i * 32);
+            format!("{indent}{declared}next_{factor}{i} = {factor}({row}, {k}piece);\n")
+        };
+        (0..4).flat_map(|i| [("a", "m0", i), ("b", "n0", i)]).map(line).collect()
+    };
+    text += &bring("var ", "    ", "");
     for i in 0..4 {
         for j in 0..2 {
             text += &format!("    var sum_{i}{j} = coop_mat16x16<f32, C>();\n");
@@ -348,20 +376,19 @@ fn cooperative(value: &str) -> String {
     text += &format!(
         "    var buffer = 0u;
     for (var k0 = 0u; k0 < p.depth; k0 += 8u) {{
-        for (var i = 0u; i < 4u; i++) {{
-            let at = (buffer * 128u + row + i * 32u) * {LD}u + piece;
-            tile_a[at] = next_a[i];
-            tile_b[at] = next_b[i];
-        }}
-        workgroupBarrier();
-        if (k0 + 8u < p.depth) {{
-            for (var i = 0u; i < 4u; i++) {{
-                next_a[i] = a(m0 + row + i * 32u, k0 + 8u + piece);
-                next_b[i] = b(n0 + row + i * 32u, k0 + 8u + piece);
-            }}
-        }}
+        let at = (buffer * 128u + row) * {LD}u + piece;\n"
+    );
+    for i in 0..4 {
+        for factor in ["a", "b"] {
+            text += &format!("        tile_{factor}[at + {}u] = next_{factor}{i};\n", i * 32 * LD);
+        }
+    }
+    text += &format!(
+        "        workgroupBarrier();
+        if (k0 + 8u < p.depth) {{\n{}        }}
         let from_a = (buffer * 128u + warp_m) * {LD}u;
-        let from_b = (buffer * 128u + warp_n) * {LD}u;\n"
+        let from_b = (buffer * 128u + warp_n) * {LD}u;\n",
+        bring("", "            ", "k0 + 8u + ")
     );
     for k in 0..2 {
         for j in 0..2 {
@@ -404,4 +431,36 @@ fn cooperative(value: &str) -> String {
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shader::PAGE;
+
+    /// Heads of published models, whose elements take more than one buffer.
+    #[test]
+    fn what_is_packed_covers_its_place_once_and_crosses_no_page() {
+        let caps = Caps { binding: (1 << 31) - 4, ..Caps::least() };
+        for hidden in [2048, 2560, 3072, 3136, 4096, 4480, 5120, 8192] {
+            for transposed in [false, true] {
+                let weight = Memory::Weight("head".into());
+                let head = Mat::new(weight, Elem::F32, 0, 131_072, hidden, hidden).paged(page_of(hidden));
+                let factor = if transposed { Factor::transposed(&head) } else { Factor::of(&head) };
+                let mut plan = Plan::new(&caps).rounding(Precision::F16);
+                let packed = pack(&mut plan, &factor).unwrap();
+                let whole = &packed.data;
+                assert!(whole.rows >= factor.rows() && 2 * whole.cols >= factor.cols());
+                let mut covered = 0;
+                for dispatch in plan.prepared[0].dispatches.iter().filter(|d| d.name == "pack") {
+                    let out = &dispatch.binds[2];
+                    assert_eq!(out.at % whole.stride % 4, 0, "{hidden} {transposed}");
+                    assert_eq!(out.at / whole.page, (out.at + out.span() - 1) / whole.page);
+                    assert!(dispatch.binds[0].span() <= caps.reach() && head.page <= PAGE);
+                    covered += out.len();
+                }
+                assert_eq!(covered, whole.len(), "{hidden} {transposed}");
+            }
+        }
+    }
 }

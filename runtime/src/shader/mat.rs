@@ -1,6 +1,6 @@
 //! Matrices in a device's memory, and how they are cut to what a binding holds.
 
-use super::{Caps, Unfit};
+use super::{Caps, Unfit, half};
 use std::ops::Range;
 
 /// What one element is in a shader.
@@ -73,14 +73,14 @@ impl Memory {
     }
 }
 
-/// f32 elements of one buffer of a memory that may be larger than a buffer: 1 GiB. No matrix of the arena crosses
-/// from one to the next unless it is longer than that.
-pub const PAGE: usize = minic_compiler::schedule::PAGE;
+/// f32 elements of one buffer of a memory that may be larger than a buffer: 1 GiB. No matrix of the arena or of scratch
+/// crosses from one to the next; longer ones are refused.
+pub use minic_compiler::schedule::PAGE;
 
-/// The first place from `at` on where `len` words lie in one page.
-pub fn within_page(at: usize, len: usize) -> usize {
-    let crosses = at / PAGE != (at + len.max(1) - 1) / PAGE;
-    if crosses { at.next_multiple_of(PAGE) } else { at }
+/// Words of a page of a matrix: whole rows, and whole tiles of them where a page has as many.
+pub fn page_of(cols: usize) -> usize {
+    let (cols, rows) = (cols.max(1), PAGE / cols.max(1));
+    cols * if rows >= half::ROWS { rows - rows % half::ROWS } else { rows.max(1) }
 }
 
 /// A row-major matrix: element (r, c) is `at + r * stride + c`, in elements.
@@ -145,8 +145,11 @@ impl Mat {
         let first = self.at + row * self.stride;
         let room = most.min(self.page.saturating_sub(first.checked_rem(self.page).unwrap_or(0)));
         if room < self.cols {
-            let bytes = self.cols * 4 * self.elem.words();
-            return Err(Unfit { bytes, limit: caps.binding });
+            let word = 4 * self.elem.words();
+            return Err(match most < self.cols {
+                true => Unfit::Row { bytes: self.cols * word, limit: caps.binding },
+                false => Unfit::Long { bytes: self.span() * word },
+            });
         }
         Ok((room - self.cols).checked_div(self.stride).map_or(usize::MAX, |more| more + 1))
     }

@@ -67,7 +67,7 @@ pub fn product(plan: &mut Plan, a: &Factor, b: &Factor, c: &Mat, onto: Onto) -> 
     let (m, n, k) = (c.rows, c.cols, a.cols());
     debug_assert!((a.rows(), b.rows(), b.cols()) == (m, k, n), "factors that do not fit");
     if plan.precision != Precision::F32 {
-        return halved(plan, a, b, c, onto);
+        return plan.for_a_while(|plan| halved(plan, a, b, c, onto));
     }
     let caps = plan.caps;
     let (mut of_rows, mut of_cols, mut of_depth): (Vec<&Mat>, Vec<&Mat>, Vec<&Mat>) =
@@ -141,7 +141,7 @@ fn value(acc: &str, bias: bool, sum: bool) -> String {
 }
 
 /// Rows and columns of the value that one workgroup computes.
-const TILE: usize = 64;
+pub(super) const TILE: usize = 64;
 
 fn one(plan: &mut Plan, a: &Factor, b: &Factor, c: &Mat, bias: Option<&Mat>, sum: Option<&Mat>) {
     let tiles = |tile: usize| c.rows.div_ceil(tile) * c.cols.div_ceil(tile);
@@ -156,11 +156,10 @@ fn one(plan: &mut Plan, a: &Factor, b: &Factor, c: &Mat, bias: Option<&Mat>, sum
         let source = begin("product_direct", LANES).body(&direct(a, b, &value));
         plan.run(source, c.rows.div_ceil(BLOCK) * c.cols.div_ceil(BLOCK * LANES));
     } else {
-        let source = begin("product_tiled", 256)
-            .shared("tile_a", "f32", DEPTH * (TILE + 1))
-            .shared("tile_b", "f32", DEPTH * (TILE + 1))
-            .body(&tiled(a, b, &value));
-        plan.run(source, tiles(TILE));
+        let elements = [a.element("a", "m", "k"), b.element("b", "k", "n")];
+        let side_by_side = [!a.transposed, b.transposed];
+        let body = tiled(side_by_side, [&elements[0], &elements[1]], "p.depth", &value);
+        plan.run(begin("product_tiled", 256).tiles().body(&body), tiles(TILE));
     }
 }
 
@@ -212,16 +211,21 @@ fn direct(a: &Factor, b: &Factor, value: &str) -> String {
 /// Inner dimension of a tile.
 const DEPTH: usize = 16;
 
+impl Source {
+    /// The memory of [`tiled`].
+    pub(super) fn tiles(self) -> Source {
+        let len = DEPTH * (TILE + 1);
+        self.shared("tile_a", "f32", len).shared("tile_b", "f32", len)
+    }
+}
+
 /// A workgroup of 256 multiplies tiles of both factors that it has put into its memory, 4 x 4 elements an invocation.
-fn tiled(a: &Factor, b: &Factor, value: &str) -> String {
+/// `elements` are (m, k) of a and (k, n) of b; the inner dimension lies side by side in memory where `along_depth` says so.
+pub(super) fn tiled(along_depth: [bool; 2], elements: [&str; 2], depth: &str, value: &str) -> String {
     // Invocations that are neighbours read what lies side by side.
-    let place = |transposed: bool| {
-        if transposed { ("x % 64u", "x / 64u") } else { ("x / 16u", "x % 16u") }
-    };
-    let (a_m, a_k) = place(a.transposed);
-    let (b_n, b_k) = place(!b.transposed);
-    let load_a = a.element("a", "m", "k");
-    let load_b = b.element("b", "k", "n");
+    let place = |along: bool| if along { ("x / 16u", "x % 16u") } else { ("x % 64u", "x / 64u") };
+    let ((a_m, a_k), (b_n, b_k)) = (place(along_depth[0]), place(along_depth[1]));
+    let [load_a, load_b] = elements;
     let pad = TILE + 1;
     format!(
         "    let across = (p.cols + 63u) / 64u;
@@ -230,7 +234,7 @@ fn tiled(a: &Factor, b: &Factor, value: &str) -> String {
     let row = (lane / 16u) * 4u;
     let col = lane % 16u;
     var acc: array<array<f32, 4>, 4>;
-    for (var k0 = 0u; k0 < p.depth; k0 += 16u) {{
+    for (var k0 = 0u; k0 < {depth}; k0 += 16u) {{
         for (var t = 0u; t < 4u; t++) {{
             let x = lane + t * 256u;
             let i = {a_m};
@@ -238,14 +242,14 @@ fn tiled(a: &Factor, b: &Factor, value: &str) -> String {
             let m = m0 + i;
             var k = k0 + ki;
             var value_a = 0.0;
-            if (m < p.rows && k < p.depth) {{ value_a = {load_a}; }}
+            if (m < p.rows && k < {depth}) {{ value_a = {load_a}; }}
             tile_a[ki * {pad}u + i] = value_a;
             let j = {b_n};
             let kj = {b_k};
             let n = n0 + j;
             k = k0 + kj;
             var value_b = 0.0;
-            if (n < p.cols && k < p.depth) {{ value_b = {load_b}; }}
+            if (n < p.cols && k < {depth}) {{ value_b = {load_b}; }}
             tile_b[kj * {pad}u + j] = value_b;
         }}
         workgroupBarrier();

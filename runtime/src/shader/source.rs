@@ -1,6 +1,6 @@
 //! Writes the text of one shader, with the values of its parameters and what it is bound to.
 
-use super::{Caps, Elem, Mat};
+use super::{Caps, Mat};
 use std::fmt::Write;
 
 /// A shader that is run.
@@ -212,13 +212,6 @@ fn counted(text: &str) -> String {
         rest = &rest[end..];
     }
     out + rest
-}
-
-impl Elem {
-    /// Elements per binding offset step.
-    pub fn aligned(self, caps: &Caps) -> usize {
-        (caps.alignment / 4 / self.words()).max(1)
-    }
 }
 
 #[cfg(test)]

@@ -84,6 +84,7 @@ impl Training for CpuTraining {
 
     fn first_non_finite(&mut self, samples: &[Bindings]) -> Result<Option<String>, DeviceError> {
         let (weights, lane) = (Bound { own: &self.state.weights, frozen: &self.frozen }, &mut self.lanes[0]);
+        lane.gradients.values_mut().for_each(|gradient| gradient.fill(0.0));
         for sample in samples {
             let mut found = None;
             lane.run_each(weights, sample, |lane, step| {
@@ -100,6 +101,10 @@ impl Training for CpuTraining {
     fn gradient(&self, weight: &str) -> Result<Option<Cow<'_, [f32]>>, DeviceError> {
         let gradient = self.lanes.first().and_then(|lane| lane.gradients.get(weight));
         Ok(gradient.map(|gradient| Cow::Borrowed(gradient.as_slice())))
+    }
+
+    fn weights(&self) -> Result<Cow<'_, Weights>, DeviceError> {
+        Ok(Cow::Borrowed(&self.state.weights))
     }
 
     fn state(&self) -> Result<Cow<'_, TrainingState>, DeviceError> {

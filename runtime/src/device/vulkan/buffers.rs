@@ -3,7 +3,7 @@
 use super::super::DeviceError;
 use super::gpu::{Gpu, lock};
 use super::lane::Made;
-use crate::shader::{PAGE, Precision};
+use crate::shader::{Precision, page_of};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
@@ -47,17 +47,10 @@ impl Tensors {
     }
 }
 
-/// Words of a page of a matrix: whole rows.
-pub fn page_of(cols: usize) -> usize {
-    (PAGE / cols.max(1)).max(1) * cols.max(1)
-}
-
 impl Pages {
-    /// Of no defined content.
+    /// Zero until it is written.
     pub fn new(gpu: &Gpu, words: usize, page: usize) -> Result<Pages, DeviceError> {
         let count = words.div_ceil(page).max(1);
-        let held = gpu.tensors.held.clone();
-        held.fetch_add(4 * words as u64, Ordering::Relaxed);
         let make = |i: usize| {
             let len = page.min(words - i * page).max(1);
             gpu.device.create_buffer(&wgpu::BufferDescriptor {
@@ -69,9 +62,11 @@ impl Pages {
                 mapped_at_creation: false,
             })
         };
-        let pages = Pages { buffers: (0..count).map(make).collect(), page, words, held };
+        let buffers = (0..count).map(make).collect();
         gpu.check()?;
-        Ok(pages)
+        let held = gpu.tensors.held.clone();
+        held.fetch_add(4 * words as u64, Ordering::Relaxed);
+        Ok(Pages { buffers, page, words, held })
     }
 
     pub fn len(&self) -> usize {
@@ -124,60 +119,47 @@ impl Pages {
         let bytes = bytes_of(data);
         for (i, piece) in bytes.chunks(PIECE).enumerate() {
             self.write(gpu, i * PIECE / 4, piece);
+            // What is written waits in memory of the host for the next submission.
+            let submitted = gpu.queue.submit([]);
             if bytes.len() > PIECE {
-                let submitted = gpu.queue.submit([]);
                 gpu.wait(submitted)?;
             }
         }
         gpu.check()
     }
 
-    /// All words, back on the host.
+    /// All of it, back on the host.
     pub fn download(&self, gpu: &Gpu) -> Result<Vec<f32>, DeviceError> {
-        let mut all = vec![0.0f32; self.words];
-        let staging = Readback::new(gpu, self.words.min(PIECE / 4))?;
-        for (i, piece) in all.chunks_mut(PIECE / 4).enumerate() {
+        Ok(self.read(gpu, 0, self.words)?.into_iter().map(f32::from_bits).collect())
+    }
+
+    /// Words from `at` on, in pieces through one staging buffer.
+    pub fn read(&self, gpu: &Gpu, at: usize, words: usize) -> Result<Vec<u32>, DeviceError> {
+        let mut all = Vec::with_capacity(words);
+        let staging = Readback::new(gpu, words.min(PIECE / 4))?;
+        while all.len() < words {
+            let piece = (words - all.len()).min(PIECE / 4);
             let mut encoder = gpu.device.create_command_encoder(&Default::default());
-            self.copy(&mut encoder, i * PIECE / 4, piece.len(), &staging.buffer, 0);
+            self.copy(&mut encoder, at + all.len(), piece, &staging.buffer, 0);
             let submitted = gpu.queue.submit([encoder.finish()]);
-            staging.read(gpu, submitted, |words| {
-                words.iter().zip(piece).for_each(|(word, x)| *x = f32::from_bits(*word));
-            })?;
+            staging.read(gpu, submitted, |found| all.extend_from_slice(&found[..piece]))?;
         }
         Ok(all)
     }
 }
 
 impl Gpu {
-    /// Bytes of the device that hold a host tensor, as it is or packed.
-    pub fn holds(&self, data: &Arc<Vec<f32>>) -> u64 {
+    /// Whether a host tensor is there as it is, or in the given form.
+    pub fn holds(&self, data: &Arc<Vec<f32>>, form: Option<Form>) -> bool {
         let key = Arc::as_ptr(data) as usize;
-        let whole = lock(&self.tensors.there).get(&key).and_then(|(_, there)| there.upgrade());
-        let made = lock(&self.tensors.made);
-        let made =
-            made.iter().filter(|((of, _), _)| *of == key).filter_map(|(_, (_, there))| there.upgrade());
-        4 * (whole.map_or(0, |pages| pages.len()) + made.map(|made| made.words()).sum::<usize>()) as u64
-    }
-
-    /// A host tensor on the device; who asks for it again gets the same.
-    pub fn tensor(&self, data: &Arc<Vec<f32>>, cols: usize) -> Result<Arc<Pages>, DeviceError> {
-        let key = Arc::as_ptr(data) as usize;
-        if let Some((host, there)) = lock(&self.tensors.there).get(&key)
-            && host.upgrade().is_some_and(|host| Arc::ptr_eq(&host, data))
-            && let Some(pages) = there.upgrade()
-        {
-            return Ok(pages);
+        match form {
+            None => lock(&self.tensors.there).get(&key).is_some_and(|(_, there)| there.strong_count() > 0),
+            Some(form) => {
+                lock(&self.tensors.made).get(&(key, form)).is_some_and(|(_, there)| there.strong_count() > 0)
+            }
         }
-        let pages = Arc::new(Pages::new(self, data.len(), page_of(cols))?);
-        pages.upload(self, data)?;
-        let mut all = lock(&self.tensors.there);
-        all.retain(|_, (host, there)| host.strong_count() > 0 && there.strong_count() > 0);
-        all.insert(key, (Arc::downgrade(data), Arc::downgrade(&pages)));
-        Ok(pages)
     }
-}
 
-impl Gpu {
     /// What was made of a host tensor; who asks for it again gets the same.
     pub fn made(
         &self,
@@ -197,6 +179,23 @@ impl Gpu {
         all.retain(|_, (host, there)| host.strong_count() > 0 && there.strong_count() > 0);
         all.insert(key, (Arc::downgrade(data), Arc::downgrade(&made)));
         Ok(made)
+    }
+
+    /// A host tensor on the device; who asks for it again gets the same.
+    pub fn tensor(&self, data: &Arc<Vec<f32>>, cols: usize) -> Result<Arc<Pages>, DeviceError> {
+        let key = Arc::as_ptr(data) as usize;
+        if let Some((host, there)) = lock(&self.tensors.there).get(&key)
+            && host.upgrade().is_some_and(|host| Arc::ptr_eq(&host, data))
+            && let Some(pages) = there.upgrade()
+        {
+            return Ok(pages);
+        }
+        let pages = Arc::new(Pages::new(self, data.len(), page_of(cols))?);
+        pages.upload(self, data)?;
+        let mut all = lock(&self.tensors.there);
+        all.retain(|_, (host, there)| host.strong_count() > 0 && there.strong_count() > 0);
+        all.insert(key, (Arc::downgrade(data), Arc::downgrade(&pages)));
+        Ok(pages)
     }
 }
 

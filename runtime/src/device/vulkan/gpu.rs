@@ -5,8 +5,9 @@ use super::buffers::Tensors;
 use super::cache::Cache;
 use super::extended;
 use super::selftest;
+use crate::guard::guarded;
 use crate::shader::half::is_cooperative;
-use crate::shader::{Caps, Dispatch, Precision, check};
+use crate::shader::{Caps, Dispatch, PAGE, Precision, check};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,6 +20,10 @@ pub struct Limits {
     pub binding: Option<usize>,
     /// Bytes of memory, likewise.
     pub memory: Option<u64>,
+    /// Cooperative matrices are left alone.
+    pub scalar: bool,
+    /// No compiled pipelines are kept from one run to the next.
+    pub uncached: bool,
     /// Matrix units are to multiply bf16 where they can, which takes an extension that wgpu does not know.
     pub bf16: bool,
 }
@@ -63,9 +68,14 @@ pub struct Pipeline {
 #[derive(Clone, Debug)]
 enum Fault {
     Lost(String),
+    /// Lost, because its memory was full.
+    Full,
     Memory,
     Other(String),
 }
+
+/// Storage bindings that a shader may have, that of counted rounds included.
+const BINDINGS: u32 = 9;
 
 fn instance() -> wgpu::Instance {
     let mut wanted = wgpu::InstanceDescriptor::new_without_display_handle();
@@ -139,9 +149,12 @@ impl Gpu {
         };
         let mut found = describe(adapter);
         found.memory = found.memory.min(limits.memory.unwrap_or(u64::MAX));
+        if found.caps.buffer < 4 * PAGE || adapter.limits().max_storage_buffers_per_shader_stage < BINDINGS {
+            let why = format!("buffers of {} bytes, and {BINDINGS} of them a shader, are needed", 4 * PAGE);
+            return Err(DeviceError::NotOpened(why));
+        }
         let wanted = [
             wgpu::Features::SHADER_F16,
-            wgpu::Features::SUBGROUP,
             wgpu::Features::TIMESTAMP_QUERY,
             wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES,
             wgpu::Features::PIPELINE_CACHE,
@@ -179,8 +192,15 @@ impl Gpu {
         }));
         let seen = fault.clone();
         // It comes first: what fails afterwards fails because of it.
-        device.set_device_lost_callback(move |_, why| *lock(&seen) = Some(Fault::Lost(why)));
+        device.set_device_lost_callback(move |_, why| {
+            // What wgpu cannot do without memory costs it the device.
+            let full = why == wgpu::hal::DeviceError::OutOfMemory.to_string();
+            *lock(&seen) = Some(if full { Fault::Full } else { Fault::Lost(why) });
+        });
         let mut caps = found.caps.clone();
+        if limits.scalar {
+            caps.cooperative.clear();
+        }
         if bf16 {
             caps.cooperative_bf16 = caps.cooperative.clone();
         }
@@ -190,7 +210,7 @@ impl Gpu {
         let uniform = device.limits().min_uniform_buffer_offset_alignment as usize;
         let (tensors, pipelines) = (Tensors::default(), Mutex::default());
         let profile = Mutex::default();
-        let cache = Cache::open(&device, &adapter.get_info());
+        let cache = (!limits.uncached).then(|| Cache::open(&device, &adapter.get_info())).flatten();
         let distrusted = None;
         let word = |usage| {
             device.create_buffer(&wgpu::BufferDescriptor {
@@ -222,20 +242,19 @@ impl Gpu {
             gpu.caps.rounds = Some(selftest::ROUNDS);
         }
         for precision in [Precision::F16, Precision::Bf16] {
-            let trusted = gpu.caps.clone();
-            let Some(why) = is_cooperative(&trusted, precision)
-                .then(|| selftest::fault(&gpu, &trusted, precision))
-                .flatten()
-            else {
-                continue;
+            let caps = gpu.caps.clone();
+            let fault = is_cooperative(&caps, precision)
+                .then(|| selftest::fault(&gpu, &caps, precision, selftest::SIZE));
+            let Some(why) = fault.flatten() else { continue };
+            // What a fault leaves of a device may be nothing.
+            let mut other = match gpu.check() {
+                Ok(()) => gpu,
+                Err(_) => Gpu::open(number, Limits { scalar: true, ..limits })?,
             };
-            let shapes = if precision == Precision::Bf16 {
-                &mut gpu.caps.cooperative_bf16
-            } else {
-                &mut gpu.caps.cooperative
-            };
-            shapes.clear();
-            gpu.distrusted = Some(format!("{}: {why}", precision.name()));
+            other.caps.cooperative.clear();
+            other.caps.cooperative_bf16.clear();
+            other.distrusted = Some(format!("{}: {why}", precision.name()));
+            return Ok(other);
         }
         Ok(gpu)
     }
@@ -247,6 +266,7 @@ impl Gpu {
             None => Ok(()),
             // A device that is lost stays lost.
             Some(Fault::Lost(why)) => Err(DeviceError::Lost { name: self.found.name.clone(), why }),
+            Some(Fault::Full) => Err(DeviceError::DeviceFull { held: self.tensors.bytes() }),
             Some(Fault::Memory) => {
                 *fault = None;
                 Err(DeviceError::DeviceFull { held: self.tensors.bytes() })
@@ -259,6 +279,7 @@ impl Gpu {
     }
 
     /// Gives up the device, as a driver does that was reset.
+    #[cfg(test)]
     pub fn lose(&self) {
         self.device.destroy();
         let _ = self.device.poll(wgpu::PollType::wait_indefinitely());
@@ -267,10 +288,19 @@ impl Gpu {
     /// Waits for what was submitted.
     pub fn wait(&self, submission: wgpu::SubmissionIndex) -> Result<(), DeviceError> {
         let until = wgpu::PollType::Wait { submission_index: Some(submission), timeout: None };
-        let waited = self.device.poll(until);
-        self.check()?;
-        waited.map_err(|e| DeviceError::Refused(e.to_string()))?;
+        self.poll(until)?;
         if self.caps.rounds.is_some() { self.count() } else { Ok(()) }
+    }
+
+    /// wgpu panics where the device is lost while it is waited for; its callback has told of it by then.
+    fn poll(&self, until: wgpu::PollType) -> Result<(), DeviceError> {
+        let waited = guarded(|| self.device.poll(until));
+        self.check()?;
+        match waited {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(DeviceError::Refused(error.to_string())),
+            Err(why) => Err(DeviceError::Refused(why)),
+        }
     }
 
     /// Whether a shader was ended by the device before it was done.
@@ -282,10 +312,7 @@ impl Gpu {
         let submitted = self.queue.submit([encoder.finish()]);
         let slice = read.slice(..);
         slice.map_async(wgpu::MapMode::Read, |_| {});
-        let waited =
-            self.device.poll(wgpu::PollType::Wait { submission_index: Some(submitted), timeout: None });
-        self.check()?;
-        waited.map_err(|e| DeviceError::Refused(e.to_string()))?;
+        self.poll(wgpu::PollType::Wait { submission_index: Some(submitted), timeout: None })?;
         let mapped = slice.get_mapped_range().map_err(|e| DeviceError::Refused(e.to_string()))?;
         let spent = mapped.iter().any(|byte| *byte != 0);
         drop(mapped);

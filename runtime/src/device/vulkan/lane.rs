@@ -1,12 +1,13 @@
 //! A schedule with its memory on the device.
 
 use super::super::{Bindings, DeviceError, Output, Outputs, Weights, length};
-use super::buffers::{Pages, Readback, bytes_of, bytes_of_u32, page_of};
+use super::buffers::{Form, Pages, Readback, bytes_of, bytes_of_u32};
 use super::gpu::Gpu;
 use super::program::Commands;
+use crate::device;
 use crate::kernels;
 use crate::shader::half::{MADE, Preparation};
-use crate::shader::{Call, Caps, Dispatch, Elem, Mat, Memory, PAGE, Packing, Plan, Precision};
+use crate::shader::{Call, Caps, Dispatch, Elem, Mat, Memory, PAGE, Packing, Plan, Precision, page_of};
 use minic_compiler::schedule::{Home, Leaf, Place, Schedule, Step};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,7 +23,24 @@ pub struct Planned {
     pub scratch: usize,
 }
 
+/// How a weight is packed.
+pub fn form(of: &Preparation, precision: Precision) -> Form {
+    (of.packing.transposed, of.packing.of, precision)
+}
+
 impl Planned {
+    /// Bytes that it holds: weights as they are read, one lane, and what the hungriest step needs for itself.
+    pub fn memory(&self, schedule: &Schedule) -> device::Memory {
+        let packed: usize = self.prepared.iter().map(|packed| packed.words).sum();
+        let whole = |name: &str| self.reads(name) || schedule.gradients.contains_key(name);
+        let read = schedule.weights.iter().filter(|(name, _)| whole(name)).map(|(_, len)| len).sum::<usize>();
+        device::Memory {
+            weights: 4 * (packed + read) as u64,
+            lanes: schedule.lane_bytes(),
+            scratch: 4 * self.scratch as u64,
+        }
+    }
+
     /// Whether a weight is read as it is, and not as a packed factor alone.
     pub fn reads(&self, weight: &str) -> bool {
         let is_it = |mat: &Mat| matches!(&mat.memory, Memory::Weight(name) if name == weight);
@@ -32,17 +50,16 @@ impl Planned {
 
 pub fn plan(caps: &Caps, precision: Precision, schedule: &Schedule) -> Result<Planned, DeviceError> {
     let mut plan = Plan::new(caps).rounding(precision);
-    let (mut ends, mut scratch) = (Vec::new(), 0);
+    let mut ends = Vec::new();
     for step in &schedule.steps {
         let kernel = kernels::find(&step.op).and_then(|kernel| kernel.shaders);
         let kernel = kernel.ok_or(DeviceError::NoKernel(step.op.name()))?;
         let args: Vec<Mat> = step.operands.iter().map(mat).collect();
-        plan.scratch = 0;
-        (kernel.plan)(&mut plan, Call { op: &step.op, args: &args, out: &mat(&step.out) })?;
-        scratch = scratch.max(plan.scratch);
+        let call = Call { op: &step.op, args: &args, out: &mat(&step.out) };
+        plan.for_a_while(|plan| (kernel.plan)(plan, call))?;
         ends.push(plan.dispatches.len());
     }
-    let Plan { dispatches, prepared, .. } = plan;
+    let Plan { dispatches, prepared, scratch, .. } = plan;
     let scratch = prepared.iter().map(|p| p.scratch).fold(scratch, usize::max);
     Ok(Planned { ends, dispatches, prepared, scratch })
 }
@@ -73,6 +90,7 @@ pub struct Lane {
     readback: Readback,
     /// Of every output, its first word in the readback.
     shown: Vec<usize>,
+    is_long: bool,
 }
 
 /// The memory of a lane.
@@ -95,12 +113,7 @@ pub struct Made {
 
 impl Made {
     fn new(gpu: &Gpu, of: &Preparation) -> Result<Made, DeviceError> {
-        let page = (PAGE / of.row).max(1) * of.row;
-        Ok(Made { data: Pages::new(gpu, of.words, page)?, scale: Pages::new(gpu, 1, PAGE)? })
-    }
-
-    pub fn words(&self) -> usize {
-        self.data.len()
+        Ok(Made { data: Pages::new(gpu, of.words, page_of(of.row))?, scale: Pages::new(gpu, 1, PAGE)? })
     }
 
     fn commands(
@@ -179,7 +192,7 @@ impl Lane {
                 there.commands(&gpu, of, &weight, &scratch)?.run(&gpu)?;
                 Ok(there)
             };
-            let there = gpu.made(host, (of.packing.transposed, of.packing.of, precision), make)?;
+            let there = gpu.made(host, form(of, precision), make)?;
             packed.insert(of.packing.clone(), there);
         }
         let read = schedule.weights.keys().filter(|name| planned.reads(name));
@@ -204,8 +217,11 @@ impl Lane {
             shown.push(words);
             words += mat(place).span() * mat(place).elem.words();
         }
-        let readback = Readback::new(&gpu, words)?;
-        let lane = Lane { gpu, schedule, memory, commands, ends: planned.ends, made, readback, shown };
+        // Outputs beyond a page are read one after the other, in pieces.
+        let is_long = words > PAGE;
+        let readback = Readback::new(&gpu, if is_long { 1 } else { words })?;
+        let lane =
+            Lane { gpu, schedule, memory, commands, ends: planned.ends, made, readback, shown, is_long };
         lane.changed()?;
         Ok(lane)
     }
@@ -241,12 +257,17 @@ impl Lane {
         let clock = self.gpu.clock(count)?;
         self.commands.encode_timed(&mut encoder, 0..count, clock.as_ref());
         clock.iter().for_each(|clock| clock.resolve(&mut encoder));
-        for ((_, place), at) in self.schedule.outputs.iter().zip(&self.shown) {
+        for ((_, place), at) in self.schedule.outputs.iter().zip(&self.shown).filter(|_| !self.is_long) {
             self.show(&mut encoder, place, &self.readback, *at);
         }
         let submitted = self.gpu.queue.submit([encoder.finish()]);
         if let Some(clock) = clock {
             self.gpu.record(clock, submitted.clone(), self.names())?;
+        }
+        if self.is_long {
+            self.gpu.wait(submitted)?;
+            let of = |(name, place): &(String, Place)| Ok((name.clone(), self.long(place)?));
+            return self.schedule.outputs.iter().map(of).collect();
         }
         let outputs = self.schedule.outputs.iter().zip(&self.shown);
         self.readback.read(&self.gpu, submitted, |words| {
@@ -263,6 +284,15 @@ impl Lane {
         })
     }
 
+    /// A value by itself.
+    fn long(&self, place: &Place) -> Result<Output, DeviceError> {
+        let mat = mat(place);
+        let Some(pages) = self.memory.find(&mat.memory) else { return Ok(Output::F32(Vec::new())) };
+        let words = mat.elem.words();
+        let data = pages.read(&self.gpu, mat.at * words, mat.span() * words)?;
+        Ok(output(place, &data))
+    }
+
     /// Copies a value to where the host reads it.
     fn show(&self, encoder: &mut wgpu::CommandEncoder, place: &Place, to: &Readback, at: usize) {
         let mat = mat(place);
@@ -272,7 +302,7 @@ impl Lane {
         }
     }
 
-    /// Runs step by step; `each` sees the step and its value, and may end the run.
+    /// Runs step by step; `each` sees the step, its value and the gradient that it adds to, and may end the run.
     pub fn run_each(
         &mut self,
         bindings: &Bindings,
@@ -284,16 +314,27 @@ impl Lane {
             let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
             self.commands.encode(&mut encoder, first..end);
             first = end;
-            let value = match (&step.out.home, step.operands.last()) {
-                (Home::Arena { .. }, Some(gradient)) if step.out.span() == 0 => gradient,
-                _ => &step.out,
-            };
-            let readback = Readback::new(&self.gpu, value.span() * mat(value).elem.words())?;
-            self.show(&mut encoder, value, &readback, 0);
+            let gradient = step.op.accumulates().then(|| step.operands.last()).flatten();
+            let shown: Vec<&Place> = [&step.out].into_iter().chain(gradient).collect();
+            let words = |place: &Place| place.span() * mat(place).elem.words();
+            let readback = Readback::new(&self.gpu, shown.iter().map(|place| words(place)).sum())?;
+            let mut at = 0;
+            for place in &shown {
+                self.show(&mut encoder, place, &readback, at);
+                at += words(place);
+            }
             let submitted = self.gpu.queue.submit([encoder.finish()]);
-            let goes_on = readback.read(&self.gpu, submitted, |words| match output(value, words) {
-                Output::F32(data) => each(step, &data),
-                Output::F64(_) => true,
+            let goes_on = readback.read(&self.gpu, submitted, |found| {
+                let mut rest = found;
+                let mut data = Vec::new();
+                for place in &shown {
+                    let (own, after) = rest.split_at(words(place));
+                    rest = after;
+                    if let Output::F32(values) = output(place, own) {
+                        data.extend(values);
+                    }
+                }
+                each(step, &data)
             })?;
             if !goes_on {
                 break;

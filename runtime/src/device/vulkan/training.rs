@@ -2,12 +2,12 @@
 
 use super::super::cpu::told;
 use super::super::{Bindings, DeviceError, Outputs, Training, TrainingState, Weights};
-use super::buffers::{Pages, Readback, page_of};
+use super::buffers::{Pages, Readback};
 use super::gpu::Gpu;
 use super::lane::{Lane, Own};
 use super::program::Commands;
 use crate::kernels::adamw::shader;
-use crate::shader::{Elem, Mat, Memory, Plan, Precision};
+use crate::shader::{Elem, Mat, Memory, Plan, Precision, page_of};
 use crate::train::optimizer::Update;
 use minic_compiler::schedule::Schedule;
 use std::borrow::Cow;
@@ -20,8 +20,8 @@ pub struct VulkanTraining {
     own: Own,
     mean: BTreeMap<String, Pages>,
     square: BTreeMap<String, Pages>,
-    /// What is not trained, and the shapes of what is: the weights as they were at the start.
-    begun: TrainingState,
+    /// Weights that are not trained.
+    still: Weights,
     norm: Norm,
     /// One step of AdamW for all weights.
     step: Commands,
@@ -53,7 +53,6 @@ impl VulkanTraining {
             weights.insert(name.clone(), Arc::new(there));
             gradients.insert(name.clone(), Pages::new(&gpu, len, page)?);
             for (averages, known) in [(&mut mean, &state.mean), (&mut square, &state.square)] {
-                // Memory of the device is zero until it is written.
                 let there = Pages::new(&gpu, len, page)?;
                 if let Some(known) = known.get(name) {
                     there.upload(&gpu, known)?;
@@ -73,7 +72,17 @@ impl VulkanTraining {
             Memory::Square(name) => square.get(name),
             _ => None,
         })?;
-        Ok(VulkanTraining { gpu, lane, own, mean, square, begun: state, norm, step })
+        let still = state.weights.without(|name| own.weights.contains_key(name));
+        Ok(VulkanTraining { gpu, lane, own, mean, square, still, norm, step })
+    }
+}
+
+impl VulkanTraining {
+    /// Sets all gradients to zero.
+    fn forget(&self) {
+        let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
+        self.own.gradients.values().for_each(|gradient| gradient.clear(&mut encoder));
+        self.gpu.queue.submit([encoder.finish()]);
     }
 }
 
@@ -115,9 +124,7 @@ impl Norm {
 
 impl Training for VulkanTraining {
     fn gradients(&mut self, samples: &[Bindings]) -> Result<Vec<Outputs>, DeviceError> {
-        let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
-        self.own.gradients.values().for_each(|gradient| gradient.clear(&mut encoder));
-        self.gpu.queue.submit([encoder.finish()]);
+        self.forget();
         samples.iter().map(|sample| self.lane.run(sample)).collect()
     }
 
@@ -146,6 +153,7 @@ impl Training for VulkanTraining {
     }
 
     fn first_non_finite(&mut self, samples: &[Bindings]) -> Result<Option<String>, DeviceError> {
+        self.forget();
         for sample in samples {
             let mut found = None;
             self.lane.run_each(sample, |step, value| {
@@ -164,11 +172,17 @@ impl Training for VulkanTraining {
         Ok(gradient.transpose()?.map(Cow::Owned))
     }
 
-    fn state(&self) -> Result<Cow<'_, TrainingState>, DeviceError> {
-        let mut state = TrainingState { weights: self.begun.weights.clone(), ..TrainingState::default() };
+    fn weights(&self) -> Result<Cow<'_, Weights>, DeviceError> {
+        let mut weights = self.still.clone();
         for (name, pages) in &self.own.weights {
-            state.weights.insert(name.clone(), pages.download(&self.gpu)?);
+            weights.insert(name.clone(), pages.download(&self.gpu)?);
         }
+        Ok(Cow::Owned(weights))
+    }
+
+    fn state(&self) -> Result<Cow<'_, TrainingState>, DeviceError> {
+        let weights = self.weights()?.into_owned();
+        let mut state = TrainingState { weights, ..TrainingState::default() };
         for (averages, there) in [(&mut state.mean, &self.mean), (&mut state.square, &self.square)] {
             for (name, pages) in there {
                 averages.insert(name.clone(), pages.download(&self.gpu)?);

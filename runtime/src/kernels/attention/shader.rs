@@ -61,17 +61,18 @@ fn {a}_by_{b}(a_row: u32, a_column: u32, b_row: u32, b_column: u32, lane: u32) -
     for (var first = 0u; first < p.head_dim; first += 16u) {{
         let c = first + beside;
         workgroupBarrier();
+        // A vector is written as a whole, because writes of its components by several invocations are a race.
+        var of_a = vec4(0.0);
         for (var t = 0u; t < 4u; t++) {{
-            let r = 16u * t + lane / 16u;
-            var of_a = 0.0;
+            let r = lane / 16u * 4u + t;
             var of_b = 0.0;
             if (c < p.head_dim) {{
-                of_a = {a}(min(a_row + r, p.{a_rows} - 1u), a_column + c);
+                of_a[t] = {a}(min(a_row + r, p.{a_rows} - 1u), a_column + c);
                 of_b = {b}(min(b_row + r, p.{b_rows} - 1u), b_column + c);
             }}
-            tile[beside * 17u + r / 4u][r % 4u] = of_a;
             slice[beside * 65u + r] = of_b;
         }}
+        tile[beside * 17u + lane / 16u] = of_a;
         workgroupBarrier();
         for (var k = 0u; k < 16u; k++) {{
             let four = tile[k * 17u + lane / 16u];
@@ -91,13 +92,14 @@ pub fn sums(b: &str, b_rows: &str) -> String {
 fn add_{b}(sums: ptr<function, array<vec4<f32>, COLUMNS>>, b_row: u32, b_column: u32, lane: u32) {{
     for (var first = 0u; first < 64u; first += 8u) {{
         workgroupBarrier();
-        for (var x = lane; x < 8u * 64u * SPANS; x += 256u) {{
-            let c = x % (64u * SPANS);
-            var value = 0.0;
-            if (c < p.head_dim) {{
-                value = {b}(min(b_row + first + x / (64u * SPANS), p.{b_rows} - 1u), b_column + c);
+        for (var x = lane; x < 8u * 16u * SPANS; x += 256u) {{
+            let row = min(b_row + first + x / (16u * SPANS), p.{b_rows} - 1u);
+            var four = vec4(0.0);
+            for (var e = 0u; e < 4u; e++) {{
+                let c = x % (16u * SPANS) * 4u + e;
+                if (c < p.head_dim) {{ four[e] = {b}(row, b_column + c); }}
             }}
-            tile[x / 4u][x % 4u] = value;
+            tile[x] = four;
         }}
         workgroupBarrier();
         for (var s = 0u; s < 8u; s++) {{
@@ -233,7 +235,7 @@ pub const MERGE: &str = "
         total = kept + now * total;
         top = most;
     }
-    workgroupBarrier();
+    storageBarrier();
     if (lane % 16u == 0u) {
         set_four_stats(q_row, head, top);
         set_four_stats(q_row, p.heads + head, total);

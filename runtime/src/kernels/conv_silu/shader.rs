@@ -153,7 +153,7 @@ fn windows(
         }
         if end <= first {
             let bytes = 4 * ((behind + ahead) * x.stride + x.cols);
-            return Err(Unfit { bytes, limit: caps.binding });
+            return Err(Unfit::Row { bytes, limit: caps.binding });
         }
         windows.push([from..(end + ahead).min(x.rows), first..end]);
         first = end;

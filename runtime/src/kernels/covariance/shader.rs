@@ -26,9 +26,11 @@ const BODY: &str = "
     var sums: array<array<vec2<f32>, 4>, 4>;
     for (var t = 0u; t < p.positions && col < row + 64u; t += 32u) {
         workgroupBarrier();
-        for (var i = lane; i < 32u * 64u; i += 256u) {
-            tile[i / 4u][i % 4u] = u(t + i / 64u, row + i % 64u);
-            slice[i] = u(t + i / 64u, col + i % 64u);
+        for (var i = lane; i < 32u * 64u; i += 256u) { slice[i] = u(t + i / 64u, col + i % 64u); }
+        for (var i = lane; i < 32u * 16u; i += 256u) {
+            let s = t + i / 16u;
+            let c = row + i % 16u * 4u;
+            tile[i] = vec4(u(s, c), u(s, c + 1u), u(s, c + 2u), u(s, c + 3u));
         }
         workgroupBarrier();
         var products: array<vec4<f32>, 4>;

@@ -12,7 +12,6 @@ fn gather(plan: &mut Plan, call: Call) -> Result<(), Unfit> {
     let (tokens, table, out) = (call.args[0].flat(), &call.args[1], call.out);
     for rows in cuts(&[table], table.rows, 1, plan.caps)? {
         for positions in cuts(&[out], out.rows, 1, plan.caps)? {
-            let last = if rows.end == table.rows { usize::MAX } else { rows.end };
             let count = positions.len() * out.cols;
             let source = Source::new("embed", LANES)
                 .read("tokens", &tokens.columns(positions.start, positions.len()))
@@ -22,7 +21,7 @@ fn gather(plan: &mut Plan, call: Call) -> Result<(), Unfit> {
                 .u32("count", count)
                 .u32("first", rows.start)
                 .u32("end", rows.end)
-                .u32("last", last)
+                .u32("is_last", usize::from(rows.end == table.rows))
                 .f32("nan", f64::NAN)
                 .body(
                     "    let at = group * 64u + lane;
@@ -30,9 +29,9 @@ fn gather(plan: &mut Plan, call: Call) -> Result<(), Unfit> {
     let r = at / p.cols;
     let c = at % p.cols;
     let token = tokens(0u, r);
-    if (token < p.first || token >= p.last) { return; }
-    if (token >= p.end) { set_out(r, c, p.nan); return; }
-    set_out(r, c, table(token - p.first, c));",
+    if (token < p.first) { return; }
+    if (token < p.end) { set_out(r, c, table(token - p.first, c)); return; }
+    if (p.is_last == 1u) { set_out(r, c, p.nan); }",
                 );
             plan.run(source, count.div_ceil(LANES));
         }
@@ -55,6 +54,7 @@ fn scatter(plan: &mut Plan, call: Call) -> Result<(), Unfit> {
                 .u32("first", rows.start)
                 .u32("end", rows.end)
                 .shared("earlier", "atomic<u32>", 1)
+                .shared("same", "u32", LANES)
                 .body(
                     "    let t = group;
     let token = tokens(0u, t);
@@ -65,13 +65,17 @@ fn scatter(plan: &mut Plan, call: Call) -> Result<(), Unfit> {
         if (tokens(0u, s) == token) { atomicStore(&earlier[0], 1u); }
     }
     workgroupBarrier();
-    if (atomicLoad(&earlier[0]) == 1u) { return; }
-    for (var c = lane; c < p.cols; c += 64u) {
-        var sum = gradient(token - p.first, c);
-        for (var s = t; s < p.positions; s++) {
-            if (tokens(0u, s) == token) { sum += dx(s, c); }
+    let is_first = atomicLoad(&earlier[0]) == 0u;
+    for (var s = t; s < p.positions; s += 64u) {
+        workgroupBarrier();
+        same[lane] = u32(is_first && s + lane < p.positions && tokens(0u, min(s + lane, p.positions - 1u)) == token);
+        workgroupBarrier();
+        for (var i = 0u; i < 64u; i++) {
+            if (same[i] == 0u) { continue; }
+            for (var c = lane; c < p.cols; c += 64u) {
+                set_gradient(token - p.first, c, gradient(token - p.first, c) + dx(s + i, c));
+            }
         }
-        set_gradient(token - p.first, c, sum);
     }",
                 );
             plan.run(source, window.len());

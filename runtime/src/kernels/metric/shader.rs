@@ -7,7 +7,7 @@
 use super::super::Shaders;
 use crate::shader::common::{LANES, PAIRS};
 use crate::shader::expr::{calling, texts};
-use crate::shader::{Call, Elem, Plan, Source, Unfit, cuts};
+use crate::shader::{Call, Elem, PAGE, Plan, Source, Unfit, cuts};
 use minic_compiler::graph::Op;
 use minic_compiler::metrics::{Expr, Leaf, Program, Reducer, Reduction};
 use std::ops::Range;
@@ -27,7 +27,7 @@ fn plan(plan: &mut Plan, call: Call) -> Result<(), Unfit> {
     let pieces = cuts(&[x], x.rows, positions, plan.caps)?;
     let chunks: usize = pieces.iter().map(|rows| rows.len().div_ceil(positions)).sum();
     // As many columns at a time as have their states in one binding.
-    let width = (plan.caps.reach() / (2 * chunks * slots).max(1)).clamp(1, x.cols.max(1));
+    let width = (plan.caps.reach().min(PAGE) / (2 * chunks * slots).max(1)).clamp(1, x.cols.max(1));
     let states = plan.scratch(Elem::Pair, chunks * slots, width);
     let counts = plan.scratch(Elem::F32, chunks, 1);
     let scan = scan(&reductions);
