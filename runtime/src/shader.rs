@@ -33,6 +33,8 @@ pub struct Caps {
     pub cooperative: Vec<[u32; 3]>,
     /// The same of bf16 x bf16 + f32.
     pub cooperative_bf16: Vec<[u32; 3]>,
+    /// Cooperative matrices are written out as plain arithmetic, so that what is around them can be tested without.
+    pub emulated: bool,
     /// Bytes of memory that a workgroup shares.
     pub workgroup_memory: usize,
     /// Invocations of a workgroup.
@@ -62,6 +64,7 @@ impl Caps {
             f16: false,
             cooperative: Vec::new(),
             cooperative_bf16: Vec::new(),
+            emulated: false,
             workgroup_memory: 32 << 10,
             invocations: 256,
             binding: 128 << 20,

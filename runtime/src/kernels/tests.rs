@@ -582,14 +582,14 @@ fn once_on(gpu: &Gpu, shaders: Shaders, op: &Op, operands: &[Stored]) -> Result<
     once::once(gpu, Precision::F32, shaders, op, &given(operands), shape(op, operands))
 }
 
-/// Factors of 16 bits, of magnitudes that f16 does not have: the error stays that of their rounding.
+/// Products in every variant, of factors of magnitudes that f16 does not have: the error stays that of their rounding.
 #[test]
-fn products_of_halves_are_off_by_their_rounding_alone() {
+fn products_are_off_by_the_rounding_of_their_factors_alone() {
     let (Some(gpu), Some(small)) = (testing::vulkan(None), testing::vulkan(Some(SMALL_BINDING))) else {
         return;
     };
     let sizes = [(1, 1, 1), (13, 7, 31), (257, 193, 129), (600, 160, 752), (97, 400, 33)];
-    for (precision, tolerance) in [(Precision::F16, 1e-3), (Precision::Bf16, 8e-3)] {
+    for (precision, tolerance) in [(Precision::F32, 2e-6), (Precision::F16, 1e-3), (Precision::Bf16, 8e-3)] {
         for (l, i, o) in sizes {
             for magnitude in [1.0, 1e-12, 3e7] {
                 let of = |rows, cols| between(rows, cols, -magnitude, magnitude);
@@ -608,9 +608,12 @@ fn products_of_halves_are_off_by_their_rounding_alone() {
                     let exact: Vec<Exact> = operands.iter().map(Stored::exact).collect();
                     let expected = (kernel.reference)(&op, &exact);
                     let largest = expected.iter().fold(0.0f64, |m, x| m.max(x.abs()));
-                    for gpu in [gpu, small] {
+                    // The variants for processors, for GPUs, and for small bindings.
+                    let hardware = Caps { software: false, ..gpu.caps.clone() };
+                    for (gpu, caps) in [(gpu, &gpu.caps), (gpu, &hardware), (small, &small.caps)] {
                         let (given, shape) = (given(&operands), shape(&op, &operands));
-                        let value = once::once(gpu, precision, kernel.shaders.unwrap(), &op, &given, shape);
+                        let shaders = kernel.shaders.unwrap();
+                        let value = once::once_as(gpu, caps, precision, shaders, &op, &given, shape);
                         let value = value.unwrap_or_else(|e| panic!("{op:?}: {e}"));
                         let off = |(e, v): (&f64, &f64)| (e - v).abs() / largest;
                         let worst = expected.iter().zip(&value).map(off).fold(0.0, f64::max);
@@ -618,7 +621,8 @@ fn products_of_halves_are_off_by_their_rounding_alone() {
                             worst <= tolerance,
                             "{op:?} {precision:?} {l} {i} {o} {magnitude}: {worst:e}"
                         );
-                        assert!(l * i < 64 || worst > 1e-6, "{op:?}: nothing was rounded");
+                        let rounds = precision != Precision::F32 && l * i >= 64;
+                        assert!(!rounds || worst > 1e-5, "{op:?}: nothing was rounded");
                     }
                 }
             }

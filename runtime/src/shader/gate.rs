@@ -33,7 +33,7 @@ pub fn check(dispatch: &Dispatch, caps: &Caps) -> Result<Checked, Refused> {
     let mut allowed = Capabilities::SUBGROUP | Capabilities::SHADER_FLOAT16_IN_FLOAT32;
     allowed.set(Capabilities::SHADER_FLOAT16, caps.f16 || dispatch.bf16);
     let shapes = if dispatch.bf16 { &caps.cooperative_bf16 } else { &caps.cooperative };
-    allowed.set(Capabilities::COOPERATIVE_MATRIX, !shapes.is_empty());
+    allowed.set(Capabilities::COOPERATIVE_MATRIX, !shapes.is_empty() && !caps.emulated);
     let mut validator = Validator::new(ValidationFlags::all(), allowed);
     let info = validator.validate(&module).map_err(|e| refuse(e.emit_to_string(&dispatch.text)))?;
     let workgroup_memory = workgroup_memory(&module);

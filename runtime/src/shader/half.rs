@@ -267,14 +267,17 @@ pub fn multiply(
         beside.iter().fold(source, |source, (name, mat)| source.read(name, mat))
     };
     if is_cooperative(plan.caps, plan.precision) {
-        let source = begin("product_cooperative", COOPERATIVE_LANES, Elem::Half4)
-            .enable("f16")
-            .enable("wgpu_cooperative_matrix")
+        let source = begin("product_cooperative", COOPERATIVE_LANES, Elem::Half4).enable("f16");
+        let (source, matrices) = match plan.caps.emulated {
+            true => (source.with(&format!("const LD = {LD}u;{EMULATED}")), &EMULATION),
+            false => (source.enable("wgpu_cooperative_matrix"), &COOPERATIVE),
+        };
+        let source = source
             .bf16(plan.precision == Precision::Bf16)
             .shared("tile_a", "vec4<f16>", 2 * ROWS * LD)
             .shared("tile_b", "vec4<f16>", 2 * ROWS * LD)
             .shared("done", "f32", WARPS * 256)
-            .body(&cooperative(value));
+            .body(&cooperative(matrices, value));
         plan.run(source, c.rows.div_ceil(ROWS) * c.cols.div_ceil(ROWS));
     } else if plan.caps.software {
         let source =
@@ -342,10 +345,56 @@ const LD: usize = DEPTH / 4 + 2;
 /// Bytes of workgroup memory: two tiles of each factor, and a tile of sums of every subgroup. 48 KiB.
 const MEMORY: usize = 2 * 2 * ROWS * LD * 8 + WARPS * 256 * 4;
 
+/// How matrices of 16 x 16 are written: those of a subgroup, or the same as arithmetic of 32 invocations.
+struct Matrices {
+    zero: &'static str,
+    /// A matrix of the tile of a, rows `LD` apart, and one of the tile of b, columns so far apart, from a place on.
+    a: fn(&str) -> String,
+    b: fn(&str) -> String,
+    /// sum + a b
+    add: fn(&str, &str, &str) -> String,
+    /// Puts a sum into `done`, row by row.
+    store: fn(&str) -> String,
+}
+
+/// `coopLoadT` and `coopStoreT` are row-major, `coopLoad` column-major.
+const COOPERATIVE: Matrices = Matrices {
+    zero: "coop_mat16x16<f32, C>()",
+    a: |at| format!("coopLoadT<coop_mat16x16<f16, A>>(&tile_a[{at}], {LD}u)"),
+    b: |at| format!("coopLoad<coop_mat16x16<f16, B>>(&tile_b[{at}], {LD}u)"),
+    add: |a, b, sum| format!("coopMultiplyAdd({a}, {b}, {sum})"),
+    store: |sum| format!("coopStoreT({sum}, &done[own], 16u);"),
+};
+
+const EMULATION: Matrices = Matrices {
+    zero: "array<f32, 8>()",
+    a: |at| at.into(),
+    b: |at| at.into(),
+    add: |a, b, sum| format!("multiply_add({a}, {b}, {sum}, lane % 32u)"),
+    store: |sum| format!("store({sum}, own, lane % 32u);"),
+};
+
+/// Every invocation has half a row of a sum.
+const EMULATED: &str = "
+fn multiply_add(a: u32, b: u32, sum: array<f32, 8>, lane: u32) -> array<f32, 8> {
+    var next = sum;
+    for (var e = 0u; e < 8u; e++) {
+        let column = lane % 2u * 8u + e;
+        for (var k = 0u; k < 4u; k++) {
+            next[e] += dot(vec4<f32>(tile_a[a + lane / 2u * LD + k]), vec4<f32>(tile_b[b + column * LD + k]));
+        }
+    }
+    return next;
+}
+fn store(sum: array<f32, 8>, own: u32, lane: u32) {
+    var whole = sum;
+    for (var e = 0u; e < 8u; e++) { done[own + lane * 8u + e] = whole[e]; }
+}";
+
 /// 128 x 128 elements a workgroup. While the matrix units multiply one pair of tiles, the next is on its way from memory
 /// to registers. Drivers crash on subgroup operations beside cooperative matrices, so that the subgroup's number is
 /// the invocation's over 32: the device has subgroups of 32, or no cooperative matrices for us.
-fn cooperative(value: &str) -> String {
+fn cooperative(matrices: &Matrices, value: &str) -> String {
     let mut text = "    let across = (p.cols + 127u) / 128u;
     let down = (p.rows + 127u) / 128u;
     // The longer side of the value runs slowest, so that its factor comes from memory once.
@@ -370,7 +419,7 @@ fn cooperative(value: &str) -> String {
     text += &bring("var ", "    ", "");
     for i in 0..4 {
         for j in 0..2 {
-            text += &format!("    var sum_{i}{j} = coop_mat16x16<f32, C>();\n");
+            text += &format!("    var sum_{i}{j} = {};\n", matrices.zero);
         }
     }
     text += &format!(
@@ -392,18 +441,15 @@ fn cooperative(value: &str) -> String {
     );
     for k in 0..2 {
         for j in 0..2 {
-            text += &format!(
-                "        let b_{k}{j} = coopLoad<coop_mat16x16<f16, B>>(&tile_b[from_b + {}u], {LD}u);\n",
-                j * 16 * LD + k * 4
-            );
+            let at = format!("from_b + {}u", j * 16 * LD + k * 4);
+            text += &format!("        let b_{k}{j} = {};\n", (matrices.b)(&at));
         }
         for i in 0..4 {
-            text += &format!(
-                "        let a_{k}{i} = coopLoadT<coop_mat16x16<f16, A>>(&tile_a[from_a + {}u], {LD}u);\n",
-                i * 16 * LD + k * 4
-            );
+            let at = format!("from_a + {}u", i * 16 * LD + k * 4);
+            text += &format!("        let a_{k}{i} = {};\n", (matrices.a)(&at));
             for j in 0..2 {
-                text += &format!("        sum_{i}{j} = coopMultiplyAdd(a_{k}{i}, b_{k}{j}, sum_{i}{j});\n");
+                let add = (matrices.add)(&format!("a_{k}{i}"), &format!("b_{k}{j}"), &format!("sum_{i}{j}"));
+                text += &format!("        sum_{i}{j} = {add};\n");
             }
         }
     }
@@ -414,7 +460,7 @@ fn cooperative(value: &str) -> String {
     for i in 0..4 {
         for j in 0..2 {
             text += &format!(
-                "    coopStoreT(sum_{i}{j}, &done[own], 16u);
+                "    {}
     workgroupBarrier();
     for (var e = lane % 32u; e < 256u; e += 32u) {{
         let m = m0 + warp_m + {}u + e / 16u;
@@ -425,6 +471,7 @@ fn cooperative(value: &str) -> String {
         }}
     }}
     workgroupBarrier();\n",
+                (matrices.store)(&format!("sum_{i}{j}")),
                 i * 16,
                 j * 16
             );

@@ -20,6 +20,8 @@ pub struct Limits {
     pub binding: Option<usize>,
     /// Bytes of memory, likewise.
     pub memory: Option<u64>,
+    /// Cooperative matrices are emulated, with as much workgroup memory as they take: for their test.
+    pub emulated: bool,
     /// Cooperative matrices are left alone.
     pub scalar: bool,
     /// No compiled pipelines are kept from one run to the next.
@@ -113,6 +115,7 @@ fn describe(adapter: &wgpu::Adapter) -> Found {
         f16: features.contains(wgpu::Features::SHADER_F16),
         cooperative: cooperative.filter(|_| usable).map(|p| [p.m_size, p.n_size, p.k_size]).collect(),
         cooperative_bf16: Vec::new(),
+        emulated: false,
         workgroup_memory: limits.max_compute_workgroup_storage_size as usize,
         invocations: limits.max_compute_invocations_per_workgroup as usize,
         binding: limits.max_storage_buffer_binding_size as usize & !3,
@@ -198,6 +201,11 @@ impl Gpu {
             *lock(&seen) = Some(if full { Fault::Full } else { Fault::Lost(why) });
         });
         let mut caps = found.caps.clone();
+        if limits.emulated {
+            let cooperative = vec![[16, 16, 16]];
+            let (subgroup, workgroup_memory) = ((32, 32), caps.workgroup_memory.max(48 << 10));
+            caps = Caps { emulated: true, f16: true, subgroup, cooperative, workgroup_memory, ..caps };
+        }
         if limits.scalar {
             caps.cooperative.clear();
         }
@@ -244,7 +252,7 @@ impl Gpu {
         for precision in [Precision::F16, Precision::Bf16] {
             let caps = gpu.caps.clone();
             let fault = is_cooperative(&caps, precision)
-                .then(|| selftest::fault(&gpu, &caps, precision, selftest::SIZE));
+                .then(|| selftest::fault(&gpu, &caps, precision, selftest::size(&caps)));
             let Some(why) = fault.flatten() else { continue };
             // What a fault leaves of a device may be nothing.
             let mut other = match gpu.check() {

@@ -4,7 +4,7 @@ use super::super::DeviceError;
 use super::gpu::Gpu;
 use super::program::run_once;
 use crate::kernels::Shaders;
-use crate::shader::{Call, Elem, Mat, Memory, Plan, Precision};
+use crate::shader::{Call, Caps, Elem, Mat, Memory, Plan, Precision};
 use minic_compiler::graph::Op;
 
 /// An operand: rows of f32 that lie `stride` elements apart, or tokens.
@@ -65,10 +65,23 @@ pub fn once(
     shaders: Shaders,
     op: &Op,
     operands: &[Given],
+    shape: (usize, usize),
+) -> Result<Vec<f64>, DeviceError> {
+    once_as(gpu, &gpu.caps, precision, shaders, op, operands, shape)
+}
+
+/// The same as a device of other capabilities would do it.
+pub fn once_as(
+    gpu: &Gpu,
+    caps: &Caps,
+    precision: Precision,
+    shaders: Shaders,
+    op: &Op,
+    operands: &[Given],
     (rows, cols): (usize, usize),
 ) -> Result<Vec<f64>, DeviceError> {
     let Laid { arena, tokens, result, args, out } = lay_out(op, operands, (rows, cols));
-    let mut plan = Plan::new(&gpu.caps).rounding(precision);
+    let mut plan = Plan::new(caps).rounding(precision);
     (shaders.plan)(&mut plan, Call { op, args: &args, out: &out })?;
     let bits = |data: &[f32]| data.iter().map(|x| x.to_bits()).collect::<Vec<u32>>();
     let given = [(Memory::Arena, bits(&arena)), (Memory::Tokens, tokens), (Memory::Result(0), bits(&result))];

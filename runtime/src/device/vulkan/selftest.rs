@@ -6,9 +6,11 @@ use super::program::run_once;
 use crate::random::SplitMix64;
 use crate::shader::{Caps, Elem, Factor, Mat, Memory, Onto, Plan, Precision, Source, product};
 
-/// Rows, columns and inner dimension: whole tiles and parts of them, as many as keep a GPU busy, so that a race would
-/// show.
-pub const SIZE: [usize; 3] = [1100, 900, 4096];
+/// Rows, columns and inner dimension: whole tiles and parts of them, and as many as keep a GPU busy, so that a race
+/// would show.
+pub fn size(caps: &Caps) -> [usize; 3] {
+    if caps.software { [200, 150, 100] } else { [1100, 900, 4096] }
+}
 
 /// How often the same product is made; its bits have to be the same.
 const TIMES: usize = 3;

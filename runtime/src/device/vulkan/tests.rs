@@ -120,3 +120,22 @@ fn a_device_that_was_lost_says_so_to_everybody() {
     let error = device.prepare(schedule, weights(&desc)).err();
     assert!(matches!(error, Some(DeviceError::Lost { .. })));
 }
+
+/// What is around the matrices of the kernel for matrix units: tiles, buffers, barriers, scales and edges. When the device is
+/// opened, it is compared with the scalar twin, as on hardware.
+#[test]
+fn products_of_emulated_matrices_are_those_of_the_twin() {
+    if testing::vulkan(None).is_none_or(|gpu| !gpu.caps.f16) {
+        return;
+    }
+    let limits = Limits { emulated: true, ..Limits::default() };
+    let gpu = Arc::new(Gpu::open(0, limits).unwrap());
+    assert_eq!(gpu.distrusted, None);
+    assert!(is_cooperative(&gpu.caps, Precision::F16));
+    for size in [[1, 1, 1], [128, 128, 32], [130, 300, 100], [257, 129, 513]] {
+        assert_eq!(selftest::fault(&gpu, &gpu.caps, Precision::F16, size), None, "{size:?}");
+    }
+    let device = Vulkan::new(gpu, Precision::F16);
+    let off = off(&logits(&Cpu, "cpu", 150), &logits(&device, "f16", 150));
+    assert!((1e-5..3e-3).contains(&off), "{off:e}");
+}
