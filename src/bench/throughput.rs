@@ -8,9 +8,6 @@ use minic_compiler::autodiff::Recompute;
 use minic_compiler::cost;
 use minic_compiler::dim::Dim;
 use minic_compiler::forward::{self, Comparison, Objective, TEACHER};
-use minic_compiler::graph::HeadLoss;
-use minic_compiler::hir::LossTerm;
-use minic_compiler::losses::Term;
 use minic_compiler::model::ModelDesc;
 use minic_compiler::schedule;
 use minic_runtime::device::{Bindings, Memory, TrainingState, Weights};
@@ -19,7 +16,7 @@ use minic_runtime::run::RunError;
 use minic_runtime::source::{self, WeightSource};
 use minic_runtime::train::optimizer::Update;
 use serde_json::json;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -81,7 +78,10 @@ pub fn run(what: What, args: &Args, output: &Output) -> Result<Exit, Failure> {
             times(&mut || windows.iter().try_for_each(|window| Ok(session.run(window).map(drop)?)))?;
         }
         What::Train => {
-            let objective = objective(teacher.is_some());
+            let objective = match teacher {
+                Some(_) => Objective::forward_kl(),
+                None => Objective::cross_entropy(),
+            };
             let of_teacher = teacher.as_ref().map(WeightSource::desc);
             let batch = args.batch as usize;
             let training =
@@ -149,16 +149,6 @@ fn tell(
         peak.map_or("unknown".into(), bytes)
     ))?;
     Ok(Exit::Done)
-}
-
-fn objective(distils: bool) -> Objective {
-    if !distils {
-        return Objective::cross_entropy();
-    }
-    let term = Term::Head(HeadLoss::ForwardKl { temperature: 1.0 });
-    let arguments = BTreeMap::new();
-    let loss = LossTerm { weight: 1.0, loss: "forward_kl", arguments, term, span: Default::default() };
-    Objective::new(&[loss], &[])
 }
 
 fn load(model: &WeightSource) -> Result<Weights, RunError> {

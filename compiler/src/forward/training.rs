@@ -48,6 +48,11 @@ impl Objective {
         Objective { terms: vec![(1.0, Wanted::Head(HeadLoss::CrossEntropy))] }
     }
 
+    /// KL(teacher || student) of the logits alone.
+    pub fn forward_kl() -> Objective {
+        Objective { terms: vec![(1.0, Wanted::Head(HeadLoss::ForwardKl { temperature: 1.0 }))] }
+    }
+
     /// The teacher runs beside the student.
     pub fn reads_teacher(&self) -> bool {
         self.terms.iter().any(|(_, term)| match term {

@@ -139,3 +139,65 @@ fn products_of_emulated_matrices_are_those_of_the_twin() {
     let off = off(&logits(&Cpu, "cpu", 150), &logits(&device, "f16", 150));
     assert!((1e-5..3e-3).contains(&off), "{off:e}");
 }
+
+/// As wgpu shows an H200, by its driver's public reports.
+fn hopper() -> Caps {
+    Caps {
+        subgroup: (32, 32),
+        f16: true,
+        cooperative: vec![[16, 16, 16]],
+        workgroup_memory: 48 << 10,
+        invocations: 1024,
+        binding: (1 << 31) - 4,
+        buffer: 1 << 32,
+        alignment: 16,
+        ..Caps::least()
+    }
+}
+
+/// Planned and checked by naga, not run: the published 8B teacher and its 4B student in one H200.
+#[test]
+#[expect(clippy::print_stdout, reason = "figures for `--nocapture`")]
+fn a_published_distillation_is_planned_into_one_gpu() {
+    const CONFIG: &str = include_str!("../../../../compiler/tests/configs/Nemotron-H-8B-Base-8K.json");
+    let teacher = families::describe(&config::parse(CONFIG).unwrap()).unwrap();
+    let sizes = [(Dim::MambaNumHeads, 112), (Dim::FfnHiddenSize, 12_288), (Dim::HiddenSize, 3072)];
+    let student = teacher.resized(&sizes.into(), &(0..teacher.layers.len()).collect::<Vec<_>>());
+    let objective = Objective::forward_kl();
+    let graph = forward::training(&student, Some(&teacher), &objective, 8192, 1, Recompute::Blocks);
+    let schedule = schedule(&graph.unwrap().graph).unwrap();
+    for precision in [Precision::F32, Precision::F16] {
+        let planned = lane::plan(&hopper(), precision, &schedule).unwrap();
+        let memory = planned.memory(&schedule);
+        let total = memory.total() + schedule.average_bytes();
+        let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
+        println!(
+            "{}: {} dispatches of {} steps, weights {:.1} GiB, averages {:.1}, a lane {:.1}, scratch {:.1}, in all {:.1}",
+            precision.name(),
+            planned.dispatches.len(),
+            schedule.steps.len(),
+            gib(memory.weights),
+            gib(schedule.average_bytes()),
+            gib(memory.lanes),
+            gib(memory.scratch),
+            gib(total)
+        );
+        let mut seen = BTreeSet::new();
+        let prepared = planned.prepared.iter().flat_map(|of| &of.dispatches);
+        for dispatch in planned.dispatches.iter().chain(prepared) {
+            assert!(dispatch.groups.iter().all(|n| (1..=65535).contains(n)), "{dispatch:?}");
+            assert!(dispatch.binds.len() <= 8 && dispatch.params.len() <= 64, "{}", dispatch.name);
+            for mat in &dispatch.binds {
+                let words = mat.elem.words();
+                let (first, last) = (mat.at * words, (mat.at + mat.span().max(1)) * words - 1);
+                let page = mat.page.saturating_mul(words);
+                assert_eq!(first / page, last / page, "{} crosses a page: {mat:?}", dispatch.name);
+                assert!(4 * (mat.span() * words + 4) <= hopper().binding, "{}: {mat:?}", dispatch.name);
+            }
+            if seen.insert(&dispatch.text) {
+                crate::shader::check(dispatch, &hopper()).unwrap();
+            }
+        }
+        assert!(total < 1 << 37, "{} GiB", gib(total));
+    }
+}
