@@ -150,6 +150,9 @@ pub struct TrainingRecord {
     /// The last loss on held-out data, in nats per token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub heldout: Option<f64>,
+    /// What computed it, and to what it rounded the factors of products.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub device: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -180,7 +180,7 @@ pub fn run(
     observer.observe(&Event::RunStarted {
         recipe: &settings.recipe,
         version: env!("CARGO_PKG_VERSION"),
-        device: device.name(),
+        device: &device.kind(),
         threads: rayon::current_num_threads(),
     });
     let noting = Noting { observer, planned: AtomicU64::new(0) };

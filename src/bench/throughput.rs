@@ -137,14 +137,14 @@ fn tell(
         return Ok(Exit::Done);
     }
     output.answer(&format!(
-        "{device}\n{name}, {} parameters, {} x {} tokens: median of {} passes {median:.3} s, {} tokens/s, {:.2} \
-         TFLOP/s; planned {}, peak of the host {}\n",
+        "{device}\n{name}, {} parameters, {} x {} tokens: median of {} passes {median:.3} s, {} tokens/s, {:.1} \
+         GFLOP/s; planned {}, peak of the host {}\n",
         grouped(model.desc().params()),
         args.batch,
         args.sequence,
         seconds.len(),
         grouped(tokens as u64),
-        tokens * per_token / 1e12,
+        tokens * per_token / 1e9,
         bytes(planned),
         peak.map_or("unknown".into(), bytes)
     ))?;

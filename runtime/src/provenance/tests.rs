@@ -106,6 +106,7 @@ fn provenance() -> (Provenance, ModelDesc) {
             tokens: 15_360,
             loss: 1.25,
             heldout: Some(1.5),
+            device: "cpu x86-64-v4".into(),
         }],
         steps,
         result: ModelRecord::of(&small),

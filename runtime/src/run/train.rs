@@ -87,6 +87,7 @@ impl Executor<'_> {
             tokens: trained.tokens,
             loss: trained.loss,
             heldout: trained.heldout.last().map(|last| last.heldout_loss),
+            device: self.device.kind(),
         };
         self.summary.trainings.insert(node.name.clone(), trained);
         let mut made =

@@ -120,3 +120,57 @@ fn has_subgroup_statement(block: &naga::Block) -> bool {
         _ => false,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(text: &str, caps: &Caps) -> String {
+        let text = format!("enable f16;\nenable wgpu_cooperative_matrix;\n{text}");
+        let binds = Vec::new();
+        let dispatch = Dispatch {
+            name: "case",
+            text,
+            binds,
+            params: vec![],
+            bf16: false,
+            counts: false,
+            groups: [1, 1],
+        };
+        check(&dispatch, caps).map_or_else(|refused| refused.to_string(), |_| String::new())
+    }
+
+    #[test]
+    fn what_would_fail_on_the_device_fails_here() {
+        let caps = Caps { f16: true, cooperative: vec![[16, 16, 16]], ..Caps::least() };
+        let main = |size: usize, arguments: &str, body: &str| {
+            format!("@compute @workgroup_size({size}) fn main({arguments}) {{ {body} }}")
+        };
+        let matrix = "var m = coop_mat16x16<f32, C>();";
+        let shared = |len: usize| format!("var<workgroup> x: array<f32, {len}>;\n");
+        let lane = "@builtin(local_invocation_index) lane: u32";
+        let size = "@builtin(subgroup_size) size: u32";
+        let touch = "x[lane] = 1.0;";
+        for (text, wrong) in [
+            (main(64, "", matrix), ""),
+            (main(64, "", "let s = subgroupAdd(1u);"), ""),
+            (shared(8 << 10) + &main(64, lane, touch), ""),
+            (main(64, "", "let x = 1.0 + 1u;"), "error"),
+            (main(64, "", "for (var i = 0u; i < 3; i += 1.0) { }"), "error"),
+            (main(512, "", ""), "workgroups of 512"),
+            (shared((8 << 10) + 1) + &main(64, lane, touch), "workgroup memory"),
+            (main(64, "", &format!("{matrix} let s = subgroupAdd(1u);")), "crash drivers"),
+            (main(64, size, matrix), "crash drivers"),
+            (
+                "fn f(x: u32) -> u32 { if (x > 1u) { return subgroupMax(x); } return x; }\n".to_string()
+                    + &main(64, lane, &format!("{matrix} let s = f(lane);")),
+                "crash drivers",
+            ),
+        ] {
+            let refused = refusal(&text, &caps);
+            assert!(refused.contains(wrong) && wrong.is_empty() == refused.is_empty(), "{text}: {refused}");
+        }
+        let none = Caps { cooperative: Vec::new(), ..caps };
+        assert!(!refusal(&main(64, "", matrix), &none).is_empty(), "a device without such matrices");
+    }
+}

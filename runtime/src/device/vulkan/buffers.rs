@@ -32,6 +32,8 @@ pub struct Tensors {
     there: Mutex<BTreeMap<usize, Known<Pages>>>,
     made: Mutex<BTreeMap<(usize, Form), Known<Made>>>,
     held: Arc<AtomicU64>,
+    /// Two buffers through which large tensors go up.
+    staging: Mutex<Vec<wgpu::Buffer>>,
 }
 
 /// A tensor of the host, and what is of it on the device, for as long as somebody holds both.
@@ -114,16 +116,43 @@ impl Pages {
         self.buffers.iter().for_each(|buffer| encoder.clear_buffer(buffer, 0, None));
     }
 
-    /// A large tensor goes up in pieces through staging memory that is used again.
+    /// A large tensor goes up in pieces through two staging buffers that stay, one of which is filled while the other is
+    /// copied from.
     pub fn upload(&self, gpu: &Gpu, data: &[f32]) -> Result<(), DeviceError> {
         let bytes = bytes_of(data);
-        for (i, piece) in bytes.chunks(PIECE).enumerate() {
-            self.write(gpu, i * PIECE / 4, piece);
+        if bytes.len() <= PIECE {
+            self.write(gpu, 0, bytes);
             // What is written waits in memory of the host for the next submission.
-            let submitted = gpu.queue.submit([]);
-            if bytes.len() > PIECE {
-                gpu.wait(submitted)?;
+            gpu.queue.submit([]);
+            return gpu.check();
+        }
+        let mut ring = lock(&gpu.tensors.staging);
+        while ring.len() < 2 {
+            ring.push(gpu.device.create_buffer(&wgpu::BufferDescriptor {
+                label: None,
+                size: PIECE as u64,
+                usage: wgpu::BufferUsages::MAP_WRITE | wgpu::BufferUsages::COPY_SRC,
+                mapped_at_creation: false,
+            }));
+        }
+        gpu.check()?;
+        let mut submitted = [None, None];
+        for (i, piece) in bytes.chunks(PIECE).enumerate() {
+            let staging = &ring[i % 2];
+            let slice = staging.slice(..piece.len() as u64);
+            slice.map_async(wgpu::MapMode::Write, |_| {});
+            // Mapped as soon as the copy before the last one is done.
+            gpu.poll(wgpu::PollType::Wait { submission_index: submitted[i % 2].take(), timeout: None })?;
+            let mapped = slice.get_mapped_range_mut();
+            mapped.map_err(|e| DeviceError::Refused(e.to_string()))?.copy_from_slice(piece);
+            staging.unmap();
+            let mut encoder = gpu.device.create_command_encoder(&Default::default());
+            let mut done = 0;
+            for (buffer, inside, len) in self.pieces(i * PIECE / 4, piece.len() / 4) {
+                encoder.copy_buffer_to_buffer(staging, done, buffer, 4 * inside as u64, 4 * len as u64);
+                done += 4 * len as u64;
             }
+            submitted[i % 2] = Some(gpu.queue.submit([encoder.finish()]));
         }
         gpu.check()
     }

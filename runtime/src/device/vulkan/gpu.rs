@@ -301,7 +301,7 @@ impl Gpu {
     }
 
     /// wgpu panics where the device is lost while it is waited for; its callback has told of it by then.
-    fn poll(&self, until: wgpu::PollType) -> Result<(), DeviceError> {
+    pub(super) fn poll(&self, until: wgpu::PollType) -> Result<(), DeviceError> {
         let waited = guarded(|| self.device.poll(until));
         self.check()?;
         match waited {

@@ -84,6 +84,17 @@ fn sessions_share_what_is_uploaded_and_give_it_back() {
 }
 
 #[test]
+fn tensors_of_many_pieces_come_back_as_they_were() {
+    let Some(device) = testing::vulkan_device() else { return };
+    // Five pieces and a part of one, in pages that are no multiples of pieces.
+    let (len, page) = (23_000_001, 7_000_003);
+    let data: Vec<f32> = (0..len).map(|i| (i % 16_777_213) as f32).collect();
+    let pages = buffers::Pages::new(device.gpu(), len, page).unwrap();
+    pages.upload(device.gpu(), &data).unwrap();
+    assert!(pages.download(device.gpu()).unwrap() == data);
+}
+
+#[test]
 fn what_does_not_fit_is_told_with_what_would() {
     if testing::vulkan(None).is_none() {
         return;

@@ -65,10 +65,11 @@ fn scatter(plan: &mut Plan, call: Call) -> Result<(), Unfit> {
         if (tokens(0u, s) == token) { atomicStore(&earlier[0], 1u); }
     }
     workgroupBarrier();
-    let is_first = atomicLoad(&earlier[0]) == 0u;
+    if (lane == 0u) { same[0] = atomicLoad(&earlier[0]); }
+    if (workgroupUniformLoad(&same[0]) == 1u) { return; }
     for (var s = t; s < p.positions; s += 64u) {
         workgroupBarrier();
-        same[lane] = u32(is_first && s + lane < p.positions && tokens(0u, min(s + lane, p.positions - 1u)) == token);
+        same[lane] = u32(s + lane < p.positions && tokens(0u, min(s + lane, p.positions - 1u)) == token);
         workgroupBarrier();
         for (var i = 0u; i < 64u; i++) {
             if (same[i] == 0u) { continue; }
