@@ -99,7 +99,7 @@ pub struct Kernel {
     pub scratch: fn(&Op, &[(usize, usize)]) -> usize,
     /// Largest difference from `reference`, relative to the largest magnitude of the value (at least one).
     pub tolerance: f64,
-    pub shaders: Option<Shaders>,
+    pub shaders: Shaders,
 }
 
 /// The same operation as shaders.

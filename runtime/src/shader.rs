@@ -68,7 +68,7 @@ impl Caps {
             workgroup_memory: 32 << 10,
             invocations: 256,
             binding: 128 << 20,
-            buffer: 256 << 20,
+            buffer: 4 * PAGE,
             alignment: 256,
             groups: 65535,
             rounds: None,

@@ -125,7 +125,7 @@ impl Device for Vulkan {
     }
 
     fn version(&self, op: &Op) -> u32 {
-        kernels::find(op).and_then(|kernel| kernel.shaders).map_or(0, |shaders| shaders.version)
+        kernels::find(op).map_or(0, |kernel| kernel.shaders.version)
     }
 
     fn exact(&self) -> &dyn Device {

@@ -14,7 +14,7 @@ pub const RELU2: Kernel = Kernel {
     reference: relu2_reference,
     scratch: no_scratch,
     tolerance: 1e-7,
-    shaders: Some(shader::RELU2),
+    shaders: shader::RELU2,
 };
 
 pub const SILU: Kernel = Kernel {
@@ -24,7 +24,7 @@ pub const SILU: Kernel = Kernel {
     reference: silu_reference,
     scratch: no_scratch,
     tolerance: 1e-6,
-    shaders: Some(shader::SILU),
+    shaders: shader::SILU,
 };
 
 pub const RELU2_GRAD: Kernel = Kernel {
@@ -34,7 +34,7 @@ pub const RELU2_GRAD: Kernel = Kernel {
     reference: relu2_grad_reference,
     scratch: no_scratch,
     tolerance: 1e-6,
-    shaders: Some(shader::RELU2_GRAD),
+    shaders: shader::RELU2_GRAD,
 };
 
 pub const SILU_GRAD: Kernel = Kernel {
@@ -44,7 +44,7 @@ pub const SILU_GRAD: Kernel = Kernel {
     reference: silu_grad_reference,
     scratch: no_scratch,
     tolerance: 1e-6,
-    shaders: Some(shader::SILU_GRAD),
+    shaders: shader::SILU_GRAD,
 };
 
 #[inline(always)]

@@ -16,7 +16,7 @@ pub const KERNEL: Kernel = Kernel {
     reference,
     scratch,
     tolerance: 1e-5,
-    shaders: Some(shader::KERNEL),
+    shaders: shader::KERNEL,
 };
 
 /// Queries to a block.

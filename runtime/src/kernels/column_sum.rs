@@ -13,7 +13,7 @@ pub const KERNEL: Kernel = Kernel {
     reference,
     scratch: no_scratch,
     tolerance: 1e-6,
-    shaders: Some(shader::KERNEL),
+    shaders: shader::KERNEL,
 };
 
 /// Columns to a task, and to a run of f64 sums.

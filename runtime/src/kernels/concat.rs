@@ -13,7 +13,7 @@ pub const KERNEL: Kernel = Kernel {
     reference,
     scratch: no_scratch,
     tolerance: 0.0,
-    shaders: Some(shader::KERNEL),
+    shaders: shader::KERNEL,
 };
 
 fn cpu(call: Call) {

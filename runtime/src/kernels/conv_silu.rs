@@ -19,7 +19,7 @@ pub const KERNEL: Kernel = Kernel {
     reference,
     scratch,
     tolerance: 2e-6,
-    shaders: Some(shader::KERNEL),
+    shaders: shader::KERNEL,
 };
 
 pub const SILU_GRAD: Kernel = Kernel {
@@ -29,7 +29,7 @@ pub const SILU_GRAD: Kernel = Kernel {
     reference: silu_grad_reference,
     scratch,
     tolerance: 2e-6,
-    shaders: Some(shader::SILU_GRAD),
+    shaders: shader::SILU_GRAD,
 };
 
 pub const CONV_GRAD: Kernel = Kernel {
@@ -39,7 +39,7 @@ pub const CONV_GRAD: Kernel = Kernel {
     reference: conv_grad_reference,
     scratch,
     tolerance: 1e-6,
-    shaders: Some(shader::CONV_GRAD),
+    shaders: shader::CONV_GRAD,
 };
 
 pub const WEIGHT_GRAD: Kernel = Kernel {
@@ -49,7 +49,7 @@ pub const WEIGHT_GRAD: Kernel = Kernel {
     reference: weight_grad_reference,
     scratch: weight_grad_scratch,
     tolerance: 1e-6,
-    shaders: Some(shader::WEIGHT_GRAD),
+    shaders: shader::WEIGHT_GRAD,
 };
 
 /// Taps of the kernel, and whether there is a bias.

@@ -16,7 +16,7 @@ pub const KERNEL: Kernel = Kernel {
     reference,
     scratch: no_scratch,
     tolerance: 1e-12,
-    shaders: Some(shader::KERNEL),
+    shaders: shader::KERNEL,
 };
 
 fn distance(xy: f64, xx: f64, yy: f64) -> f64 {

@@ -14,7 +14,7 @@ pub const KERNEL: Kernel = Kernel {
     reference,
     scratch,
     tolerance: 1e-12,
-    shaders: Some(shader::KERNEL),
+    shaders: shader::KERNEL,
 };
 
 /// Rows that are held in f64 at once. A fixed number: it decides in which order products are added.

@@ -14,7 +14,7 @@ pub const KERNEL: Kernel = Kernel {
     reference,
     scratch: no_scratch,
     tolerance: 0.0,
-    shaders: Some(shader::KERNEL),
+    shaders: shader::KERNEL,
 };
 
 pub const GRAD: Kernel = Kernel {
@@ -24,7 +24,7 @@ pub const GRAD: Kernel = Kernel {
     reference: grad_reference,
     scratch: no_scratch,
     tolerance: 1e-6,
-    shaders: Some(shader::GRAD),
+    shaders: shader::GRAD,
 };
 
 /// Columns to a task of the gradient, which passes over all positions: a few cache lines of every row.

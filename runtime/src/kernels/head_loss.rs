@@ -26,7 +26,7 @@ pub const KERNEL: Kernel = Kernel {
     reference,
     scratch,
     tolerance: 1e-5,
-    shaders: Some(shader::KERNEL),
+    shaders: shader::KERNEL,
 };
 
 /// Most logits of a model at a time, 16 MiB: they stay in the last cache.

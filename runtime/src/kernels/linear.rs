@@ -7,15 +7,8 @@ use super::product::{Factor, products, products_scratch};
 use super::{Call, Exact, Kernel};
 use minic_compiler::graph::Op;
 
-pub const KERNEL: Kernel = Kernel {
-    name: "linear",
-    version: 1,
-    cpu,
-    reference,
-    scratch,
-    tolerance: 2e-5,
-    shaders: Some(shader::KERNEL),
-};
+pub const KERNEL: Kernel =
+    Kernel { name: "linear", version: 1, cpu, reference, scratch, tolerance: 2e-5, shaders: shader::KERNEL };
 
 pub const GRAD: Kernel = Kernel {
     name: "linear_grad",
@@ -24,7 +17,7 @@ pub const GRAD: Kernel = Kernel {
     reference: grad_reference,
     scratch: grad_scratch,
     tolerance: 2e-5,
-    shaders: Some(shader::GRAD),
+    shaders: shader::GRAD,
 };
 
 pub const WEIGHT_GRAD: Kernel = Kernel {
@@ -34,7 +27,7 @@ pub const WEIGHT_GRAD: Kernel = Kernel {
     reference: weight_grad_reference,
     scratch: weight_grad_scratch,
     tolerance: 2e-5,
-    shaders: Some(shader::WEIGHT_GRAD),
+    shaders: shader::WEIGHT_GRAD,
 };
 
 fn constants(op: &Op) -> (bool, bool) {

@@ -19,7 +19,7 @@ pub const KERNEL: Kernel = Kernel {
     reference,
     scratch: no_scratch,
     tolerance: 1e-12,
-    shaders: Some(shader::KERNEL),
+    shaders: shader::KERNEL,
 };
 
 fn cpu(call: Call) {

@@ -18,7 +18,7 @@ pub const KERNEL: Kernel = Kernel {
     reference,
     scratch: no_scratch,
     tolerance: 1e-6,
-    shaders: Some(shader::KERNEL),
+    shaders: shader::KERNEL,
 };
 
 pub const GRAD: Kernel = Kernel {
@@ -28,7 +28,7 @@ pub const GRAD: Kernel = Kernel {
     reference: grad_reference,
     scratch: no_scratch,
     tolerance: 1e-6,
-    shaders: Some(shader::GRAD),
+    shaders: shader::GRAD,
 };
 
 pub const WEIGHT_GRAD: Kernel = Kernel {
@@ -38,7 +38,7 @@ pub const WEIGHT_GRAD: Kernel = Kernel {
     reference: weight_grad_reference,
     scratch: weight_grad_scratch,
     tolerance: 1e-6,
-    shaders: Some(shader::WEIGHT_GRAD),
+    shaders: shader::WEIGHT_GRAD,
 };
 
 fn constants(op: &Op) -> (f64, f64) {

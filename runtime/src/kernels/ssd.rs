@@ -20,15 +20,8 @@ use chunk::{Decays, LANES, Sizes, State, Task, carve};
 use lower::{ROWS, lower_times};
 use minic_compiler::graph::Op;
 
-pub const KERNEL: Kernel = Kernel {
-    name: "ssd",
-    version: 1,
-    cpu,
-    reference,
-    scratch,
-    tolerance: 2e-5,
-    shaders: Some(shader::KERNEL),
-};
+pub const KERNEL: Kernel =
+    Kernel { name: "ssd", version: 1, cpu, reference, scratch, tolerance: 2e-5, shaders: shader::KERNEL };
 
 /// The scratch of one task. A panel piece is laid out as in [`Panels`].
 struct Space<'a> {

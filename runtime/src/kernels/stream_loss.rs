@@ -16,7 +16,7 @@ pub const KERNEL: Kernel = Kernel {
     reference,
     scratch: no_scratch,
     tolerance: 1e-6,
-    shaders: Some(shader::KERNEL),
+    shaders: shader::KERNEL,
 };
 
 fn constants(op: &Op) -> (StreamLoss, f64) {

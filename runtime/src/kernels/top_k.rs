@@ -11,15 +11,8 @@ use super::parallel::{for_each, scratch_size};
 use super::{Call, Exact, Kernel, View, ViewMut};
 use minic_compiler::graph::{Op, TopK};
 
-pub const KERNEL: Kernel = Kernel {
-    name: "top_k",
-    version: 1,
-    cpu,
-    reference,
-    scratch,
-    tolerance: 1e-5,
-    shaders: Some(shader::KERNEL),
-};
+pub const KERNEL: Kernel =
+    Kernel { name: "top_k", version: 1, cpu, reference, scratch, tolerance: 1e-5, shaders: shader::KERNEL };
 
 fn targets(op: &Op) -> TopK {
     match op {

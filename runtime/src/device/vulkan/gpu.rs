@@ -7,7 +7,7 @@ use super::extended;
 use super::selftest;
 use crate::guard::guarded;
 use crate::shader::half::is_cooperative;
-use crate::shader::{Caps, Dispatch, PAGE, Precision, check};
+use crate::shader::{Caps, Dispatch, Precision, check};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -28,6 +28,25 @@ pub struct Limits {
     pub uncached: bool,
     /// Matrix units are to multiply bf16 where they can, which takes an extension that wgpu does not know.
     pub bf16: bool,
+}
+
+impl Limits {
+    /// What is left of capabilities; `bf16` says whether matrix units multiply it.
+    fn of(self, mut caps: Caps, bf16: bool) -> Caps {
+        if self.emulated {
+            let cooperative = vec![[16, 16, 16]];
+            let (subgroup, workgroup_memory) = ((32, 32), caps.workgroup_memory.max(48 << 10));
+            caps = Caps { emulated: true, f16: true, subgroup, cooperative, workgroup_memory, ..caps };
+        }
+        if self.scalar {
+            caps.cooperative.clear();
+        }
+        if bf16 {
+            caps.cooperative_bf16 = caps.cooperative.clone();
+        }
+        caps.binding = caps.binding.min(self.binding.unwrap_or(usize::MAX));
+        caps
+    }
 }
 
 /// An adapter that Vulkan names.
@@ -143,6 +162,51 @@ fn heap(adapter: &wgpu::Adapter) -> u64 {
     heaps.filter(|heap| heap.flags.as_raw() & 1 != 0).map(|heap| heap.size).max().unwrap_or(0)
 }
 
+/// What is asked for where an adapter has it.
+const WANTED: wgpu::Features = wgpu::Features::SHADER_F16
+    .union(wgpu::Features::TIMESTAMP_QUERY)
+    .union(wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES)
+    .union(wgpu::Features::PIPELINE_CACHE)
+    .union(wgpu::Features::PASSTHROUGH_SHADERS)
+    .union(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX);
+
+/// Refuses an adapter that has less than every shader needs.
+fn enough(adapter: &wgpu::Adapter, has: &Caps) -> Result<(), DeviceError> {
+    let Caps { buffer, workgroup_memory, invocations, .. } = Caps::least();
+    let lacks = has.buffer < buffer
+        || has.workgroup_memory < workgroup_memory
+        || has.invocations < invocations
+        || adapter.limits().max_storage_buffers_per_shader_stage < BINDINGS;
+    if !lacks {
+        return Ok(());
+    }
+    Err(DeviceError::NotOpened(format!(
+        "buffers of {buffer} bytes and {BINDINGS} of them a shader, workgroups of {invocations} and {workgroup_memory} \
+         bytes for each are needed"
+    )))
+}
+
+/// Takes down what goes wrong with a device.
+fn watch(device: &wgpu::Device) -> Arc<Mutex<Option<Fault>>> {
+    let fault = Arc::new(Mutex::new(None));
+    let seen = fault.clone();
+    device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+        let fault = match &error {
+            wgpu::Error::OutOfMemory { .. } => Fault::Memory,
+            other => Fault::Other(other.to_string()),
+        };
+        lock(&seen).get_or_insert(fault);
+    }));
+    let seen = fault.clone();
+    // It comes first: what fails afterwards fails because of it.
+    device.set_device_lost_callback(move |_, why| {
+        // What wgpu cannot do without memory costs it the device.
+        let full = why == wgpu::hal::DeviceError::OutOfMemory.to_string();
+        *lock(&seen) = Some(if full { Fault::Full } else { Fault::Lost(why) });
+    });
+    fault
+}
+
 impl Gpu {
     /// Opens the adapter of this number.
     pub fn open(number: usize, limits: Limits) -> Result<Gpu, DeviceError> {
@@ -152,74 +216,22 @@ impl Gpu {
         };
         let mut found = describe(adapter);
         found.memory = found.memory.min(limits.memory.unwrap_or(u64::MAX));
-        if found.caps.buffer < 4 * PAGE || adapter.limits().max_storage_buffers_per_shader_stage < BINDINGS {
-            let why = format!("buffers of {} bytes, and {BINDINGS} of them a shader, are needed", 4 * PAGE);
-            return Err(DeviceError::NotOpened(why));
-        }
-        let wanted = [
-            wgpu::Features::SHADER_F16,
-            wgpu::Features::TIMESTAMP_QUERY,
-            wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES,
-            wgpu::Features::PIPELINE_CACHE,
-            wgpu::Features::PASSTHROUGH_SHADERS,
-            wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX,
-        ];
-        let mut features = wgpu::Features::empty();
-        wanted.into_iter().filter(|f| adapter.features().contains(*f)).for_each(|f| features |= f);
+        enough(adapter, &found.caps)?;
         // SAFETY: of the experimental features cooperative matrices alone are used, in kernels that were tested
         // against their scalar twins when the device was opened.
         let experimental = unsafe { wgpu::ExperimentalFeatures::enabled() };
         let wanted = wgpu::DeviceDescriptor {
             label: None,
-            required_features: features,
+            required_features: WANTED & adapter.features(),
             required_limits: adapter.limits(),
             experimental_features: experimental,
             memory_hints: wgpu::MemoryHints::MemoryUsage,
             trace: wgpu::Trace::Off,
         };
-        let with_bf16 = limits.bf16.then(|| extended::open(adapter, &wanted)).flatten();
-        let bf16 = with_bf16.is_some();
-        let opened = match with_bf16 {
-            Some(opened) => Ok(opened),
-            None => pollster::block_on(adapter.request_device(&wanted)),
-        };
+        let extended = limits.bf16.then(|| extended::open(adapter, &wanted)).flatten();
+        let caps = limits.of(found.caps.clone(), extended.is_some());
+        let opened = extended.map_or_else(|| pollster::block_on(adapter.request_device(&wanted)), Ok);
         let (device, queue) = opened.map_err(|e| DeviceError::NotOpened(e.to_string()))?;
-        let fault = Arc::new(Mutex::new(None));
-        let seen = fault.clone();
-        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
-            let fault = match &error {
-                wgpu::Error::OutOfMemory { .. } => Fault::Memory,
-                other => Fault::Other(other.to_string()),
-            };
-            lock(&seen).get_or_insert(fault);
-        }));
-        let seen = fault.clone();
-        // It comes first: what fails afterwards fails because of it.
-        device.set_device_lost_callback(move |_, why| {
-            // What wgpu cannot do without memory costs it the device.
-            let full = why == wgpu::hal::DeviceError::OutOfMemory.to_string();
-            *lock(&seen) = Some(if full { Fault::Full } else { Fault::Lost(why) });
-        });
-        let mut caps = found.caps.clone();
-        if limits.emulated {
-            let cooperative = vec![[16, 16, 16]];
-            let (subgroup, workgroup_memory) = ((32, 32), caps.workgroup_memory.max(48 << 10));
-            caps = Caps { emulated: true, f16: true, subgroup, cooperative, workgroup_memory, ..caps };
-        }
-        if limits.scalar {
-            caps.cooperative.clear();
-        }
-        if bf16 {
-            caps.cooperative_bf16 = caps.cooperative.clone();
-        }
-        if let Some(binding) = limits.binding {
-            caps.binding = caps.binding.min(binding);
-        }
-        let uniform = device.limits().min_uniform_buffer_offset_alignment as usize;
-        let (tensors, pipelines) = (Tensors::default(), Mutex::default());
-        let profile = Mutex::default();
-        let cache = (!limits.uncached).then(|| Cache::open(&device, &adapter.get_info())).flatten();
-        let distrusted = None;
         let word = |usage| {
             device.create_buffer(&wgpu::BufferDescriptor {
                 label: None,
@@ -228,43 +240,51 @@ impl Gpu {
                 mapped_at_creation: false,
             })
         };
-        let spent =
-            word(wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST);
-        let spent_read = Mutex::new(word(wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST));
+        let (copied, read) = (wgpu::BufferUsages::COPY_DST, wgpu::BufferUsages::MAP_READ);
+        let spent = word(wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | copied);
+        let spent_read = Mutex::new(word(read | copied));
+        let cache = (!limits.uncached).then(|| Cache::open(&device, &adapter.get_info())).flatten();
         let mut gpu = Gpu {
+            fault: watch(&device),
+            uniform: device.limits().min_uniform_buffer_offset_alignment as usize,
             device,
             queue,
             found,
             caps,
-            uniform,
-            tensors,
-            pipelines,
-            fault,
-            profile,
+            tensors: Tensors::default(),
+            pipelines: Mutex::default(),
+            profile: Mutex::default(),
             cache,
             spent,
             spent_read,
-            distrusted,
+            distrusted: None,
         };
         if gpu.caps.software && !selftest::loops_end(&gpu)? {
             gpu.caps.rounds = Some(selftest::ROUNDS);
         }
-        for precision in [Precision::F16, Precision::Bf16] {
-            let caps = gpu.caps.clone();
-            let fault = is_cooperative(&caps, precision)
-                .then(|| selftest::fault(&gpu, &caps, precision, selftest::size(&caps)));
-            let Some(why) = fault.flatten() else { continue };
-            // What a fault leaves of a device may be nothing.
-            let mut other = match gpu.check() {
-                Ok(()) => gpu,
-                Err(_) => Gpu::open(number, Limits { scalar: true, ..limits })?,
-            };
-            other.caps.cooperative.clear();
-            other.caps.cooperative_bf16.clear();
-            other.distrusted = Some(format!("{}: {why}", precision.name()));
-            return Ok(other);
-        }
-        Ok(gpu)
+        gpu.tested(number, limits)
+    }
+
+    /// The same, if its cooperative matrices are right; else without them.
+    fn tested(self, number: usize, limits: Limits) -> Result<Gpu, DeviceError> {
+        let wrong = |precision: Precision| {
+            let is_tested = is_cooperative(&self.caps, precision);
+            let why =
+                is_tested.then(|| selftest::fault(&self, &self.caps, precision, selftest::size(&self.caps)));
+            why.flatten().map(|why| format!("{}: {why}", precision.name()))
+        };
+        let Some(why) = [Precision::F16, Precision::Bf16].into_iter().find_map(wrong) else {
+            return Ok(self);
+        };
+        // What a fault leaves of a device may be nothing.
+        let mut other = match self.check() {
+            Ok(()) => self,
+            Err(_) => Gpu::open(number, Limits { scalar: true, ..limits })?,
+        };
+        other.caps.cooperative.clear();
+        other.caps.cooperative_bf16.clear();
+        other.distrusted = Some(why);
+        Ok(other)
     }
 
     /// The first thing that went wrong since the last question, if anything did.
@@ -328,16 +348,12 @@ impl Gpu {
         if spent { Err(DeviceError::Rounds { name: self.found.name.clone() }) } else { Ok(()) }
     }
 
-    /// The pipeline of a shader; made once.
-    pub fn pipeline(&self, dispatch: &Dispatch) -> Result<Arc<Pipeline>, DeviceError> {
-        let key = (dispatch.bf16, dispatch.text.clone());
-        if let Some(pipeline) = lock(&self.pipelines).get(&key) {
-            return Ok(pipeline.clone());
-        }
+    /// A shader that has passed the gate.
+    fn module(&self, dispatch: &Dispatch) -> Result<wgpu::ShaderModule, DeviceError> {
         let checked = check(dispatch, &self.caps).map_err(|e| DeviceError::Refused(e.to_string()))?;
         let source = wgpu::ShaderSource::Naga(Cow::Owned(checked.module));
         let descriptor = wgpu::ShaderModuleDescriptor { label: Some(dispatch.name), source };
-        let module = if dispatch.bf16 {
+        Ok(if dispatch.bf16 {
             let entry_points = [wgpu::PassthroughShaderEntryPoint {
                 name: "main".into(),
                 workgroup_size: checked.invocations,
@@ -358,7 +374,16 @@ impl Gpu {
             unsafe {
                 self.device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked())
             }
-        };
+        })
+    }
+
+    /// The pipeline of a shader; made once.
+    pub fn pipeline(&self, dispatch: &Dispatch) -> Result<Arc<Pipeline>, DeviceError> {
+        let key = (dispatch.bf16, dispatch.text.clone());
+        if let Some(pipeline) = lock(&self.pipelines).get(&key) {
+            return Ok(pipeline.clone());
+        }
+        let module = self.module(dispatch)?;
         let entry = |(i, kind): (usize, wgpu::BufferBindingType)| wgpu::BindGroupLayoutEntry {
             binding: i as u32,
             visibility: wgpu::ShaderStages::COMPUTE,

@@ -52,11 +52,10 @@ pub fn plan(caps: &Caps, precision: Precision, schedule: &Schedule) -> Result<Pl
     let mut plan = Plan::new(caps).rounding(precision);
     let mut ends = Vec::new();
     for step in &schedule.steps {
-        let kernel = kernels::find(&step.op).and_then(|kernel| kernel.shaders);
-        let kernel = kernel.ok_or(DeviceError::NoKernel(step.op.name()))?;
+        let kernel = kernels::find(&step.op).ok_or(DeviceError::NoKernel(step.op.name()))?;
         let args: Vec<Mat> = step.operands.iter().map(mat).collect();
         let call = Call { op: &step.op, args: &args, out: &mat(&step.out) };
-        plan.for_a_while(|plan| (kernel.plan)(plan, call))?;
+        plan.for_a_while(|plan| (kernel.shaders.plan)(plan, call))?;
         ends.push(plan.dispatches.len());
     }
     let Plan { dispatches, prepared, scratch, .. } = plan;
@@ -156,6 +155,55 @@ pub struct Own {
     pub gradients: Arc<BTreeMap<String, Pages>>,
 }
 
+/// Where a schedule's weights come from.
+struct Models<'a> {
+    gpu: &'a Gpu,
+    schedule: &'a Schedule,
+    frozen: &'a Weights,
+    own: Option<&'a Own>,
+}
+
+impl Models<'_> {
+    /// A weight in training, or one that stays as it is.
+    fn weight(&self, name: &str) -> Result<Arc<Pages>, DeviceError> {
+        match self.own.and_then(|own| own.weights.get(name)) {
+            Some(pages) => Ok(pages.clone()),
+            None => self.gpu.tensor(self.host(name)?, self.schedule.columns_of(name)),
+        }
+    }
+
+    fn host(&self, name: &str) -> Result<&Arc<Vec<f32>>, DeviceError> {
+        let unbound = || DeviceError::Unbound { what: "weight", name: name.into() };
+        self.frozen.shared(name).ok_or_else(unbound)
+    }
+
+    /// The packed weights of a plan. Those in training are packed by the commands, whenever they have changed.
+    fn packed(
+        &self,
+        planned: &Planned,
+        precision: Precision,
+        scratch: &Pages,
+    ) -> Result<(BTreeMap<Packing, Arc<Made>>, Vec<Commands>), DeviceError> {
+        let (mut packed, mut commands) = (BTreeMap::new(), Vec::new());
+        for of in &planned.prepared {
+            let name = &of.packing.weight;
+            let there = if self.own.is_some_and(|own| own.weights.contains_key(name)) {
+                let made = Made::new(self.gpu, of)?;
+                commands.push(made.commands(self.gpu, of, self.weight(name)?.as_ref(), scratch)?);
+                Arc::new(made)
+            } else {
+                self.gpu.made(self.host(name)?, form(of, precision), || {
+                    let (made, weight) = (Made::new(self.gpu, of)?, self.weight(name)?);
+                    made.commands(self.gpu, of, &weight, scratch)?.run(self.gpu)?;
+                    Ok(made)
+                })?
+            };
+            packed.insert(of.packing.clone(), there);
+        }
+        Ok((packed, commands))
+    }
+}
+
 impl Lane {
     /// Weights that are not the training's own are uploaded once, and shared by lanes. Of those that are read as
     /// packed factors alone, nothing else stays on the device.
@@ -167,36 +215,12 @@ impl Lane {
         own: Option<&Own>,
     ) -> Result<Lane, DeviceError> {
         let planned = plan(&gpu.caps, precision, &schedule)?;
-        let weight = |name: &str| -> Result<Arc<Pages>, DeviceError> {
-            if let Some(pages) = own.and_then(|own| own.weights.get(name)) {
-                return Ok(pages.clone());
-            }
-            let unbound = || DeviceError::Unbound { what: "weight", name: name.into() };
-            gpu.tensor(frozen.shared(name).ok_or_else(unbound)?, schedule.columns_of(name))
-        };
         let page = |len: usize| Pages::new(&gpu, len, PAGE);
         let scratch = page(planned.scratch)?;
-        let (mut packed, mut made) = (BTreeMap::new(), Vec::new());
-        for of in &planned.prepared {
-            let name = &of.packing.weight;
-            if own.is_some_and(|own| own.weights.contains_key(name)) {
-                let there = Made::new(&gpu, of)?;
-                made.push(there.commands(&gpu, of, weight(name)?.as_ref(), &scratch)?);
-                packed.insert(of.packing.clone(), Arc::new(there));
-                continue;
-            }
-            let unbound = || DeviceError::Unbound { what: "weight", name: name.clone() };
-            let host = frozen.shared(name).ok_or_else(unbound)?;
-            let make = || -> Result<Made, DeviceError> {
-                let (there, weight) = (Made::new(&gpu, of)?, weight(name)?);
-                there.commands(&gpu, of, &weight, &scratch)?.run(&gpu)?;
-                Ok(there)
-            };
-            let there = gpu.made(host, form(of, precision), make)?;
-            packed.insert(of.packing.clone(), there);
-        }
+        let models = Models { gpu: &gpu, schedule: &schedule, frozen, own };
+        let (packed, made) = models.packed(&planned, precision, &scratch)?;
         let read = schedule.weights.keys().filter(|name| planned.reads(name));
-        let weights = read.map(|name| Ok::<_, DeviceError>((name.clone(), weight(name)?)));
+        let weights = read.map(|name| Ok::<_, DeviceError>((name.clone(), models.weight(name)?)));
         let weights = weights.collect::<Result<_, _>>()?;
         let inputs = schedule.inputs.iter().map(|(name, len)| {
             Ok((name.clone(), Pages::new(&gpu, *len, page_of(schedule.columns_of(name)))?))

@@ -34,15 +34,8 @@ use parts::{Parts, add_sums, sums_len, tasks};
 use reference::reference;
 use space::Space;
 
-pub const GRAD: Kernel = Kernel {
-    name: "ssd_grad",
-    version: 1,
-    cpu,
-    reference,
-    scratch,
-    tolerance: 2e-5,
-    shaders: Some(shader::GRAD),
-};
+pub const GRAD: Kernel =
+    Kernel { name: "ssd_grad", version: 1, cpu, reference, scratch, tolerance: 2e-5, shaders: shader::GRAD };
 
 fn scratch(op: &Op, operands: &[(usize, usize)]) -> usize {
     let (s, tokens) = (Sizes::of(op), operands.first().map_or(0, |x| x.0));
