@@ -133,12 +133,6 @@ impl Mat {
         Mat { rows: 1, cols, stride: cols, ..self.clone() }
     }
 
-    /// A matrix without gaps as rows of another length.
-    pub fn reshaped(&self, rows: usize, cols: usize) -> Mat {
-        debug_assert!(rows * cols == self.len() && (self.rows <= 1 || self.stride == self.cols));
-        Mat { rows, cols, stride: cols, ..self.clone() }
-    }
-
     /// How many rows from `row` on one binding holds.
     pub fn reach(&self, row: usize, caps: &Caps) -> Result<usize, Unfit> {
         let most = caps.reach() / self.elem.words();

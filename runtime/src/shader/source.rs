@@ -78,6 +78,7 @@ impl Source {
     }
 
     pub fn u32(mut self, name: impl Into<String>, value: usize) -> Source {
+        debug_assert!(u32::try_from(value).is_ok(), "a binding reaches less");
         self.fields.push((name.into(), "u32"));
         self.params.push(u32::try_from(value).unwrap_or(u32::MAX));
         self
@@ -103,8 +104,9 @@ impl Source {
 
     /// Functions that the body calls.
     pub fn with(mut self, functions: &str) -> Source {
+        let functions = functions.trim_matches('\n');
         if !self.declarations.contains(functions) {
-            let _ = writeln!(self.declarations, "{}", functions.trim_matches('\n'));
+            let _ = writeln!(self.declarations, "{functions}");
         }
         self
     }
@@ -119,13 +121,12 @@ impl Source {
         let (across, down) = (groups.min(caps.groups), groups.div_ceil(caps.groups));
         self = self.u32("groups", groups);
         let aligned = (caps.alignment / 4).max(1);
-        for (i, (name, mat, _)) in self.binds.iter().enumerate() {
+        for (name, mat, _) in &self.binds {
             let at = self.fields.iter().position(|(field, _)| *field == format!("{name}_at"));
             if let Some(at) = at {
                 let in_page = mat.at.checked_rem(mat.page).unwrap_or(mat.at);
                 self.params[at] = (in_page % (aligned / mat.elem.words()).max(1)) as u32;
             }
-            debug_assert!(i < 16, "too many bindings");
         }
         let text = self.text(caps);
         Dispatch {

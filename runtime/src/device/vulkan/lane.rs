@@ -97,12 +97,15 @@ struct Held {
     tokens: Pages,
     inputs: BTreeMap<String, Pages>,
     weights: BTreeMap<String, Arc<Pages>>,
-    packed: BTreeMap<Packing, Arc<Made>>,
+    packed: Packs,
     gradients: Option<Arc<BTreeMap<String, Pages>>>,
     arena: Pages,
     results: Vec<Pages>,
     scratch: Pages,
 }
+
+/// Packed weights.
+type Packs = BTreeMap<Packing, Arc<Made>>;
 
 /// A packed weight, and its scale.
 pub struct Made {
@@ -183,7 +186,7 @@ impl Models<'_> {
         planned: &Planned,
         precision: Precision,
         scratch: &Pages,
-    ) -> Result<(BTreeMap<Packing, Arc<Made>>, Vec<Commands>), DeviceError> {
+    ) -> Result<(Packs, Vec<Commands>), DeviceError> {
         let (mut packed, mut commands) = (BTreeMap::new(), Vec::new());
         for of in &planned.prepared {
             let name = &of.packing.weight;
