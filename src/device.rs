@@ -44,11 +44,11 @@ impl DeviceArgs {
             output.note(&format!("{}: cooperative matrices are not used: {why}", gpu.found.name));
         }
         let precision = self.precision.unwrap_or_else(|| default_precision(&gpu.caps));
-        Ok(Box::new(Vulkan::new(Arc::new(gpu), precision)))
+        let device = Vulkan::new(Arc::new(gpu), precision);
+        output.note(&format!("computes on {}", device.kind()));
+        Ok(Box::new(device))
     }
-}
 
-impl DeviceArgs {
     /// Refuses an adapter that is not there.
     pub fn exists(&self) -> Result<(), Failure> {
         self.device.adapter(&|| self.device.adapters()).map(drop)
