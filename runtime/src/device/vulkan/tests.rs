@@ -212,3 +212,34 @@ fn a_published_distillation_is_planned_into_one_gpu() {
         assert!(total < 1 << 37, "{} GiB", gib(total));
     }
 }
+
+/// Forwards and in reverse, with bindings so small that most operands are cut.
+#[test]
+fn whole_models_stay_the_same_with_small_bindings() {
+    const SEQUENCE: usize = 600;
+    let desc = hybrid();
+    let graph = forward::training(&desc, None, &Objective::cross_entropy(), SEQUENCE, 1, Recompute::Cheap);
+    let schedule = Arc::new(schedule(&graph.unwrap().graph).unwrap());
+    let tokens = tokens(SEQUENCE);
+    let run = |binding| {
+        let limits = Limits { binding, ..Limits::default() };
+        let device = Vulkan::new(Arc::new(Gpu::open(0, limits).unwrap()), Precision::F32);
+        let steps = dispatches(&device.gpu().caps, Precision::F32, &schedule).unwrap();
+        let state = TrainingState { weights: weights(&desc), ..TrainingState::default() };
+        let mut training = device.train(schedule.clone(), Weights::default(), state, 1).unwrap();
+        training.gradients(&[Bindings::of(&tokens)]).unwrap();
+        let of =
+            |w: &minic_compiler::model::Weight| training.gradient(&w.name).unwrap().unwrap().into_owned();
+        let gradients: Vec<Vec<f32>> = desc.weights().iter().map(of).collect();
+        (steps.iter().map(Vec::len).sum::<usize>(), gradients)
+    };
+    if testing::vulkan(None).is_none() {
+        return;
+    }
+    let ((few, whole), (many, cut)) = (run(None), run(Some(1 << 14)));
+    assert!(many > 2 * few, "{few} dispatches, {many} of pieces");
+    for ((weight, a), b) in desc.weights().iter().zip(&whole).zip(&cut) {
+        let off = off(a, b);
+        assert!(off < 2e-5, "{weight}: {off:e}");
+    }
+}
