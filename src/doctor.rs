@@ -76,6 +76,9 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
         output.document(&json!({ "state": worst, "findings": findings }))?;
     } else {
         output.answer(&text(&findings, output.styled))?;
+        if output.verbose {
+            output.answer(&shaders(&findings).render(|_, line| line))?;
+        }
     }
     Ok(if worst == State::Fail { Exit::World } else { Exit::Done })
 }
@@ -103,6 +106,18 @@ fn text(findings: &[Finding], styled: bool) -> String {
     };
     let whole = table.render(color);
     whole.split_once('\n').map_or(String::new(), |(_, rows)| rows.to_string())
+}
+
+/// Which shaders each operation gets on each adapter.
+fn shaders(findings: &[Finding]) -> Table {
+    let mut table = Table::new(&["adapter", "operation", "shaders"]);
+    for facts in findings.iter().map(|finding| &finding.facts) {
+        for (op, names) in facts["shaders"].as_object().into_iter().flatten() {
+            let names: Vec<&str> = names.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+            table.row(vec![format!("vulkan:{}", facts["number"]), op.clone(), names.join(", ")]);
+        }
+    }
+    table
 }
 
 fn version() -> Finding {

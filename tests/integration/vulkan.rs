@@ -156,5 +156,10 @@ fn doctor_says_which_shaders_operations_get() {
         assert!(shaders[op].as_array().is_some_and(|names| !names.is_empty()), "{op}");
     }
     let text = minic(folder.path(), &["doctor"]).stdout;
-    assert!(text.contains("vulkan:0") && text.contains("products in"), "{text}");
+    assert!(
+        text.contains("vulkan:0") && text.contains("products in") && !text.contains("ssd_pass"),
+        "{text}"
+    );
+    let text = minic(folder.path(), &["doctor", "-v"]).stdout;
+    assert!(text.contains("ssd_grad") && text.contains("ssd_pass"), "{text}");
 }
