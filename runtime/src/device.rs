@@ -15,7 +15,7 @@ use crate::train::optimizer::Update;
 use minic_compiler::graph::Op;
 use minic_compiler::schedule::Schedule;
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 #[derive(Debug, thiserror::Error)]
@@ -210,13 +210,8 @@ pub trait Training: Send {
     /// The norm of all gradients together.
     fn norm(&mut self) -> Result<f64, DeviceError>;
 
-    /// One step of AdamW; weights that `decay` are named.
-    fn update(
-        &mut self,
-        update: &Update,
-        weight_decay: f64,
-        decay: &BTreeSet<String>,
-    ) -> Result<(), DeviceError>;
+    /// One step of AdamW; `decay` says by how much a weight decays.
+    fn update(&mut self, update: &Update, decay: &dyn Fn(&str) -> f64) -> Result<(), DeviceError>;
 
     /// Runs the samples again, step by step: the first value that is not finite, by what computes it.
     fn first_non_finite(&mut self, samples: &[Bindings]) -> Result<Option<String>, DeviceError>;

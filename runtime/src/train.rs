@@ -251,7 +251,8 @@ impl Run<'_> {
             step: self.trained.updates + 1,
             scale: clipped,
         };
-        training.update(&update, optimizer.weight_decay, &self.decay)?;
+        let decay = |name: &str| if self.decay.contains(name) { optimizer.weight_decay } else { 0.0 };
+        training.update(&update, &decay)?;
         let tokens = (*batch * phase.sequence) as u64;
         self.trained.updates += 1;
         self.trained.tokens += tokens;

@@ -21,7 +21,6 @@ use minic_runtime::synth::Synth;
 use minic_runtime::train::optimizer::Update;
 use serde_json::json;
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -96,7 +95,7 @@ fn planned_and_used_in_training(folder: &Path, batch: usize, recompute: Recomput
         training.gradients(&windows).unwrap();
         assert!(training.norm().unwrap() >= 0.0);
         let update = Update { beta1: 0.9, beta2: 0.95, eps: 1e-8, rate: 1e-3, step, scale: 1.0 };
-        training.update(&update, 0.0, &BTreeSet::new()).unwrap();
+        training.update(&update, &|_| 0.0).unwrap();
     }
     (planned as usize, memory.scratch as usize, PEAK.load(Ordering::Relaxed) - before)
 }

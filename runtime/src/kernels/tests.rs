@@ -671,9 +671,9 @@ fn every_shader_passes_the_gate() {
                         .unwrap();
                     for dispatch in plan.dispatches {
                         if seen.insert((dispatch.bf16, dispatch.text.clone())) {
-                            let checked = shader::check(&dispatch, &caps);
-                            let checked = checked.unwrap_or_else(|e| panic!("{}: {e}", kernel.name));
-                            keep(&dispatch, seen.len(), &checked.words);
+                            let words = shader::check(&dispatch, &caps).and_then(|checked| checked.words());
+                            let words = words.unwrap_or_else(|e| panic!("{}: {e}", kernel.name));
+                            keep(&dispatch, seen.len(), &words);
                             shown.entry(dispatch.name).or_insert(dispatch.text);
                         }
                     }

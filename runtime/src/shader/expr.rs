@@ -2,6 +2,7 @@
 //! have in common gets a name, and is computed once.
 
 use super::Source;
+use super::common::IS_NAN;
 use minic_compiler::metrics::{Binary, Expr, Leaf, Unary};
 use std::collections::BTreeMap;
 
@@ -40,7 +41,7 @@ fn power(x: f32, y: f32) -> f32 {
     return select(size, -size, fract(0.5 * y) != 0.0);
 }",
     ),
-    ("is_nan(", "fn is_nan(x: f32) -> bool { return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u; }"),
+    ("is_nan(", IS_NAN),
 ];
 
 /// Adds functions and the body, what both of them call, and the numbers that WGSL cannot write.

@@ -1,9 +1,9 @@
-//! The gate that every shader passes before a device sees it: parsed, validated, held against the device's limits,
-//! and translated.
+//! The gate that every shader passes before a device sees it: parsed, validated, and held against the device's limits.
+//! Tests translate it, too.
 
 use super::{Caps, Dispatch, bf16};
 use naga::back::spv;
-use naga::valid::{Capabilities, ValidationFlags, Validator};
+use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, Expression, Module, Statement};
 
 /// Why a shader may not run.
@@ -18,12 +18,31 @@ pub struct Refused {
 #[derive(Debug)]
 pub struct Checked {
     pub module: Module,
-    /// SPIR-V; of bf16 where that was asked for.
-    pub words: Vec<u32>,
-    /// Bytes of workgroup memory.
-    pub workgroup_memory: usize,
+    info: ModuleInfo,
+    shader: &'static str,
+    bf16: bool,
     /// Of a workgroup, by dimension.
     pub invocations: (u32, u32, u32),
+}
+
+impl Checked {
+    /// SPIR-V; of bf16 where that was asked for.
+    pub fn words(&self) -> Result<Vec<u32>, Refused> {
+        let options = spv::Options {
+            // Matrices of whole subgroups, which only this version says without being asked.
+            lang_version: if self.bf16 { (1, 6) } else { (1, 3) },
+            flags: spv::WriterFlags::empty(),
+            zero_initialize_workgroup_memory: spv::ZeroInitializeWorkgroupMemoryMode::None,
+            force_loop_bounding: false,
+            emit_int_div_checks: false,
+            ..spv::Options::default()
+        };
+        let stage = naga::ShaderStage::Compute;
+        let entry = spv::PipelineOptions { shader_stage: stage, entry_point: "main".into() };
+        let words = spv::write_vec(&self.module, &self.info, &options, Some(&entry));
+        let words = words.map_err(|e| Refused { shader: self.shader, why: e.to_string() })?;
+        Ok(if self.bf16 { bf16::retyped(&words) } else { words })
+    }
 }
 
 pub fn check(dispatch: &Dispatch, caps: &Caps) -> Result<Checked, Refused> {
@@ -50,20 +69,8 @@ pub fn check(dispatch: &Dispatch, caps: &Caps) -> Result<Checked, Refused> {
     if uses_cooperative(&module) && uses_subgroups(&module) {
         return Err(refuse("cooperative matrices beside subgroup operations crash drivers".into()));
     }
-    let options = spv::Options {
-        // Matrices of whole subgroups, which only this version says without being asked.
-        lang_version: if dispatch.bf16 { (1, 6) } else { (1, 3) },
-        flags: spv::WriterFlags::empty(),
-        zero_initialize_workgroup_memory: spv::ZeroInitializeWorkgroupMemoryMode::None,
-        force_loop_bounding: false,
-        emit_int_div_checks: false,
-        ..spv::Options::default()
-    };
-    let entry = spv::PipelineOptions { shader_stage: naga::ShaderStage::Compute, entry_point: "main".into() };
-    let words = spv::write_vec(&module, &info, &options, Some(&entry)).map_err(|e| refuse(e.to_string()))?;
-    let words = if dispatch.bf16 { bf16::retyped(&words) } else { words };
     let invocations = module.entry_points.first().map_or([1; 3], |entry| entry.workgroup_size).into();
-    Ok(Checked { module, words, workgroup_memory, invocations })
+    Ok(Checked { module, info, shader: dispatch.name, bf16: dispatch.bf16, invocations })
 }
 
 fn workgroup_memory(module: &Module) -> usize {

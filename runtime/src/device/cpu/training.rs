@@ -7,7 +7,6 @@ use minic_compiler::graph::Op;
 use minic_compiler::schedule::{Home, Leaf, Step};
 use rayon::prelude::*;
 use std::borrow::Cow;
-use std::collections::BTreeSet;
 
 pub(super) struct CpuTraining {
     lanes: Vec<Lane>,
@@ -63,12 +62,7 @@ impl Training for CpuTraining {
         Ok(gradients.into_iter().flat_map(|g| g.values()).map(|g| square_sum(g)).sum::<f64>().sqrt())
     }
 
-    fn update(
-        &mut self,
-        update: &Update,
-        weight_decay: f64,
-        decay: &BTreeSet<String>,
-    ) -> Result<(), DeviceError> {
+    fn update(&mut self, update: &Update, decay: &dyn Fn(&str) -> f64) -> Result<(), DeviceError> {
         let gradients = self.lanes.first().map(|lane| &lane.gradients);
         let TrainingState { weights, mean, square } = &mut self.state;
         for (name, gradient) in gradients.into_iter().flatten() {
@@ -76,8 +70,7 @@ impl Training for CpuTraining {
             let (Some(weight), (Some(mean), Some(square))) = (weights.get_mut(name), averages) else {
                 continue;
             };
-            let decay = if decay.contains(name) { weight_decay } else { 0.0 };
-            adamw(weight, gradient, mean, square, decay, update);
+            adamw(weight, gradient, mean, square, decay(name), update);
         }
         Ok(())
     }
@@ -85,17 +78,15 @@ impl Training for CpuTraining {
     fn first_non_finite(&mut self, samples: &[Bindings]) -> Result<Option<String>, DeviceError> {
         let (weights, lane) = (Bound { own: &self.state.weights, frozen: &self.frozen }, &mut self.lanes[0]);
         lane.gradients.values_mut().for_each(|gradient| gradient.fill(0.0));
-        for sample in samples {
+        let of = |sample| {
             let mut found = None;
             lane.run_each(weights, sample, |lane, step| {
                 found = non_finite(lane, step).then(|| told(step));
                 found.is_none()
             })?;
-            if found.is_some() {
-                return Ok(found);
-            }
-        }
-        Ok(None)
+            Ok(found)
+        };
+        samples.iter().map(of).find_map(Result::transpose).transpose()
     }
 
     fn gradient(&self, weight: &str) -> Result<Option<Cow<'_, [f32]>>, DeviceError> {

@@ -351,9 +351,7 @@ impl Gpu {
     /// A shader that has passed the gate.
     fn module(&self, dispatch: &Dispatch) -> Result<wgpu::ShaderModule, DeviceError> {
         let checked = check(dispatch, &self.caps).map_err(|e| DeviceError::Refused(e.to_string()))?;
-        let source = wgpu::ShaderSource::Naga(Cow::Owned(checked.module));
-        let descriptor = wgpu::ShaderModuleDescriptor { label: Some(dispatch.name), source };
-        Ok(if dispatch.bf16 {
+        if dispatch.bf16 {
             let entry_points = [wgpu::PassthroughShaderEntryPoint {
                 name: "main".into(),
                 workgroup_size: checked.invocations,
@@ -361,12 +359,15 @@ impl Gpu {
             let descriptor = wgpu::ShaderModuleDescriptorPassthrough {
                 label: Some(dispatch.name),
                 entry_points: (&entry_points).into(),
-                spirv: Some(checked.words.into()),
+                spirv: Some(checked.words().map_err(|e| DeviceError::Refused(e.to_string()))?.into()),
                 ..Default::default()
             };
             // SAFETY: naga has written and validated it for f16, which it handles as bf16 may be.
-            unsafe { self.device.create_shader_module_passthrough(descriptor) }
-        } else if self.caps.software {
+            return Ok(unsafe { self.device.create_shader_module_passthrough(descriptor) });
+        }
+        let source = wgpu::ShaderSource::Naga(Cow::Owned(checked.module));
+        let descriptor = wgpu::ShaderModuleDescriptor { label: Some(dispatch.name), source };
+        Ok(if self.caps.software {
             self.device.create_shader_module(descriptor)
         } else {
             // SAFETY: kernels index within their operands, which the same tests prove with checks on; their loops

@@ -11,7 +11,7 @@ use crate::shader::{Elem, Mat, Memory, Plan, Precision, page_of};
 use crate::train::optimizer::Update;
 use minic_compiler::schedule::Schedule;
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub struct VulkanTraining {
@@ -138,13 +138,7 @@ impl Training for VulkanTraining {
         Ok(self.norm.readback.read(&self.gpu, submitted, sum)?.sqrt())
     }
 
-    fn update(
-        &mut self,
-        update: &Update,
-        weight_decay: f64,
-        decay: &BTreeSet<String>,
-    ) -> Result<(), DeviceError> {
-        let decay = |name: &str| if decay.contains(name) { weight_decay } else { 0.0 };
+    fn update(&mut self, update: &Update, decay: &dyn Fn(&str) -> f64) -> Result<(), DeviceError> {
         self.step.set(&self.gpu, &steps(&self.gpu, &self.own, update, decay)?.dispatches);
         let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
         self.step.encode(&mut encoder, 0..self.step.list.len());
@@ -154,17 +148,15 @@ impl Training for VulkanTraining {
 
     fn first_non_finite(&mut self, samples: &[Bindings]) -> Result<Option<String>, DeviceError> {
         self.forget();
-        for sample in samples {
+        let of = |sample| {
             let mut found = None;
             self.lane.run_each(sample, |step, value| {
                 found = value.iter().any(|x| !x.is_finite()).then(|| told(step));
                 found.is_none()
             })?;
-            if found.is_some() {
-                return Ok(found);
-            }
-        }
-        Ok(None)
+            Ok(found)
+        };
+        samples.iter().map(of).find_map(Result::transpose).transpose()
     }
 
     fn gradient(&self, weight: &str) -> Result<Option<Cow<'_, [f32]>>, DeviceError> {

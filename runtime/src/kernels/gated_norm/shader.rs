@@ -2,8 +2,8 @@
 
 use super::super::Shaders;
 use super::{constants, grad_constants};
-use crate::shader::common::{LANES, SIGMOID, TOTAL, column_sums};
-use crate::shader::{Call, Elem, Mat, Plan, Source, Unfit, cuts};
+use crate::shader::common::{LANES, Operands, SIGMOID, TOTAL, by_rows, column_sums};
+use crate::shader::{Call, Elem, Mat, Plan, Source, Unfit};
 
 pub const KERNEL: Shaders = Shaders { version: 1, plan: forward, tolerance: 1e-6 };
 pub const GRAD: Shaders = Shaders { version: 1, plan: grad, tolerance: 1e-6 };
@@ -45,15 +45,11 @@ impl Groups {
         weight: Option<&Mat>,
         body: &str,
     ) -> Result<(), Unfit> {
-        let of_rows: Vec<&Mat> = operands.iter().map(|(_, mat)| *mat).chain([out]).collect();
-        for rows in cuts(&of_rows, out.rows, 1, plan.caps)? {
-            let mut source = Source::new(name, LANES);
-            for (name, mat) in operands {
-                source = source.read(name, &mat.rows(rows.clone()));
-            }
-            source = weight.into_iter().fold(source, |source, weight| source.read("weight", &weight.flat()));
-            source = source
-                .write("out", &out.rows(rows.clone()))
+        let vectors: Vec<(&'static str, &Mat)> =
+            weight.map(|weight| ("weight", weight)).into_iter().collect();
+        let of = Operands { rows: operands, vectors: &vectors, out: Some(out) };
+        by_rows(plan, name, LANES, of, |source, rows| {
+            let source = source
                 .u32("per_row", self.groups)
                 .u32("width", self.width)
                 .f32("count", self.active)
@@ -64,9 +60,8 @@ impl Groups {
                 .with(V)
                 .body(ROOT)
                 .body(body);
-            plan.run(source, rows.len() * self.groups);
-        }
-        Ok(())
+            (source, rows * self.groups)
+        })
     }
 }
 

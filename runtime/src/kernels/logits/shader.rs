@@ -1,7 +1,7 @@
 //! Logits on a device: positions pass in chunks, so that the logits of one chunk are there at a time, and one
 //! workgroup goes over the vocabulary of one position.
 
-use crate::shader::common::PAIRS;
+use crate::shader::common::{IS_NAN, PAIRS};
 use crate::shader::{Elem, Factor, Mat, Onto, Plan, Source, Unfit, cuts, product};
 use std::ops::Range;
 
@@ -52,13 +52,12 @@ pub fn project(
 /// A shader of one workgroup a position, whose row is `r`.
 pub fn position(name: &'static str) -> Source {
     let source = Source::new(name, LANES).shared("pairs", "vec2<f32>", LANES);
-    source.with(PAIRS).with(ELEMENTARY).with(REDUCED).with(SOFTMAX).body("    let r = group;")
+    source.with(PAIRS).with(IS_NAN).with(ELEMENTARY).with(REDUCED).with(SOFTMAX).body("    let r = group;")
 }
 
 /// Exponentials and logarithms that are as exact on every device; what devices have of their own may be off by many
 /// units of the last place, and by 2^-21 in the logarithm of what is near 1.
 const ELEMENTARY: &str = "
-fn is_nan(x: f32) -> bool { return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u; }
 // As on the processor: ln 2 in two pieces, and rounding by 1.5 * 2^23.
 fn exp_of(x: f32) -> f32 {
     let bounded = clamp(x, -87.3, 88.3);

@@ -17,6 +17,12 @@ pub const GRAD: Shaders = Shaders { version: 1, plan: grad, tolerance: 2e-6 };
 /// The most heads of a share: few, so that there are workgroups for a large device.
 const HEADS: usize = 8;
 
+/// Opens the loop over the heads of a share, with nothing in `acc`.
+const EACH_HEAD: &str = "    var sum = array<array<f32, 4>, 4>();
+    for (var h = head; h < end; h++) {
+    take_decays(first, rows, h, lane);
+    acc = array<array<f32, 4>, 4>();";
+
 fn grad(plan: &mut Plan, call: Call) -> Result<(), Unfit> {
     let (dy, out) = (&call.args[7], call.out);
     let s = super::Sizes::of(call.op);
@@ -125,12 +131,7 @@ impl Grad {
         let x = Side { within: "j < rows", value: "x(first + j, h * p.head_dim + k)", deep: true };
         let source = self
             .of_share(source, 1)
-            .body(
-                "    var sum = array<array<f32, 4>, 4>();
-    for (var h = head; h < end; h++) {
-    take_decays(first, rows, h, lane);
-    acc = array<array<f32, 4>, 4>();",
-            )
+            .body(EACH_HEAD)
             .body(&multiply("p.head_dim", dy, x))
             .body(&each(
                 "var pair = 0.0;
@@ -218,12 +219,7 @@ impl Grad {
         let other = Side { within: "n0 + j < p.state", value: other, deep: false };
         let source = self
             .of_share(source, self.tiles)
-            .body(
-                "    var sum = array<array<f32, 4>, 4>();
-    for (var h = head; h < end; h++) {
-    take_decays(first, rows, h, lane);
-    acc = array<array<f32, 4>, 4>();",
-            )
+            .body(EACH_HEAD)
             .body(&multiply("p.head_dim", rows, state))
             .body(&format!(
                 "    for (var m = 0u; m < 4u; m++) {{
