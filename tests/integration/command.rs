@@ -40,6 +40,8 @@ pub fn minic_with(folder: &Path, arguments: &[&str], variables: &[(&str, &str)])
     let mut command = Command::new(env!("CARGO_BIN_EXE_minic"));
     HUB.iter().for_each(|name| _ = command.env_remove(name));
     let output = command
+        // What drivers and devices keep from one run to the next is not left with the user.
+        .env("XDG_CACHE_HOME", concat!(env!("CARGO_TARGET_TMPDIR"), "/cache"))
         .envs(variables.iter().copied())
         .args(arguments)
         .current_dir(folder)

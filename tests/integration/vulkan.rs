@@ -1,6 +1,6 @@
 //! The Vulkan device through the commands: on whatever adapter Vulkan names first, in CI Mesa's on the processor.
 
-use crate::command::{copy, minic, repository};
+use crate::command::{copy, minic, minic_with, repository};
 use minic_runtime::device::vulkan::adapters_found;
 use serde_json::Value;
 use std::fs;
@@ -86,6 +86,34 @@ fn losses_in_16_bits_are_near_those_in_32() {
     for (precision, tolerance) in [("f32", 1e-5), ("f16", 1e-3), ("bf16", 1e-2)] {
         let found = loss(&["--device", "vulkan:0", "--precision", precision]);
         assert!((found - expected).abs() < tolerance * expected, "{precision}: {found} {expected}");
+    }
+}
+
+#[test]
+fn compiled_pipelines_are_kept_and_broken_ones_are_made_again() {
+    if !there_is_one() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let [model, text] = ["examples/quickstart/model", "examples/quickstart/heldout.txt"].map(repository);
+    let eval = ["eval", model.to_str().unwrap(), "--data", text.to_str().unwrap(), "--samples", "1"];
+    let arguments = [&eval[..], &["--sequence", "64", "--device", "vulkan"]].concat();
+    let cache = folder.path().join("cache").display().to_string();
+    let run = || minic_with(folder.path(), &arguments, &[("XDG_CACHE_HOME", &cache)]);
+    let kept = || {
+        let files = fs::read_dir(folder.path().join("cache/minic/pipelines")).unwrap();
+        let files: Vec<_> = files.map(|file| file.unwrap().path()).collect();
+        assert_eq!(files.len(), 1, "{files:?}");
+        (files[0].clone(), fs::read(&files[0]).unwrap())
+    };
+    let first = run();
+    let (path, whole) = kept();
+    assert!(first.exit == 0 && whole.len() > 32, "{}", first.stderr);
+    for broken in [&b"short"[..], &whole[..whole.len() - 1], &[7; 100]] {
+        fs::write(&path, broken).unwrap();
+        let again = run();
+        assert_eq!((again.exit, &again.stdout), (0, &first.stdout), "{}", again.stderr);
+        assert_eq!(kept().1.len(), whole.len(), "it is whole again");
     }
 }
 

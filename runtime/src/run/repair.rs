@@ -169,8 +169,8 @@ impl Executor<'_> {
             let scaled = made.source.scale(factors);
             let models = [(made.name.as_str(), &scaled)];
             let answers = loaded.answers();
-            let figures =
-                evaluate::evaluate(self.device, &models, &comparison, &windows, answers, &watch, None)?;
+            let device = self.device.exact();
+            let figures = evaluate::evaluate(device, &models, &comparison, &windows, answers, &watch, None)?;
             let loss = figures.first().map(|f| f.loss).ok_or(RunError::NoSamples)?;
             let Powers { stream, gated } = powers;
             watch.note(&format!(

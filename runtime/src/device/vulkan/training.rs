@@ -64,7 +64,7 @@ impl VulkanTraining {
         let lane = Lane::new(gpu.clone(), precision, schedule, &frozen.with(&state.weights), Some(&own))?;
         let norm = Norm::new(&gpu, &own)?;
         let still = Update { beta1: 0.0, beta2: 0.0, eps: 1.0, rate: 0.0, step: 1, scale: 0.0 };
-        let plan = steps(&gpu, &own, &still, |_| 0.0)?;
+        let plan = steps(&gpu, &own, &still, &|_| 0.0);
         let step = Commands::new(&gpu, &plan.dispatches, |memory| match memory {
             Memory::Trained(name) => own.weights.get(name).map(Arc::as_ref),
             Memory::Gradient(name) => own.gradients.get(name),
@@ -87,19 +87,14 @@ impl VulkanTraining {
 }
 
 /// A step of AdamW for every weight, which `decay` says how much of it decays.
-fn steps<'g>(
-    gpu: &'g Gpu,
-    own: &Own,
-    update: &Update,
-    decay: impl Fn(&str) -> f64,
-) -> Result<Plan<'g>, DeviceError> {
+fn steps<'g>(gpu: &'g Gpu, own: &Own, update: &Update, decay: &dyn Fn(&str) -> f64) -> Plan<'g> {
     let mut plan = Plan::new(&gpu.caps);
     for (name, pages) in &own.weights {
         let memory = [Memory::Trained, Memory::Gradient, Memory::Mean, Memory::Square];
         let [w, g, m, v] = memory.map(|memory| flat(pages, memory(name.clone())));
-        shader::adamw(&mut plan, [&w, &g, &m, &v], decay(name), update)?;
+        shader::adamw(&mut plan, [&w, &g, &m, &v], decay(name), update);
     }
-    Ok(plan)
+    plan
 }
 
 /// Matrices of one row over a tensor's memory.
@@ -112,7 +107,7 @@ impl Norm {
         let mut plan = Plan::new(&gpu.caps);
         let mats: Vec<Mat> =
             own.gradients.iter().map(|(name, pages)| flat(pages, Memory::Gradient(name.clone()))).collect();
-        let sums = shader::square_sums(&mut plan, &mats)?;
+        let sums = shader::square_sums(&mut plan, &mats);
         let there = Pages::new(gpu, 2 * sums, crate::shader::PAGE)?;
         let commands = Commands::new(gpu, &plan.dispatches, |memory| match memory {
             Memory::Gradient(name) => own.gradients.get(name),
@@ -139,7 +134,7 @@ impl Training for VulkanTraining {
     }
 
     fn update(&mut self, update: &Update, decay: &dyn Fn(&str) -> f64) -> Result<(), DeviceError> {
-        self.step.set(&self.gpu, &steps(&self.gpu, &self.own, update, decay)?.dispatches);
+        self.step.set(&self.gpu, &steps(&self.gpu, &self.own, update, decay).dispatches);
         let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
         self.step.encode(&mut encoder, 0..self.step.list.len());
         self.gpu.queue.submit([encoder.finish()]);

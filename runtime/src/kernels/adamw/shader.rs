@@ -2,7 +2,7 @@
 
 use super::{Factors, Update};
 use crate::shader::common::PAIRS;
-use crate::shader::{Elem, Mat, Memory, Plan, Source, Unfit};
+use crate::shader::{Elem, Mat, Memory, Plan, Source};
 
 const LANES: usize = 256;
 
@@ -25,7 +25,7 @@ pub fn adamw(
     [weight, gradient, mean, square]: [&Mat; 4],
     weight_decay: f64,
     update: &Update,
-) -> Result<(), Unfit> {
+) {
     let Factors { scale, mean: (keep_m, take_m), square: (keep_v, take_v), correction, eps, step, shrink } =
         Factors::of(update, weight_decay);
     for (first, count) in pieces(weight.cols, weight.page, plan) {
@@ -62,14 +62,13 @@ pub fn adamw(
         );
         plan.run(source, count.div_ceil(LANES));
     }
-    Ok(())
 }
 
 /// Elements that one workgroup adds up.
 const SHARE: usize = 1 << 14;
 
 /// The sums of squares of pieces of all matrices, as pairs in [`Memory::Scratch`]; how many there are.
-pub fn square_sums(plan: &mut Plan, mats: &[Mat]) -> Result<usize, Unfit> {
+pub fn square_sums(plan: &mut Plan, mats: &[Mat]) -> usize {
     let mut sums = 0;
     for mat in mats {
         for (first, count) in pieces(mat.cols, mat.page, plan) {
@@ -97,5 +96,5 @@ pub fn square_sums(plan: &mut Plan, mats: &[Mat]) -> Result<usize, Unfit> {
             sums += groups;
         }
     }
-    Ok(sums)
+    sums
 }
