@@ -6,7 +6,7 @@
 //! one per cent of any model of use.
 
 use crate::dim::Dim;
-use crate::hir::LayerMetric;
+use crate::hir::{LayerMetric, Quantity};
 use crate::model::{DType, LayerKind, ModelDesc};
 use crate::plan::Calibrate;
 
@@ -93,6 +93,91 @@ pub fn block_state(desc: &ModelDesc, kind: LayerKind, sequence: usize) -> u64 {
 pub fn memory(desc: &ModelDesc, batch: usize, sequence: usize) -> u64 {
     let states: Vec<u64> = desc.layers.iter().map(|k| block_state(desc, *k, sequence)).collect();
     sum(&[product(&[BF16, desc.params()]), product(&[batch as u64, sum(&states)])])
+}
+
+/// Operations of one block for one token after a context of so many: those of [`block_flops`], but for
+/// attention, whose token sees all keys there are.
+fn block_decode_flops(desc: &ModelDesc, kind: LayerKind, context: usize) -> u64 {
+    block_flops(desc, kind, if kind == LayerKind::Attention { 2 * context + 1 } else { context })
+}
+
+/// What a block holds of one token at once, in elements, beside the stream: the normalised stream and its widest
+/// intermediate values. Mamba2: z, x, B, C, dt, the convolution's x, B, C, and y; feed-forward: neurons before
+/// and after their activation; attention: q, k, v and the context.
+fn block_activations(desc: &ModelDesc, kind: LayerKind) -> u64 {
+    let s = |dim| s(desc, dim);
+    let own = match kind {
+        LayerKind::Mamba => {
+            let inner = product(&[s(Dim::MambaNumHeads), s(Dim::MambaHeadDim)]);
+            let groups = product(&[s(Dim::NGroups), s(Dim::SsmStateSize)]);
+            sum(&[4 * inner, 4 * groups, s(Dim::MambaNumHeads)])
+        }
+        LayerKind::Mlp => 2 * s(Dim::FfnHiddenSize),
+        LayerKind::Attention => {
+            let heads = sum(&[2 * s(Dim::NumAttentionHeads), 2 * s(Dim::NumKeyValueHeads)]);
+            product(&[heads, s(Dim::AttentionHeadDim)])
+        }
+    };
+    sum(&[own, s(Dim::HiddenSize)])
+}
+
+/// An analytic quantity as what the model has without layers, and what one layer of each kind of
+/// [`LayerKind::ALL`] adds: the order of layers matters to none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parts {
+    pub outer: u64,
+    pub layer: [u64; LayerKind::ALL.len()],
+    /// Layers take turns: the largest counts, not the sum.
+    pub turns: bool,
+}
+
+impl Parts {
+    /// `desc` is read for its sizes, whatever its layers. `None` for what is measured.
+    pub fn of(quantity: &Quantity, desc: &ModelDesc) -> Option<Parts> {
+        let params = |kinds: &[LayerKind]| desc.family().params(desc, kinds);
+        let bare = params(&[]);
+        let of_layer = |kind: LayerKind| params(&[kind]).saturating_sub(bare);
+        let parts = |outer: u64, layer: &dyn Fn(LayerKind) -> u64| {
+            let mut all = [0; LayerKind::ALL.len()];
+            all.iter_mut().zip(LayerKind::ALL).for_each(|(slot, kind)| *slot = layer(*kind));
+            Parts { outer, layer: all, turns: false }
+        };
+        Some(match *quantity {
+            Quantity::Params | Quantity::ActiveParams => parts(bare, &of_layer),
+            Quantity::BodyParams => parts(s(desc, Dim::HiddenSize), &of_layer),
+            Quantity::Flops { sequence } => {
+                let tokens = sequence as u64;
+                parts(product(&[head_flops(desc), tokens]), &|kind| {
+                    product(&[block_flops(desc, kind, sequence), tokens])
+                })
+            }
+            Quantity::DecodeFlops { context } => {
+                parts(head_flops(desc), &|kind| block_decode_flops(desc, kind, context))
+            }
+            Quantity::Memory { batch, sequence } => parts(product(&[BF16, bare]), &|kind| {
+                let state = product(&[batch as u64, block_state(desc, kind, sequence)]);
+                sum(&[product(&[BF16, of_layer(kind)]), state])
+            }),
+            Quantity::Cache { batch, sequence } => {
+                parts(0, &|kind| product(&[batch as u64, block_state(desc, kind, sequence)]))
+            }
+            Quantity::Activations { batch, sequence } => {
+                let tokens = product(&[BF16, batch as u64, sequence as u64]);
+                let stream = product(&[tokens, s(desc, Dim::HiddenSize)]);
+                let held = |kind| product(&[tokens, block_activations(desc, kind)]);
+                Parts { turns: true, ..parts(stream, &held) }
+            }
+            Quantity::Latency { .. } | Quantity::Throughput { .. } | Quantity::Measured(_) => return None,
+        })
+    }
+
+    /// Of so many layers of each kind.
+    pub fn total(&self, counts: &[usize; LayerKind::ALL.len()]) -> u64 {
+        let there = counts.iter().zip(self.layer).filter(|(n, _)| **n > 0);
+        let layers = there.map(|(n, one)| if self.turns { one } else { product(&[*n as u64, one]) });
+        let all = if self.turns { layers.max() } else { layers.reduce(u64::saturating_add) };
+        self.outer.saturating_add(all.unwrap_or(0))
+    }
 }
 
 /// What the last matrix of a block reads: K.

@@ -7,7 +7,7 @@ pub mod nemotron_h;
 use crate::dim::Dim;
 use crate::graph::{Builder, ValueId};
 use crate::init::Init;
-use crate::model::{ModelDesc, Weight};
+use crate::model::{LayerKind, ModelDesc, Weight};
 use serde_json::{Map, Value};
 
 /// What is wrong with a config.json: the key at fault, the cause, and the mending.
@@ -37,8 +37,9 @@ pub trait Family: Sync {
     /// How transformers draws a weight of the table for an untrained model.
     fn init(&self, desc: &ModelDesc, weight: &Weight) -> Result<Init, ConfigError>;
 
-    /// Parameters by the paper's closed formula (section 1.1), written without the weight table.
-    fn params(&self, desc: &ModelDesc) -> u64;
+    /// Parameters of these sizes with these layers, by the paper's closed formula (section 1.1), written without
+    /// the weight table.
+    fn params(&self, desc: &ModelDesc, layers: &[LayerKind]) -> u64;
 
     /// What the family's loaders cannot express, e.g. a Mamba2 width that is no multiple of hidden_size.
     fn constraint(&self, desc: &ModelDesc) -> Result<(), ConfigError>;

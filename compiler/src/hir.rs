@@ -227,8 +227,12 @@ pub struct Search {
     pub space: String,
     pub require: Vec<Require>,
     pub rungs: Vec<Rung>,
-    pub tie: Option<Tie>,
+    /// In the order in which they decide: the first one among those that the last rung cannot tell apart, the
+    /// next among those that the first leaves.
+    pub ties: Vec<Tie>,
     pub controls: Vec<Control>,
+    /// How candidates are trained, where a rung asks for it.
+    pub training: Option<RungTraining>,
     pub span: Span,
 }
 
@@ -246,16 +250,41 @@ pub struct Require {
 pub enum Quantity {
     Params,
     ActiveParams,
+    /// Parameters without embeddings and head.
+    BodyParams,
+    /// Operations of the forward pass of a sequence: those of prefill.
     Flops {
         sequence: usize,
     },
+    /// Operations of one more token after a context of so many.
+    DecodeFlops {
+        context: usize,
+    },
+    /// bf16 weights and [`Quantity::Cache`].
     Memory {
         batch: usize,
         sequence: usize,
     },
+    /// What a deployment remembers of `batch` sequences: keys and values, SSM and convolution states.
+    Cache {
+        batch: usize,
+        sequence: usize,
+    },
+    /// The largest values that a forward pass holds at once beside weights and states, in bf16.
+    Activations {
+        batch: usize,
+        sequence: usize,
+    },
+    /// Seconds until the first token, measured on the device.
+    Latency {
+        input: usize,
+        batch: usize,
+    },
+    /// Tokens written per second by all sequences together, measured on the device.
     Throughput {
         input: usize,
         output: usize,
+        batch: usize,
     },
     /// Measured on data: `loss`, `perplexity`, `top1`, `kl`, `accuracy`.
     Measured(Measure),
@@ -286,9 +315,39 @@ impl Measure {
     }
 }
 
+/// What candidates are ranked by, the least first: one quantity, or a weighted sum, in which each quantity is
+/// divided by that of the model that the space is cut from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Objective {
+    pub terms: Vec<(f64, Quantity)>,
+}
+
+impl Objective {
+    pub fn of(quantity: Quantity) -> Objective {
+        Objective { terms: vec![(1.0, quantity)] }
+    }
+
+    /// The quantity itself, where it stands alone.
+    pub fn alone(&self) -> Option<&Quantity> {
+        match self.terms.as_slice() {
+            [(weight, quantity)] if *weight == 1.0 => Some(quantity),
+            _ => None,
+        }
+    }
+}
+
+/// How the candidates of a search are trained: as the model that is distilled from its winner.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RungTraining {
+    /// `None`: no loss of the schedules looks at one.
+    pub teacher: Option<String>,
+    /// Where a schedule's phases name none.
+    pub data: String,
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rung {
-    pub by: Quantity,
+    pub by: Objective,
     pub descending: bool,
     pub on: Option<String>,
     pub after: Option<String>,

@@ -186,7 +186,7 @@ impl ModelDesc {
 
     /// Exact number of parameters, by the family's closed formula (not by way of the weight table).
     pub fn params(&self) -> u64 {
-        self.family().params(self)
+        self.family().params(self, &self.layers)
     }
 }
 

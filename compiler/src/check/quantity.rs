@@ -4,9 +4,8 @@ use super::Checker;
 use super::arguments::{Accepts, Argument, Default, call_of};
 use super::names::suggestion;
 use super::outline::Outline;
-use crate::cost;
+use crate::cost::Parts;
 use crate::hir::{Measure, Quantity};
-use crate::model::{LayerKind, ModelDesc};
 use minic_grammar::Diagnostic;
 use minic_grammar::ast::{Expr, Unit};
 
@@ -16,29 +15,41 @@ const fn count(name: &'static str, doc: &'static str) -> Argument {
 
 const SEQUENCE: Argument = count("sequence", "tokens of one sequence");
 const BATCH: Argument = count("batch", "sequences at once");
+const CONTEXT: Argument = count("context", "tokens before it");
+const ONE: Argument =
+    Argument { name: "batch", accepts: Accepts::Count, default: Default::Is(1.0), doc: "sequences at once" };
 const INPUT: Argument = count("input", "tokens read");
 const OUTPUT: Argument = count("output", "tokens written");
 
-/// Quantities that follow from the sizes, and the one that a device measures without data.
+/// Quantities that follow from the sizes, and those that a device measures without data.
 const ANALYTIC: &[(&str, &[Argument])] = &[
     ("params", &[]),
     ("active_params", &[]),
+    ("body_params", &[]),
     ("flops", &[SEQUENCE]),
+    ("decode_flops", &[CONTEXT]),
     ("memory", &[BATCH, SEQUENCE]),
-    ("throughput", &[INPUT, OUTPUT]),
+    ("cache", &[BATCH, SEQUENCE]),
+    ("activations", &[BATCH, SEQUENCE]),
+    ("latency", &[INPUT, ONE]),
+    ("throughput", &[INPUT, OUTPUT, ONE]),
 ];
 
 impl Quantity {
     /// Follows from the sizes alone.
     pub fn is_analytic(&self) -> bool {
-        !matches!(self, Quantity::Throughput { .. } | Quantity::Measured(_))
+        !matches!(self, Quantity::Latency { .. } | Quantity::Throughput { .. } | Quantity::Measured(_))
     }
 
     pub(super) fn unit(&self) -> Unit {
         match self {
-            Quantity::Memory { .. } => Unit::Bytes,
-            Quantity::Params | Quantity::ActiveParams | Quantity::Flops { .. } => Unit::Count,
-            Quantity::Throughput { .. } | Quantity::Measured(_) => Unit::Float,
+            Quantity::Memory { .. } | Quantity::Cache { .. } | Quantity::Activations { .. } => Unit::Bytes,
+            Quantity::Params
+            | Quantity::ActiveParams
+            | Quantity::BodyParams
+            | Quantity::Flops { .. }
+            | Quantity::DecodeFlops { .. } => Unit::Count,
+            Quantity::Latency { .. } | Quantity::Throughput { .. } | Quantity::Measured(_) => Unit::Float,
         }
     }
 }
@@ -69,7 +80,12 @@ impl<'a> Checker<'a> {
             "active_params" => Quantity::ActiveParams,
             "flops" => Quantity::Flops { sequence: size("sequence") },
             "memory" => Quantity::Memory { batch: size("batch"), sequence: size("sequence") },
-            _ => Quantity::Throughput { input: size("input"), output: size("output") },
+            "body_params" => Quantity::BodyParams,
+            "decode_flops" => Quantity::DecodeFlops { context: size("context") },
+            "cache" => Quantity::Cache { batch: size("batch"), sequence: size("sequence") },
+            "activations" => Quantity::Activations { batch: size("batch"), sequence: size("sequence") },
+            "latency" => Quantity::Latency { input: size("input"), batch: size("batch") },
+            _ => Quantity::Throughput { input: size("input"), output: size("output"), batch: size("batch") },
         })
     }
 }
@@ -77,45 +93,7 @@ impl<'a> Checker<'a> {
 /// The least and the greatest value of an analytic quantity over all choices of layers; `None` for what
 /// sizes do not determine.
 pub(super) fn bounds(quantity: &Quantity, model: &Outline) -> Option<(f64, f64)> {
-    let mut desc = model.desc.clone();
-    desc.layers.clear();
-    let base = without_layers(quantity, &desc)?;
-    let empty = desc.params();
-    let costs = [0, 1, 2].map(|i| {
-        let kind = LayerKind::ALL[i];
-        desc.layers = vec![kind];
-        let params = if model.has(kind) { desc.params().saturating_sub(empty) } else { 0 };
-        one_layer(quantity, &desc, kind, params)
-    });
-    let total = |counts: [usize; 3]| {
-        let layers = counts.iter().zip(costs).map(|(&n, cost)| n as f64 * cost as f64);
-        base as f64 + layers.sum::<f64>()
-    };
-    let layers = &model.layers;
-    Some((total(layers.extreme(costs, false)), total(layers.extreme(costs, true))))
-}
-
-/// The share of embeddings, last norm and head.
-fn without_layers(quantity: &Quantity, desc: &ModelDesc) -> Option<u64> {
-    match quantity {
-        Quantity::Params | Quantity::ActiveParams => Some(desc.params()),
-        Quantity::Flops { sequence } => Some(cost::head_flops(desc).saturating_mul(*sequence as u64)),
-        Quantity::Memory { .. } => Some(cost::memory(desc, 0, 0)),
-        Quantity::Throughput { .. } | Quantity::Measured(_) => None,
-    }
-}
-
-fn one_layer(quantity: &Quantity, desc: &ModelDesc, kind: LayerKind, params: u64) -> u64 {
-    match quantity {
-        Quantity::Params | Quantity::ActiveParams => params,
-        Quantity::Flops { sequence } => {
-            cost::block_flops(desc, kind, *sequence).saturating_mul(*sequence as u64)
-        }
-        Quantity::Memory { batch, sequence } => {
-            let state = cost::block_state(desc, kind, *sequence).saturating_mul(*batch as u64);
-            // Weights of a deployment are bf16.
-            params.saturating_mul(2).saturating_add(state)
-        }
-        Quantity::Throughput { .. } | Quantity::Measured(_) => 0,
-    }
+    let parts = Parts::of(quantity, &model.desc)?;
+    let total = |greatest| parts.total(&model.layers.extreme(parts.layer, greatest)) as f64;
+    Some((total(false), total(true)))
 }

@@ -23,7 +23,7 @@ impl<'a> Checker<'a> {
         let points = space.and_then(|name| self.space(search, name));
         let require = self.requirements(search);
         let rungs = self.rungs(search, points.as_ref());
-        let tie = self.ties(search);
+        let ties = self.ties(search);
         let controls = self.controls(search);
         let shape = match (space, points) {
             (Some(name), Some(points)) => self.winner(name, points, require.as_deref().unwrap_or(&[])),
@@ -33,11 +33,11 @@ impl<'a> Checker<'a> {
             return;
         }
         self.shapes.insert(&search.name.node, shape);
-        if let (Some(space), Some(require), Some(rungs), Some(tie), Some(controls)) =
-            (space, require, rungs, tie, controls)
+        if let (Some(space), Some(require), Some(rungs), Some(ties), Some(controls)) =
+            (space, require, rungs, ties, controls)
         {
-            let (space, span) = (space.to_string(), search.span);
-            let item = hir::Search { space, require, rungs, tie, controls, span };
+            let (space, span, training) = (space.to_string(), search.span, None);
+            let item = hir::Search { space, require, rungs, ties, controls, training, span };
             self.out.searches.insert(search.name.node.clone(), item);
         }
     }
@@ -146,7 +146,7 @@ impl<'a> Checker<'a> {
             return None;
         }
         Some(Rung {
-            by: by?,
+            by: hir::Objective::of(by?),
             descending: rank.descending,
             on: on.flatten().map(str::to_string),
             after: after.flatten().map(str::to_string),
@@ -261,14 +261,10 @@ impl<'a> Checker<'a> {
         }
     }
 
-    fn ties(&mut self, search: &ast::Search) -> Option<Option<Tie>> {
-        let mut found: Option<(Option<Tie>, Span)> = None;
+    fn ties(&mut self, search: &ast::Search) -> Option<Vec<Tie>> {
+        let mut all: Vec<Option<Tie>> = Vec::new();
         for item in &search.items {
             let SearchItem::BreakTies { within, by, span } = item else { continue };
-            if let Some((_, first)) = &found {
-                self.report(twice("`break ties`", *span, *first));
-                continue;
-            }
             let distance = self.between(within, "the distance of a tie", f64::INFINITY, "write 0 or more");
             let quantity = self.quantity(by);
             if let Some(measured @ Quantity::Measured(_)) = &quantity {
@@ -281,14 +277,13 @@ impl<'a> Checker<'a> {
                     .help("break ties by `throughput(..)`, `params`, `flops(..)` or `memory(..)`"),
                 );
             }
-            let tie = distance.zip(quantity).map(|(within, by)| Tie { within, by, span: *span });
-            found = Some((tie, *span));
+            let same = |tie: &&Tie| Some(&tie.by) == quantity.as_ref();
+            if let Some(first) = all.iter().flatten().find(same).map(|tie| tie.span) {
+                self.report(twice("this way to break ties", *span, first));
+            }
+            all.push(distance.zip(quantity).map(|(within, by)| Tie { within, by, span: *span }));
         }
-        match found {
-            None => Some(None),
-            Some((None, _)) => None,
-            Some((tie, _)) => Some(tie),
-        }
+        all.into_iter().collect()
     }
 
     fn controls(&mut self, search: &ast::Search) -> Option<Vec<Control>> {

@@ -152,7 +152,7 @@ pub fn head(b: &mut Builder, desc: &ModelDesc) -> ValueId {
 
 /// The closed formula of paper section 1.1, with the biases that it leaves out. Written without the weight
 /// table, so that the two prove each other.
-pub fn params(desc: &ModelDesc) -> u64 {
+pub fn params(desc: &ModelDesc, layers: &[LayerKind]) -> u64 {
     let s = |dim| desc.size(dim) as u64;
     let on = u64::from;
     let e = s(Dim::HiddenSize);
@@ -176,6 +176,6 @@ pub fn params(desc: &ModelDesc) -> u64 {
         LayerKind::Mlp => mlp,
         LayerKind::Attention => attention,
     };
-    let layers: u64 = desc.layers.iter().map(of).sum();
+    let layers: u64 = layers.iter().map(of).sum();
     layers + (2 - on(desc.tied)) * s(Dim::VocabSize) * e + e
 }

@@ -110,8 +110,8 @@ impl Family for Mamba2 {
         }
     }
 
-    fn params(&self, desc: &ModelDesc) -> u64 {
-        common::params(desc)
+    fn params(&self, desc: &ModelDesc, layers: &[LayerKind]) -> u64 {
+        common::params(desc, layers)
     }
 
     fn constraint(&self, desc: &ModelDesc) -> Result<(), ConfigError> {

@@ -125,8 +125,8 @@ impl Family for NemotronH {
         }
     }
 
-    fn params(&self, desc: &ModelDesc) -> u64 {
-        common::params(desc)
+    fn params(&self, desc: &ModelDesc, layers: &[LayerKind]) -> u64 {
+        common::params(desc, layers)
     }
 
     fn constraint(&self, desc: &ModelDesc) -> Result<(), ConfigError> {

@@ -180,10 +180,12 @@ impl Display for Search {
         writeln!(f, "in {}", self.space)?;
         self.require.iter().try_for_each(|r| writeln!(f, "    require {r}"))?;
         self.rungs.iter().try_for_each(|r| writeln!(f, "    rank by {r}"))?;
-        if let Some(tie) = &self.tie {
-            writeln!(f, "    break ties within {} by {}", tie.within, tie.by)?;
+        self.ties.iter().try_for_each(|t| writeln!(f, "    break ties within {} by {}", t.within, t.by))?;
+        self.controls.iter().try_for_each(|c| writeln!(f, "    control {c}"))?;
+        match &self.training {
+            Some(training) => writeln!(f, "    trained {training}"),
+            None => Ok(()),
         }
-        self.controls.iter().try_for_each(|c| writeln!(f, "    control {c}"))
     }
 }
 
@@ -202,11 +204,38 @@ impl Display for Quantity {
             Quantity::Memory { batch, sequence } => {
                 write!(f, "memory(batch = {batch}, sequence = {sequence})")
             }
-            Quantity::Throughput { input, output } => {
-                write!(f, "throughput(input = {input}, output = {output})")
+            Quantity::BodyParams => f.write_str("body_params"),
+            Quantity::DecodeFlops { context } => write!(f, "decode_flops(context = {context})"),
+            Quantity::Cache { batch, sequence } => {
+                write!(f, "cache(batch = {batch}, sequence = {sequence})")
+            }
+            Quantity::Activations { batch, sequence } => {
+                write!(f, "activations(batch = {batch}, sequence = {sequence})")
+            }
+            Quantity::Latency { input, batch } => write!(f, "latency(input = {input}, batch = {batch})"),
+            Quantity::Throughput { input, output, batch } => {
+                write!(f, "throughput(input = {input}, output = {output}, batch = {batch})")
             }
             Quantity::Measured(measure) => f.write_str(measure.name()),
         }
+    }
+}
+
+impl Display for Objective {
+    fn fmt(&self, f: &mut Formatter) -> Result {
+        if let Some(quantity) = self.alone() {
+            return quantity.fmt(f);
+        }
+        f.write_str(&joined(
+            self.terms.iter().map(|(weight, quantity)| format!("{weight} * {quantity}")),
+            " + ",
+        ))
+    }
+}
+
+impl Display for RungTraining {
+    fn fmt(&self, f: &mut Formatter) -> Result {
+        write!(f, "on {}{}", self.data, clause("beside", &self.teacher))
     }
 }
 

@@ -172,12 +172,7 @@ impl Variant<'_> {
 
     /// What a `require` looks at; `None` for what is measured.
     pub fn quantity(&self, quantity: &Quantity) -> Option<f64> {
-        match quantity {
-            Quantity::Params | Quantity::ActiveParams => Some(self.params() as f64),
-            Quantity::Flops { sequence } => Some(self.flops_per_token(*sequence) as f64 * *sequence as f64),
-            Quantity::Memory { batch, sequence } => Some(self.memory(*batch, *sequence) as f64),
-            Quantity::Throughput { .. } | Quantity::Measured(_) => None,
-        }
+        Some(cost::Parts::of(quantity, &self.width.desc)?.total(&self.depth.0) as f64)
     }
 
     fn meets(&self, require: &Require) -> bool {

@@ -104,7 +104,8 @@ fn search(require: Vec<Require>) -> hir::Search {
         space: "student".into(),
         require,
         rungs: vec![],
-        tie: None,
+        ties: Vec::new(),
+        training: None,
         controls: vec![],
         span: Span::default(),
     }

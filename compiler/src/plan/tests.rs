@@ -115,7 +115,7 @@ fn search(recipe: &mut hir::Recipe) {
     let axes = vec![axis("num_layers", &[8, 10], kld()), axis("hidden_size", &[96, 128], by("activation"))];
     recipe.prunes.insert("space".into(), fixture::prune("parent", axes));
     let rung = hir::Rung {
-        by: hir::Quantity::Measured(hir::Measure::Loss),
+        by: hir::Objective::of(hir::Quantity::Measured(hir::Measure::Loss)),
         descending: false,
         on: Some("heldout".into()),
         after: Some("recover".into()),
@@ -127,7 +127,8 @@ fn search(recipe: &mut hir::Recipe) {
         space: "space".into(),
         require: vec![],
         rungs: vec![rung],
-        tie: None,
+        ties: Vec::new(),
+        training: None,
         controls: vec![],
         span: Span::default(),
     };

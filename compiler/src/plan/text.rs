@@ -108,7 +108,7 @@ fn search(search: &Search) -> String {
     let mut parts = vec![axes.collect::<Vec<_>>().join(" x ")];
     parts.extend(search.search.require.iter().map(|r| format!("require {r}")));
     parts.extend(search.search.rungs.iter().map(|r| format!("rank by {r}")));
-    parts.extend(search.search.tie.iter().map(|t| format!("ties within {} by {}", t.within, t.by)));
+    parts.extend(search.search.ties.iter().map(|t| format!("ties within {} by {}", t.within, t.by)));
     parts.extend(search.search.controls.iter().map(|c| format!("control {c}")));
     parts.join("; ")
 }
