@@ -2,7 +2,9 @@
 
 mod training;
 
-pub use training::{Objective, Reading, TEACHER, Training, lanes, targets, training};
+pub use training::{
+    Beside, Objective, Reading, Shown, TEACHER, Training, Written, lanes, training, training_beside, written,
+};
 
 use crate::axes;
 use crate::dim::{Dim, Extent};
@@ -36,8 +38,8 @@ pub mod output {
     /// Losses of training.
     pub const LOSSES: &str = "losses";
     pub const LOGITS: &str = "logits";
-    /// A teacher's, [L, ids | log_p | rest].
-    pub const TARGETS: &str = "targets";
+    /// Of a teacher: [`super::Written`].
+    pub const WRITTEN: &str = "targets";
     /// The stream after a block.
     pub const STREAM: &str = "stream";
     /// [E, E], the sum over all norms and positions; the lower triangle.

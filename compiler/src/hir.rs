@@ -290,6 +290,25 @@ pub enum Quantity {
     Measured(Measure),
 }
 
+impl Quantity {
+    /// The greater, the better.
+    pub fn rises(&self) -> bool {
+        match self {
+            Quantity::Throughput { .. } => true,
+            Quantity::Measured(measure) => matches!(measure, Measure::Top1 | Measure::Accuracy),
+            Quantity::Params
+            | Quantity::ActiveParams
+            | Quantity::BodyParams
+            | Quantity::Flops { .. }
+            | Quantity::DecodeFlops { .. }
+            | Quantity::Memory { .. }
+            | Quantity::Cache { .. }
+            | Quantity::Activations { .. }
+            | Quantity::Latency { .. } => false,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Measure {
     Loss,
@@ -325,6 +344,11 @@ pub struct Objective {
 impl Objective {
     pub fn of(quantity: Quantity) -> Objective {
         Objective { terms: vec![(1.0, quantity)] }
+    }
+
+    /// The greatest value comes first where nothing else is said.
+    pub fn rises(&self) -> bool {
+        self.alone().is_some_and(Quantity::rises)
     }
 
     /// The quantity itself, where it stands alone.

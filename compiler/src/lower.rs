@@ -3,6 +3,10 @@
 //! Every declaration is lowered, whatever it depends on first. The checker has seen to it that names resolve
 //! and that nothing depends on itself; where that is not so, an input is missing and [`Plan::verify`] says which.
 
+mod candidate;
+
+pub use candidate::{Candidate, candidate};
+
 use crate::hir::{self, Origin, Recipe};
 use crate::plan::{
     Calibrate, Cut, CutAxis, Evaluation, Export, Needs, Plan, PlanNode, Score, Search, Source, Stage,
@@ -15,7 +19,7 @@ use std::collections::BTreeMap;
 /// The whole recipe as a plan, before any pass.
 pub fn lower(recipe: &Recipe) -> Plan {
     let mut lowering =
-        Lowering { recipe, plan: Plan::default(), models: BTreeMap::new(), prunes: BTreeMap::new() };
+        Lowering { recipe, plan: Plan::default(), models: BTreeMap::new(), spaces: BTreeMap::new() };
     for name in recipe.models.keys().chain(recipe.prunes.keys()) {
         lowering.model(name);
     }
@@ -33,8 +37,19 @@ struct Lowering<'a> {
     plan: Plan,
     /// `None` while a model is being lowered, and where there is no such model.
     models: BTreeMap<String, Option<NodeIndex>>,
-    /// The scores of each prune's axes, in the order of the axes.
-    prunes: BTreeMap<String, Vec<NodeIndex>>,
+    /// What spaces are made of.
+    spaces: BTreeMap<String, Space>,
+}
+
+/// The stages that the models of a space have in common.
+#[derive(Clone, Default)]
+struct Space {
+    parent: Option<NodeIndex>,
+    /// Its stream, for an axis that keeps leading directions.
+    rotated: Option<NodeIndex>,
+    samples: Option<NodeIndex>,
+    /// In the order of the axes.
+    scores: Vec<NodeIndex>,
 }
 
 impl Lowering<'_> {
@@ -132,8 +147,13 @@ impl Lowering<'_> {
             .filter(|(score, _)| score.score != hir::Score::Pca)
             .map(|(score, cut)| self.score(name, score, cut.span, parent, partials, samples))
             .collect();
-        self.prunes.insert(name.to_string(), ranked.clone());
-        prune.is_model().then(|| self.cut(name, prune, parent, partials, samples, &ranked))
+        let rotated = prune.axes.iter().any(|cut| cut.score == hir::Score::Pca).then(|| {
+            let inputs = [(parent, Value::Model), (partials, Value::Partials)];
+            self.add(format!("{name}.rotate"), Stage::Rotate, prune.span, &inputs)
+        });
+        let space = Space { parent, rotated, samples, scores: ranked };
+        self.spaces.insert(name.to_string(), space.clone());
+        prune.is_model().then(|| self.cut(name, prune, &space))
     }
 
     fn score_of(&self, cut: &hir::AxisCut) -> Score {
@@ -161,56 +181,51 @@ impl Lowering<'_> {
         self.add(format!("{prune}.score.{}", score.axis.name), Stage::Score(score.clone()), span, &inputs)
     }
 
-    fn cut(
-        &mut self,
-        name: &str,
-        prune: &hir::Prune,
-        parent: Option<NodeIndex>,
-        partials: Option<NodeIndex>,
-        samples: Option<NodeIndex>,
-        ranked: &[NodeIndex],
-    ) -> NodeIndex {
+    fn cut(&mut self, name: &str, prune: &hir::Prune, space: &Space) -> NodeIndex {
         let axes: Vec<CutAxis> = prune.axes.iter().filter_map(cut_axis).collect();
-        let mut source = parent;
-        if axes.iter().any(|a| a.leading) {
-            let inputs = [(parent, Value::Model), (partials, Value::Partials)];
-            source = Some(self.add(format!("{name}.rotate"), Stage::Rotate, prune.span, &inputs));
-        }
+        let source = space.rotated.or(space.parent);
         let mut inputs = vec![(source, Value::Model)];
-        inputs.extend(ranked.iter().map(|id| (Some(*id), Value::Scores)));
-        let stage = Stage::Cut(Cut { axes, constraints: prune.constraints.clone() });
+        inputs.extend(space.scores.iter().map(|id| (Some(*id), Value::Scores)));
+        let stage = Stage::Cut(Cut { axes, constraints: prune.constraints.clone(), control: None });
         let cut = self.add(format!("{name}.cut"), stage, prune.span, &inputs);
         if prune.repairs.is_empty() {
             return cut;
         }
         let repairs = prune.repairs.iter().map(|r| r.kind.clone()).collect();
-        let inputs = [(Some(cut), Value::Model), (source, Value::Teacher), (samples, Value::Samples)];
+        let inputs = [(Some(cut), Value::Model), (source, Value::Teacher), (space.samples, Value::Samples)];
         self.add(format!("{name}.repair"), Stage::Repair(repairs), prune.span, &inputs)
     }
 
     fn search(&mut self, name: &str, search: &hir::Search) -> NodeIndex {
         self.model(&search.space);
-        let space = self.recipe.prunes.get(&search.space).cloned();
-        let mut inputs = Vec::new();
-        let mut schedules: Vec<(String, hir::Schedule)> = Vec::new();
-        if let Some(space) = &space {
-            inputs.push((self.model(&space.from), Value::Model));
-            let scores = self.prunes.get(&search.space).cloned().unwrap_or_default();
-            inputs.extend(scores.into_iter().map(|id| (Some(id), Value::Scores)));
+        let prune = self.recipe.prunes.get(&search.space).cloned();
+        let space = self.spaces.get(&search.space).cloned().unwrap_or_default();
+        let mut inputs = vec![(space.parent, Value::Model), (space.rotated, Value::Model)];
+        inputs.extend(space.scores.iter().map(|id| (Some(*id), Value::Scores)));
+        if prune.as_ref().is_some_and(|prune| prune.repairs.iter().any(|r| r.kind.reads_data())) {
+            inputs.push((space.samples, Value::Samples));
         }
+        let training = search.training.clone();
+        if let Some(training) = &training {
+            let teacher = training.teacher.as_ref().and_then(|teacher| self.model(teacher));
+            inputs.push((teacher, Value::Teacher));
+        }
+        let mut schedules: Vec<(String, hir::Schedule)> = Vec::new();
         for rung in &search.rungs {
             if let Some(data) = &rung.on {
                 inputs.push((self.data(data, &search.space), Value::Samples));
             }
             let schedule = rung.after.as_ref().and_then(|s| Some((s, self.recipe.schedules.get(s)?)));
             if let Some((schedule_name, schedule)) = schedule {
+                let default = training.iter().filter(|_| schedule.phases.iter().any(|p| p.data.is_none()));
+                inputs.extend(default.map(|t| (self.data(&t.data, &search.space), Value::Samples)));
                 inputs.extend(self.phases(schedule, &search.space));
                 if schedules.iter().all(|(known, _)| known != schedule_name) {
                     schedules.push((schedule_name.clone(), schedule.clone()));
                 }
             }
         }
-        let space = space.unwrap_or_else(|| empty_space(search.span));
+        let space = prune.unwrap_or_else(|| empty_space(search.span));
         let stage = Stage::Search(Box::new(Search { search: search.clone(), space, schedules }));
         self.add(name.to_string(), stage, search.span, &inputs)
     }

@@ -33,6 +33,7 @@ pub mod score;
 pub mod shader;
 pub mod source;
 pub mod stamp;
+pub mod stats;
 pub mod store;
 pub mod synth;
 pub mod tokens;

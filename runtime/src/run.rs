@@ -11,6 +11,7 @@ mod load;
 mod passes;
 mod repair;
 mod rotate;
+pub mod search;
 mod summary;
 mod train;
 
@@ -22,7 +23,7 @@ use crate::device::Device;
 use crate::events::{Event, Observer, Stop, Watch};
 use crate::importance::DepthRule;
 use crate::memory;
-use crate::provenance::{DataRecord, Parent, Step, TrainingRecord};
+use crate::provenance::{DataRecord, Parent, SearchRecord, Step, TrainingRecord};
 use crate::residual;
 use crate::score::{By, Ranked, Scorer};
 use crate::source::WeightSource;
@@ -94,6 +95,7 @@ impl Settings {
 }
 
 /// What a stage leaves behind.
+#[derive(Clone)]
 #[expect(clippy::large_enum_variant, reason = "there are as many as stages")]
 enum Artifact {
     Model(Made),
@@ -120,6 +122,7 @@ struct Made {
     /// Its cuts, the first one first.
     steps: Vec<Step>,
     trainings: Vec<TrainingRecord>,
+    searches: Vec<SearchRecord>,
     /// Its stream is rotated, and not yet cut.
     turned: Option<Turned>,
 }
@@ -366,9 +369,8 @@ impl<'a> Executor<'a> {
             }
             Stage::Rotate => vec![self.rotation_key(id, &self.model(id, Value::Model)?)?],
             Stage::Repair(repairs) => vec![self.repair_key(id, repairs)?],
-            Stage::Load(Source::Checkpoint { .. }) | Stage::Export(_) | Stage::Report | Stage::Search(_) => {
-                Vec::new()
-            }
+            Stage::Load(Source::Checkpoint { .. }) | Stage::Export(_) | Stage::Report => Vec::new(),
+            Stage::Search(search) => vec![self.search_key(id, search)?],
             Stage::Train(training) | Stage::Distill(training) => {
                 vec![self.training_key(training, &self.training_inputs(id, training)?)?]
             }
@@ -402,9 +404,7 @@ impl<'a> Executor<'a> {
             Stage::Train(training) | Stage::Distill(training) => self.train(id, training),
             Stage::Rotate => self.rotate(id),
             Stage::Repair(repairs) => self.repair(id, repairs),
-            Stage::Search(_) => {
-                Err(RunError::Unsupported { stage: node.name.clone(), kind: node.stage.name() })
-            }
+            Stage::Search(search) => self.search(id, search),
         }
     }
 

@@ -9,6 +9,7 @@ use minic_compiler::axes::{Axis, Scope, Tap};
 use minic_compiler::forward::{Gather, output};
 use minic_compiler::hir::{self, LayerMetric};
 use minic_compiler::metrics::Program;
+use minic_compiler::model::ModelDesc;
 use minic_compiler::plan;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -89,7 +90,7 @@ impl Scorer<'_> {
                 };
                 By::Members(self.at_taps(stage.axis, tap, program)?)
             }
-            hir::Score::Random { seed } => self.random(stage.axis, *seed),
+            hir::Score::Random { seed } => random(self.model.desc(), stage.axis, *seed),
             hir::Score::Layer(metric) => By::Layers(self.layers(*metric)?),
             hir::Score::Iterative(metric) => By::Layers(self.iterative(*metric)?),
             hir::Score::Residual { damping } => By::Members((self.residual)(*damping)?),
@@ -164,20 +165,6 @@ impl Scorer<'_> {
         Ok(statistics.finish())
     }
 
-    fn random(&self, axis: &Axis, seed: u64) -> By {
-        let desc = self.model.desc();
-        let size = desc.size(axis.dim);
-        let scores = |layer| Scores::of(axis.dim, importance::random(seed, axis.name, layer, size));
-        match axis.scope {
-            Scope::Depth => By::Layers(importance::random(seed, axis.name, None, desc.layers.len())),
-            Scope::Model => By::Members(Table::Model(vec![scores(None)])),
-            Scope::Layer(kind) => {
-                let layers = (0..desc.layers.len()).filter(|&l| desc.layers[l] == kind);
-                By::Members(Table::Layers(layers.map(|l| (l, scores(Some(l)))).collect()))
-            }
-        }
-    }
-
     fn layers(&self, metric: LayerMetric) -> Result<Vec<f64>, RunError> {
         let scores = self.gathered.and_then(|g| g.layer_scores(metric));
         scores.map(<[f64]>::to_vec).ok_or_else(|| RunError::Unplanned { what: "a layer metric".into() })
@@ -203,6 +190,20 @@ impl Scorer<'_> {
             scores[layer] = gather.removed.len() as f64;
             gather.removed.push(layer);
             self.watch.note(&format!("layer {layer} goes, score {:.6}", candidates[&layer]));
+        }
+    }
+}
+
+/// Scores drawn by a seed.
+pub fn random(desc: &ModelDesc, axis: &Axis, seed: u64) -> By {
+    let size = desc.size(axis.dim);
+    let scores = |layer| Scores::of(axis.dim, importance::random(seed, axis.name, layer, size));
+    match axis.scope {
+        Scope::Depth => By::Layers(importance::random(seed, axis.name, None, desc.layers.len())),
+        Scope::Model => By::Members(Table::Model(vec![scores(None)])),
+        Scope::Layer(kind) => {
+            let layers = (0..desc.layers.len()).filter(|&l| desc.layers[l] == kind);
+            By::Members(Table::Layers(layers.map(|l| (l, scores(Some(l)))).collect()))
         }
     }
 }

@@ -204,7 +204,7 @@ fn what_the_papers_ranking_keeps_is_pytorchs() {
         axis("ffn_hidden_size", "ffn.up", size("neurons")),
     ];
     let all: Vec<usize> = (0..desc.layers.len()).collect();
-    let plan = choose(desc, &all, &axes, &hir::Constraints::default()).unwrap();
+    let plan = choose(desc, &all, &axes, &hir::Constraints::default(), false).unwrap();
     for (layer, expected) in kept["mamba"].as_object().unwrap() {
         let layer = layer.parse().unwrap();
         assert_eq!(plan.keep(layer, Dim::MambaNumHeads), &Keep::Flat(indices(&expected["heads"])));

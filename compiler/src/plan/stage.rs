@@ -175,6 +175,8 @@ pub struct Cut {
     /// In the order of [`crate::axes::AXES`], which is the order of the cuts.
     pub axes: Vec<CutAxis>,
     pub constraints: hir::Constraints,
+    /// It is a baseline that ranks in another way than its axes say.
+    pub control: Option<hir::Control>,
 }
 
 #[derive(Clone, Debug)]
@@ -272,8 +274,8 @@ impl Stage {
             | Stage::Distill(_)
             | Stage::Evaluate(_)
             | Stage::Export(_)
+            | Stage::Search(_)
             | Stage::Report => true,
-            Stage::Search(_) => false,
         }
     }
 

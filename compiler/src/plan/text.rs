@@ -90,6 +90,7 @@ fn cut(cut: &Cut) -> String {
         })
         .collect();
     let c = &cut.constraints;
+    parts.extend(cut.control.iter().map(|control| format!("control {control}")));
     if c.channels_per_head {
         parts.push("channels per head".into());
     }

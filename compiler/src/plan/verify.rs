@@ -211,7 +211,12 @@ fn takes(stage: &Stage) -> Vec<(Value, usize, usize)> {
             vec![(Value::Model, 1, 1), (Value::Scores, scored, scored)]
         }
         Stage::Repair(_) => vec![(Value::Model, 1, 1), (Value::Teacher, 1, 1), (Value::Samples, 0, 1)],
-        Stage::Search(_) => vec![(Value::Model, 1, 1), (Value::Scores, 0, MANY), (Value::Samples, 0, MANY)],
+        Stage::Search(_) => vec![
+            (Value::Model, 1, 2),
+            (Value::Teacher, 0, 1),
+            (Value::Scores, 0, MANY),
+            (Value::Samples, 0, MANY),
+        ],
         Stage::Train(_) => vec![(Value::Model, 1, 1), (Value::Samples, 1, MANY)],
         Stage::Distill(_) => vec![(Value::Model, 1, 1), (Value::Teacher, 1, 1), (Value::Samples, 1, MANY)],
         Stage::Evaluate(_) => vec![(Value::Model, 1, MANY), (Value::Teacher, 0, 1), (Value::Samples, 1, 1)],

@@ -33,6 +33,13 @@ pub enum RunError {
     NotStored,
     #[error("stopped; the same command goes on from here")]
     Stopped,
+    #[error(
+        "no candidate of `{search}` meets every requirement once the surviving layers are known: {}; loosen one of them, or give `num_layers` other values",
+        require.join(", ")
+    )]
+    EmptySpace { search: String, require: Vec<String> },
+    #[error("no candidate could be ranked by {by}: {why}")]
+    NoCandidate { by: String, why: String },
     #[error("there are no samples")]
     NoSamples,
     #[error("{what} is not a finite number")]
@@ -87,6 +94,7 @@ impl RunError {
             RunError::Unsupported { .. }
             | RunError::Remote { .. }
             | RunError::NoSamples
+            | RunError::EmptySpace { .. }
             | RunError::Occupied { .. }
             | RunError::Depth(_) => Kind::Input,
             RunError::Io(e) => e.kind(),
@@ -106,6 +114,7 @@ impl RunError {
             RunError::NotStored => Kind::Proof,
             RunError::Changed { .. } => Kind::World,
             RunError::NotFinite { .. }
+            | RunError::NoCandidate { .. }
             | RunError::Unplanned { .. }
             | RunError::Rank(_)
             | RunError::Shape(_)

@@ -17,8 +17,8 @@ use crate::train;
 use minic_compiler::autodiff::Recompute;
 use minic_compiler::cut::CutPlan;
 use minic_compiler::dim::Dim;
-use minic_compiler::forward::{self, Comparison, Gather};
-use minic_compiler::graph::{Graph, Masks, TopK};
+use minic_compiler::forward::{self, Comparison, Gather, Written};
+use minic_compiler::graph::{Graph, Masks};
 use minic_compiler::hir::{self, LayerMetric, RepairKind};
 use minic_compiler::metrics::Program;
 use minic_compiler::plan;
@@ -229,6 +229,9 @@ impl Keys<'_> {
             .field("version", CUT)
             .input("model", &model.identity.digest, model.identity.origin.clone())
             .field("scores", digests.collect::<Map<_, _>>());
+        if let Some(control) = &stage.control {
+            key = key.field("control", control.to_string());
+        }
         key.origins.insert("scores".into(), origins.collect::<Map<_, _>>().into());
         Ok(self.computed(key, &graph))
     }
@@ -269,9 +272,9 @@ impl Keys<'_> {
             let graph = forward::training(desc, beside, &objective, *sequence, phase.batch, recompute)?.graph;
             self.versions(&graph, &mut versions);
             let mut text = graph.to_string();
-            for targets in objective.targets(desc.size(Dim::VocabSize)) {
+            for written in objective.written(desc.size(Dim::VocabSize), false) {
                 let Some(teacher) = beside else { continue };
-                let made = forward::targets(teacher, *sequence, targets)?;
+                let made = forward::written(teacher, *sequence, &written)?;
                 self.versions(&made, &mut versions);
                 text += &made.to_string();
             }
@@ -294,17 +297,18 @@ impl Keys<'_> {
         Ok(key.field("version", train::VERSION))
     }
 
-    /// A teacher's targets on windows that are known by their digest and by what their order follows from.
-    pub fn targets(
+    /// What is written down of a teacher on windows that are known by their digest and by what their order follows
+    /// from.
+    pub fn written(
         &self,
         teacher: &Made,
         samples: &SampleSet,
         (digest, seed): (&str, u64),
         sequence: usize,
-        targets: TopK,
+        written: &Written,
     ) -> Result<Key, RunError> {
-        let graph = forward::targets(teacher.source.desc(), sequence, targets)?;
-        let place = format!("{targets} of {} on {}", teacher.name, samples.name());
+        let graph = forward::written(teacher.source.desc(), sequence, written)?;
+        let place = format!("{written} of {} on {}", teacher.name, samples.name());
         let key = Key::new("targets", place)
             .input("teacher", &teacher.identity.digest, teacher.identity.origin.clone())
             .input("samples", digest, samples.identity.origin.clone())

@@ -1,5 +1,6 @@
 //! What a run made: the content of `result.json`.
 
+use super::search::SearchSummary;
 use crate::evaluate::Figures;
 use crate::gate::FolderProof;
 use crate::provenance::{ModelRecord, RepairRecord, Step};
@@ -21,6 +22,9 @@ pub struct Summary {
     /// By stage.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub trainings: BTreeMap<String, Trained>,
+    /// By stage.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub searches: BTreeMap<String, SearchSummary>,
     /// By stage.
     pub evaluations: BTreeMap<String, EvaluationSummary>,
     /// By stage.
@@ -70,6 +74,15 @@ pub struct ExportSummary {
 }
 
 impl Summary {
+    /// What stages inside of another one made.
+    pub(super) fn absorb(&mut self, other: Summary) {
+        self.models.extend(other.models);
+        self.cuts.extend(other.cuts);
+        self.repairs.extend(other.repairs);
+        self.trainings.extend(other.trainings);
+        self.proof_seconds.extend(other.proof_seconds);
+    }
+
     pub(super) fn evaluation(
         &mut self,
         evaluation: &Evaluation,
