@@ -6,10 +6,8 @@ use super::models::Shape;
 use super::names::{Want, suggestion};
 use super::outline::LayerRules;
 use super::prune::twice;
-use super::schedule::Known;
 use super::score::RANDOM;
 use super::space::Space;
-use super::value::count;
 use crate::hir::{self, Control, Measure, Quantity, Require, Rung, Tie};
 use minic_grammar::ast::{self, Expr, Rank, SearchItem};
 use minic_grammar::{Diagnostic, Span};
@@ -137,11 +135,6 @@ impl<'a> Checker<'a> {
         if let Some(by) = &by {
             self.measured_on_data(rank, by);
         }
-        if let Some(Some(schedule)) = after
-            && let Some(known) = self.schedules.get(schedule).cloned()
-        {
-            self.short_training(rank, &known, tokens.flatten(), on.flatten());
-        }
         if on == Some(None) || after == Some(None) || tokens == Some(None) {
             return None;
         }
@@ -186,47 +179,6 @@ impl<'a> Checker<'a> {
                     .help(format!("leave out `{word} {}`", ident.node)),
                 );
             }
-        }
-    }
-
-    /// A rung's training: within its schedule, with updates, and beyond the warm-up.
-    fn short_training(&mut self, rank: &Rank, schedule: &Known<'a>, tokens: Option<u64>, on: Option<&str>) {
-        let place = rank.tokens.as_ref().map_or(rank.span, |e| e.span);
-        let whole: Option<u64> = schedule.phases.iter().map(|p| p.tokens.map(|(t, _)| t)).sum();
-        if let (Some(tokens), Some(whole)) = (tokens, whole)
-            && tokens > whole
-        {
-            self.report(
-                Diagnostic::new("E0609", place, "the rung trains longer than its schedule")
-                    .label(format!("{} tokens", count(tokens as f64)))
-                    .also(schedule.span, format!("{} tokens in all", count(whole as f64)))
-                    .help("leave out `for` to train the whole schedule"),
-            );
-            return;
-        }
-        let Some(first) = schedule.phases.first() else { return };
-        let length = |name: Option<&str>| name.and_then(|n| self.data.get(n)).and_then(|d| d.sequence);
-        let sequence = length(first.data.map(|(name, _)| name)).or(length(on));
-        let Some(tokens) = tokens else {
-            self.enough_updates(first, sequence);
-            return;
-        };
-        let (Some(update), Some((warmup, _))) = (first.update(sequence), first.warmup) else { return };
-        let updates = tokens / update.max(1);
-        if updates == 0 {
-            self.report(
-                Diagnostic::new("E0703", place, "no optimizer update would be made")
-                    .label(format!("{} tokens", count(tokens as f64)))
-                    .also(schedule.span, format!("one update takes {update} tokens"))
-                    .help(format!("at least {update} tokens")),
-            );
-        } else if updates <= warmup {
-            self.report(
-                Diagnostic::new("W0601", place, "the rung ends within the warm-up of its schedule")
-                    .label(format!("{updates} updates"))
-                    .also(schedule.span, format!("{warmup} updates of warm-up"))
-                    .help(format!("train for more than {} tokens", count((warmup * update) as f64))),
-            );
         }
     }
 
