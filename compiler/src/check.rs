@@ -17,6 +17,7 @@ mod groups;
 mod loss;
 mod models;
 mod names;
+mod objective;
 mod outline;
 mod overrides;
 mod prune;

@@ -4,6 +4,7 @@ use super::Checker;
 use super::arguments::call_of;
 use super::models::Shape;
 use super::names::{Want, suggestion};
+use super::objective::Term;
 use super::outline::LayerRules;
 use super::prune::twice;
 use super::score::RANDOM;
@@ -127,7 +128,7 @@ impl<'a> Checker<'a> {
     }
 
     fn rung(&mut self, rank: &'a Rank) -> Option<Rung> {
-        let by = self.quantity(&rank.by);
+        let by = self.objective(&rank.by);
         let on = rank.on.as_ref().map(|ident| self.resolve_data(ident));
         let after = rank.after.as_ref().map(|ident| self.resolve(ident, Want::Schedule));
         let tokens = rank.tokens.as_ref().map(|e| self.at_least(e, "the number of tokens", 1));
@@ -139,7 +140,7 @@ impl<'a> Checker<'a> {
             return None;
         }
         Some(Rung {
-            by: hir::Objective::of(by?),
+            by: hir::Objective::of_terms(by?),
             descending: rank.descending,
             on: on.flatten().map(str::to_string),
             after: after.flatten().map(str::to_string),
@@ -150,30 +151,32 @@ impl<'a> Checker<'a> {
     }
 
     /// `on` where something is measured on data, and only there.
-    fn measured_on_data(&mut self, rank: &Rank, by: &Quantity) {
-        let measured = matches!(by, Quantity::Measured(_));
-        if let (Quantity::Measured(Measure::Accuracy), Some(data)) = (by, &rank.on) {
-            self.accuracy_of(self.names.get(&data.node).map(|(name, _)| name), rank.by.span);
+    fn measured_on_data(&mut self, rank: &Rank, terms: &[Term]) {
+        let measured = terms.iter().find(|term| matches!(term.quantity, Quantity::Measured(_)));
+        let answers = |term: &&Term| term.quantity == Quantity::Measured(Measure::Accuracy);
+        if let (Some(term), Some(data)) = (terms.iter().find(answers), &rank.on) {
+            self.accuracy_of(self.names.get(&data.node).map(|(name, _)| name), term.span);
         }
-        if measured && rank.on.is_none() {
+        if let Some(Term { quantity, span, .. }) = measured.filter(|_| rank.on.is_none()) {
             self.report(
                 Diagnostic::new(
                     "E0602",
-                    rank.by.span,
-                    format!("`{by}` is measured on data, and none is named"),
+                    *span,
+                    format!("`{quantity}` is measured on data, and none is named"),
                 )
                 .label("on which data?")
-                .help(format!("write `rank by {by} on {} ..`", self.some_data())),
+                .help(format!("write `rank by {quantity} on {} ..`", self.some_data())),
             );
         }
         let needless = [(&rank.on, "on"), (&rank.after, "after")];
-        for (ident, word) in needless.iter().filter(|_| !measured) {
-            if let Some(ident) = ident {
+        for (ident, word) in needless.iter().filter(|_| measured.is_none()) {
+            if let (Some(ident), Some(first)) = (ident, terms.first()) {
+                let which = if terms.len() > 1 { "this sum".into() } else { format!("`{}`", first.quantity) };
                 self.report(
                     Diagnostic::new(
                         "E0602",
                         ident.span,
-                        format!("`{by}` does not depend on data or training"),
+                        format!("{which} does not depend on data or training"),
                     )
                     .label(format!("`{word}` says nothing here"))
                     .help(format!("leave out `{word} {}`", ident.node)),
