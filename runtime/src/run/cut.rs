@@ -126,10 +126,9 @@ impl Executor<'_> {
             }
             let (ranked, _) = self.ranked(id, axis)?;
             match &ranked.by {
-                By::Layers(scores) => {
+                By::Layers(_) | By::Blocks(_) => {
                     let rule = DepthRule::new(&whole.desc().layers, axis.size, &stage.constraints)?;
-                    let sign = if ranked.reverse { -1.0 } else { 1.0 };
-                    layers = rule.choose(&scores.iter().map(|s| s * sign).collect::<Vec<_>>())?;
+                    layers = ranked.survivors(&rule)?;
                 }
                 By::Members(table) => axes.push(AxisScores {
                     axis: axis.axis,
