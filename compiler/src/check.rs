@@ -17,6 +17,7 @@ mod groups;
 mod loss;
 mod models;
 mod names;
+mod objective;
 mod outline;
 mod overrides;
 mod prune;
@@ -28,6 +29,7 @@ mod score;
 mod search;
 mod space;
 mod streams;
+mod training;
 mod typed;
 pub(crate) mod value;
 
@@ -94,7 +96,7 @@ pub fn check(
 }
 
 /// Codes of faults that a statement which could not be read may be the cause of.
-const PERHAPS_LOST: &[&str] = &["E0202", "E0206", "E0414", "E0606", "E0801"];
+const PERHAPS_LOST: &[&str] = &["E0202", "E0206", "E0414", "E0606", "E0610", "E0801"];
 
 /// A recipe as written and as understood.
 pub struct Checked {
@@ -173,6 +175,7 @@ impl<'a> Checker<'a> {
         for index in names::order(recipe, &self.names, &mut self.found) {
             self.declaration(&recipe.declarations[index]);
         }
+        self.rung_trainings();
         self.exports_apart();
         // Something that could not be understood may have been the use.
         if self.found.iter().all(|d| d.severity() == Severity::Warning) {

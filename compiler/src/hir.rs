@@ -4,7 +4,7 @@
 
 mod print;
 
-use crate::axes::{Axis, Tap};
+use crate::axes::{Axis, Scope, Tap};
 use crate::losses::Term;
 use crate::metrics::Program;
 use crate::model::{DType, LayerKind, ModelDesc};
@@ -122,6 +122,12 @@ impl Prune {
     pub fn is_model(&self) -> bool {
         self.axes.iter().all(|a| a.values.len() == 1)
     }
+
+    /// The numbers of layers to choose from, ascending; empty where depth is not cut.
+    pub fn depths(&self) -> &[usize] {
+        let axis = self.axes.iter().find(|axis| axis.axis.scope == Scope::Depth);
+        axis.map_or(&[], |axis| &axis.values)
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -154,6 +160,8 @@ pub enum Score {
     Layer(LayerMetric),
     /// Depth: the least important layer removed, the others scored again, and so on.
     Iterative(LayerMetric),
+    /// Depth: one block of neighbouring layers goes, that without which the model changes least.
+    Contiguous(LayerMetric),
     Random {
         seed: u64,
     },

@@ -175,7 +175,9 @@ impl Lowering<'_> {
             Needs::Request(_) | Needs::Layer(_) | Needs::Covariance => {
                 inputs.push((partials, Value::Partials))
             }
-            Needs::Iterative(_) | Needs::Residual => inputs.push((samples, Value::Samples)),
+            Needs::Iterative(_) | Needs::Contiguous(_) | Needs::Residual => {
+                inputs.push((samples, Value::Samples))
+            }
             Needs::Nothing => {}
         }
         self.add(format!("{prune}.score.{}", score.axis.name), Stage::Score(score.clone()), span, &inputs)
@@ -323,6 +325,7 @@ fn metric(score: &hir::Score) -> Option<&str> {
         hir::Score::Reverse(inner) => metric(inner),
         hir::Score::Layer(_)
         | hir::Score::Iterative(_)
+        | hir::Score::Contiguous(_)
         | hir::Score::Residual { .. }
         | hir::Score::Random { .. }
         | hir::Score::Pca => None,
@@ -337,7 +340,9 @@ fn calibration(scores: &[Score]) -> Calibrate {
             Needs::Request(request) => Calibrate { requests: vec![request], ..Calibrate::default() },
             Needs::Layer(metric) => Calibrate { layers: vec![metric], ..Calibrate::default() },
             Needs::Covariance => Calibrate { covariance: true, ..Calibrate::default() },
-            Needs::Iterative(_) | Needs::Residual | Needs::Nothing => Calibrate::default(),
+            Needs::Iterative(_) | Needs::Contiguous(_) | Needs::Residual | Needs::Nothing => {
+                Calibrate::default()
+            }
         };
         wanted.absorb(&one);
     }

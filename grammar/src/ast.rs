@@ -221,7 +221,7 @@ pub enum SearchItem {
     },
 }
 
-/// `rank by QUANTITY [descending] [on DATA] [after SCHEDULE [for TOKENS]] keep N`
+/// `rank by QUANTITY [descending] [on DATA] [after SCHEDULE [for TOKENS]] keep N`, or by a weighted sum of quantities
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rank {
     pub by: Expr,

@@ -67,6 +67,8 @@ pub const CODES: &[Code] = &[
     Code { id: "E0607", title: "an unknown control" },
     Code { id: "E0608", title: "a space with too many points" },
     Code { id: "E0609", title: "a rung trains longer than its schedule" },
+    Code { id: "E0610", title: "a rung trains, and no data is named" },
+    Code { id: "E0611", title: "a sum of quantities that cannot be read" },
     Code { id: "E0701", title: "a loss is unknown or malformed" },
     Code { id: "E0702", title: "an unknown optimizer or learning rate" },
     Code { id: "E0703", title: "a schedule makes no update" },

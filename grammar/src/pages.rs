@@ -70,6 +70,8 @@ pub const PAGES: &[Page] = &[
     page("E0607", include_str!("../pages/E0607.md")),
     page("E0608", include_str!("../pages/E0608.md")),
     page("E0609", include_str!("../pages/E0609.md")),
+    page("E0610", include_str!("../pages/E0610.md")),
+    page("E0611", include_str!("../pages/E0611.md")),
     page("E0701", include_str!("../pages/E0701.md")),
     page("E0702", include_str!("../pages/E0702.md")),
     page("E0703", include_str!("../pages/E0703.md")),

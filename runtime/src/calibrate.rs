@@ -21,7 +21,7 @@ use std::sync::Arc;
 pub struct Gathered {
     /// Partials of all samples together, by [`output::metric`].
     pub metrics: BTreeMap<String, Partial>,
-    /// One score a layer that was not removed, in the order of the layers: what the model loses without it.
+    /// One score for each of [`Gather::places`]: what the model loses without the layer, or the block that begins there.
     pub layers: Vec<(LayerMetric, Vec<f64>)>,
     /// The mean covariance of the normalised stream over all norms and positions, [E, E].
     pub covariance: Option<Arc<Vec<f64>>>,
@@ -90,9 +90,8 @@ impl Sink {
         let places = all.flat_map(|layer| gather.metrics.iter().map(move |(tap, p)| (layer, tap, p)));
         let programs =
             places.map(|(layer, tap, p)| (output::metric(tap, &p.name, layer), p.clone())).collect();
-        let left: Vec<usize> =
-            (0..model.desc().layers.len()).filter(|l| !gather.removed.contains(l)).collect();
-        let names = |m: LayerMetric| left.iter().map(|&l| output::layer(m, l)).collect::<Vec<_>>();
+        let places = gather.places(model.desc().layers.len());
+        let names = |m: LayerMetric| places.iter().map(|&l| output::layer(m, l)).collect::<Vec<_>>();
         let order: Vec<(LayerMetric, Vec<String>)> = gather.layers.iter().map(|&m| (m, names(m))).collect();
         let column = |m: LayerMetric| usize::from(m == LayerMetric::Mse);
         let columns = order.iter().flat_map(|(m, names)| names.iter().map(move |n| (n.clone(), column(*m))));

@@ -447,7 +447,7 @@ impl<'a> Executor<'a> {
 
     fn scored(&self, id: NodeIndex, model: &Made, score: &plan::Score) -> Result<By, RunError> {
         let gathered = self.partials(id);
-        let depth = self.depth_rule(id, &model.source, score)?;
+        let depths = self.depth_rules(id, &model.source, score)?;
         let gather = |gather: &Gather| self.gathered(id, model, &*self.samples(id)?, gather);
         let watch = self.watch(id);
         let residual = |damping| {
@@ -462,7 +462,7 @@ impl<'a> Executor<'a> {
             gathered: gathered.as_deref(),
             gather: &gather,
             residual: &residual,
-            depth: depth.as_ref(),
+            depths: &depths,
             watch: &watch,
         };
         scorer.score(score)
@@ -479,8 +479,8 @@ impl<'a> Executor<'a> {
     fn score_key(&self, id: NodeIndex, score: &plan::Score) -> Result<Key, RunError> {
         let model = self.model(id, Value::Model)?;
         let samples = self.score_samples(id);
-        let depth = self.depth_rule(id, &model.source, score)?;
-        self.keys().score(&model, samples.as_deref(), score, depth.as_ref())
+        let depths = self.depth_rules(id, &model.source, score)?;
+        self.keys().score(&model, samples.as_deref(), score, &depths)
     }
 
     /// The samples behind a score: its own, or those of the calibration that it reads.
@@ -489,23 +489,35 @@ impl<'a> Executor<'a> {
         self.samples(id).ok().or_else(|| self.samples(calibration?).ok())
     }
 
-    /// What the cut that reads these scores asks of the surviving layers.
-    fn depth_rule(
+    /// What those who read these scores ask of the surviving layers, the fewest layers first.
+    fn depth_rules(
         &self,
         id: NodeIndex,
         model: &WeightSource,
         score: &plan::Score,
-    ) -> Result<Option<DepthRule>, RunError> {
+    ) -> Result<Vec<DepthRule>, RunError> {
+        let mut rules: Vec<DepthRule> = Vec::new();
         if score.axis.scope != Scope::Depth {
-            return Ok(None);
+            return Ok(rules);
         }
         for (reader, _) in self.plan.outputs(id) {
-            let Stage::Cut(cut) = &self.plan.node(reader).stage else { continue };
-            if let Some(axis) = cut.axes.iter().find(|a| a.axis.name == score.axis.name) {
-                return Ok(Some(DepthRule::new(&model.desc().layers, axis.size, &cut.constraints)?));
+            let (depths, constraints) = match &self.plan.node(reader).stage {
+                Stage::Cut(cut) => {
+                    let own = cut.axes.iter().filter(|a| a.axis.name == score.axis.name);
+                    (own.map(|axis| axis.size).collect(), &cut.constraints)
+                }
+                Stage::Search(search) => (search.space.depths().to_vec(), &search.space.constraints),
+                _ => continue,
+            };
+            for depth in depths {
+                let rule = DepthRule::new(&model.desc().layers, depth, constraints)?;
+                if !rules.contains(&rule) {
+                    rules.push(rule);
+                }
             }
         }
-        Ok(None)
+        rules.sort_by_key(DepthRule::target);
+        Ok(rules)
     }
 
     fn watch(&self, id: NodeIndex) -> Watch<'_> {

@@ -115,7 +115,7 @@ impl Importance {
             gathered: Some(&self.gathered),
             gather: &|_: &Gather| unreachable!("nothing is removed layer by layer here"),
             residual: &|_| unreachable!("nothing is refitted here"),
-            depth: None,
+            depths: &[],
             watch: &watch,
         };
         let axis = axes::find(axis).unwrap();
@@ -127,14 +127,14 @@ impl Importance {
         let score = hir::Score::Metric(metric.into());
         match self.score(axis, Some(tap), score, Some(program(metric))) {
             By::Members(table) => table,
-            By::Layers(_) => panic!(),
+            By::Layers(_) | By::Blocks(_) => panic!(),
         }
     }
 
     fn layers(&self, metric: LayerMetric) -> Vec<f64> {
         match self.score("num_layers", None, hir::Score::Layer(metric), None) {
             By::Layers(scores) => scores,
-            By::Members(_) => panic!(),
+            By::Members(_) | By::Blocks(_) => panic!(),
         }
     }
 }

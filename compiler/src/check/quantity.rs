@@ -35,6 +35,11 @@ const ANALYTIC: &[(&str, &[Argument])] = &[
     ("throughput", &[INPUT, OUTPUT, ONE]),
 ];
 
+/// There is a quantity of this name.
+pub(super) fn is_quantity(name: &str) -> bool {
+    ANALYTIC.iter().any(|(known, _)| *known == name) || Measure::ALL.iter().any(|m| m.name() == name)
+}
+
 impl Quantity {
     /// Follows from the sizes alone.
     pub fn is_analytic(&self) -> bool {

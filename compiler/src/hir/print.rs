@@ -134,6 +134,7 @@ impl Display for Score {
             Score::Metric(name) => f.write_str(name),
             Score::Layer(metric) => f.write_str(metric.name()),
             Score::Iterative(metric) => write!(f, "iterative({})", metric.name()),
+            Score::Contiguous(metric) => write!(f, "contiguous({})", metric.name()),
             Score::Random { seed } => write!(f, "random(seed = {seed})"),
             Score::Residual { damping } => write!(f, "residual(damping = {damping})"),
             Score::Reverse(inner) => write!(f, "reverse({inner})"),

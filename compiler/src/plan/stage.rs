@@ -67,11 +67,11 @@ impl Calibrate {
     /// As the builder of the calibration's graph takes it.
     pub fn gather(&self) -> Gather {
         Gather {
-            removed: Vec::new(),
             metrics: self.requests.iter().map(|r| (r.tap.name, r.program.clone())).collect(),
             layers: self.layers.clone(),
             covariance: self.covariance,
             loss: !self.evaluations.is_empty(),
+            ..Gather::default()
         }
     }
 
@@ -139,6 +139,8 @@ pub enum Needs {
     Layer(LayerMetric),
     /// Passes of its own: one layer is removed, the rest is scored again.
     Iterative(LayerMetric),
+    /// Passes of its own, one for every depth that is asked for: each block of neighbouring layers is left out.
+    Contiguous(LayerMetric),
     /// A pass of its own over samples: what the blocks' last matrices read.
     Residual,
     /// The covariance of the residual stream.
@@ -162,6 +164,7 @@ impl Score {
             },
             hir::Score::Layer(metric) => Needs::Layer(*metric),
             hir::Score::Iterative(metric) => Needs::Iterative(*metric),
+            hir::Score::Contiguous(metric) => Needs::Contiguous(*metric),
             hir::Score::Residual { .. } => Needs::Residual,
             hir::Score::Random { .. } => Needs::Nothing,
             hir::Score::Reverse(inner) => self.needs_of(inner),

@@ -137,7 +137,7 @@ impl Plan {
             Needs::Request(r) => (gathered(&|c| c.requests.contains(&r)), "its metric is not gathered"),
             Needs::Layer(m) => (gathered(&|c| c.layers.contains(&m)), "its layer metric is not gathered"),
             Needs::Covariance => (gathered(&|c| c.covariance), "the covariance is not gathered"),
-            Needs::Iterative(_) | Needs::Residual => {
+            Needs::Iterative(_) | Needs::Contiguous(_) | Needs::Residual => {
                 (self.source(id, Value::Samples).is_some(), "it has no samples")
             }
             Needs::Nothing => (partials.is_none(), "it needs no calibration"),

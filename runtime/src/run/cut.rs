@@ -130,43 +130,47 @@ impl Executor<'_> {
         let mut layers: Vec<usize> = (0..whole.desc().layers.len()).collect();
         let mut axes = Vec::new();
         for axis in &stage.axes {
-            let (by, reverse) = self.by(id, stage, axis, made)?;
-            match by {
-                By::Layers(scores) => {
+            let ranked = self.ranking(id, stage, axis, made)?;
+            match &ranked.by {
+                By::Layers(_) | By::Blocks(_) => {
                     let rule = DepthRule::new(&whole.desc().layers, axis.size, &stage.constraints)?;
-                    let sign = if reverse { -1.0 } else { 1.0 };
-                    layers = rule.choose(&scores.iter().map(|s| s * sign).collect::<Vec<_>>())?;
+                    layers = ranked.survivors(&rule)?;
                 }
-                By::Members(table) => {
-                    axes.push(AxisScores { axis: axis.axis, keep: axis.size, reverse, table })
-                }
+                By::Members(table) => axes.push(AxisScores {
+                    axis: axis.axis,
+                    keep: axis.size,
+                    reverse: ranked.reverse,
+                    table: table.clone(),
+                }),
             }
         }
         let regrouped = stage.control == Some(Control::GroupUnaware);
         Ok(importance::choose(whole.desc(), &layers, &axes, &stage.constraints, regrouped)?)
     }
 
-    /// What an axis is ranked by, and whether the least comes first.
-    fn by(
+    /// How an axis is ranked: as its scores say, or as a control does.
+    fn ranking(
         &self,
         id: NodeIndex,
         stage: &plan::Cut,
         axis: &CutAxis,
         made: &Made,
-    ) -> Result<(By, bool), RunError> {
-        let turned_round = stage.control == Some(Control::Reverse);
+    ) -> Result<Ranked, RunError> {
         if let Some(Control::Random { seed }) = stage.control {
-            return Ok((score::random(made.source.desc(), axis.axis, seed), false));
+            return Ok(Ranked::by(axis.axis, score::random(made.source.desc(), axis.axis, seed)));
         }
-        if axis.leading {
-            let unplanned = || RunError::Unplanned { what: "a rotation".into() };
-            let turned = made.turned.as_ref().ok_or_else(unplanned)?;
-            // Variances along the directions, the largest first.
-            let scores = vec![Scores::of(axis.axis.dim, turned.variances.clone())];
-            return Ok((By::Members(Table::Model(scores)), turned_round));
-        }
-        let (ranked, _) = self.ranked(id, axis)?;
-        Ok((ranked.by.clone(), ranked.reverse != turned_round))
+        let mut ranked = match axis.leading {
+            true => {
+                let unplanned = || RunError::Unplanned { what: "a rotation".into() };
+                let turned = made.turned.as_ref().ok_or_else(unplanned)?;
+                // Variances along the directions, the largest first.
+                let scores = vec![Scores::of(axis.axis.dim, turned.variances.clone())];
+                Ranked::by(axis.axis, By::Members(Table::Model(scores)))
+            }
+            false => self.ranked(id, axis)?.0.clone(),
+        };
+        ranked.reverse ^= stage.control == Some(Control::Reverse);
+        Ok(ranked)
     }
 
     /// The scores of an axis among those that come in.

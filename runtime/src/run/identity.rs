@@ -99,19 +99,20 @@ impl Keys<'_> {
         Ok(self.computed(pass(key, model, samples), &graph))
     }
 
-    /// A layer metric, of every layer that is not `removed`.
+    /// A layer metric, of every layer that is not `removed`, or block of `span` of them.
     pub fn layers(
         &self,
         model: &Made,
         samples: &SampleSet,
         metric: LayerMetric,
         removed: &[usize],
+        span: usize,
     ) -> Result<Key, RunError> {
-        let gather = Gather { layers: vec![metric], removed: removed.to_vec(), ..Gather::default() };
+        let gather = Gather { layers: vec![metric], removed: removed.to_vec(), span, ..Gather::default() };
         let graph = forward::calibration(model.source.desc(), samples.sequence(), &gather)?;
         let name = metric.name();
         let key = Key::new("layers", format!("{name} of the layers of {} on {}", model.name, samples.name()));
-        let key = key.field("metric", name).field("removed", removed.to_vec());
+        let key = key.field("metric", name).field("removed", removed.to_vec()).field("span", span);
         Ok(self.computed(pass(key, model, samples), &graph))
     }
 
@@ -179,7 +180,7 @@ impl Keys<'_> {
         model: &Made,
         samples: Option<&SampleSet>,
         stage: &plan::Score,
-        depth: Option<&DepthRule>,
+        depths: &[DepthRule],
     ) -> Result<Key, RunError> {
         let axis = stage.axis.name;
         let place = format!("{axis} of {}", model.name);
@@ -187,18 +188,22 @@ impl Keys<'_> {
         let tap = stage.tap.map_or(Value::Null, |tap| tap.name.into());
         let key =
             key.field("axis", axis).field("metric", meaning(stage)).field("tap", tap).field("version", SCORE);
-        let key = match depth.filter(|_| matches!(stage.needs(), plan::Needs::Iterative(_))) {
-            Some(rule) => key.field("rule", format!("{rule:?}")),
-            None => key,
+        let key = match stage.needs() {
+            plan::Needs::Iterative(_) => key.field("rule", format!("{:?}", depths.first())),
+            plan::Needs::Contiguous(_) => {
+                key.field("kept", depths.iter().map(DepthRule::target).collect::<Vec<_>>())
+            }
+            _ => key,
         };
         let of_pass = match (samples, stage.needs()) {
             (None, _) | (_, plan::Needs::Nothing | plan::Needs::Covariance) => None,
             (Some(samples), plan::Needs::Request(request)) => {
                 Some((samples, self.metric(model, samples, request.tap.name, &request.program)?))
             }
-            (Some(samples), plan::Needs::Layer(metric) | plan::Needs::Iterative(metric)) => {
-                Some((samples, self.layers(model, samples, metric, &[])?))
-            }
+            (
+                Some(samples),
+                plan::Needs::Layer(metric) | plan::Needs::Iterative(metric) | plan::Needs::Contiguous(metric),
+            ) => Some((samples, self.layers(model, samples, metric, &[], 1)?)),
             (Some(samples), plan::Needs::Residual) => {
                 let models = [("model", model.source.desc())];
                 let graph = forward::evaluation(&models, &[], samples.sequence())?;

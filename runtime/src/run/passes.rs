@@ -38,7 +38,7 @@ impl Executor<'_> {
             parts.push((keys.metric(model, samples, tap, program)?, Part::Metric(tap, program.clone())));
         }
         for &metric in &gather.layers {
-            let key = keys.layers(model, samples, metric, &gather.removed)?;
+            let key = keys.layers(model, samples, metric, &gather.removed, gather.span)?;
             parts.push((key, Part::Layers(metric)));
         }
         if gather.covariance {
@@ -59,7 +59,7 @@ impl Executor<'_> {
         gather: &Gather,
     ) -> Result<Gathered, RunError> {
         let mut gathered = Gathered::default();
-        let mut missing = Gather { removed: gather.removed.clone(), ..Gather::default() };
+        let mut missing = Gather { removed: gather.removed.clone(), span: gather.span, ..Gather::default() };
         let mut fresh = Vec::new();
         for (key, part) in self.parts(model, samples, gather)? {
             if self.recall_part(id, &key, &part, model, &mut gathered)? {
