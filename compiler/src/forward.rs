@@ -1,7 +1,9 @@
 //! The graphs that minic runs, put together from a family's embedding, blocks and head.
 
+mod decoding;
 mod training;
 
+pub use decoding::{Answer, prefill, step};
 pub use training::{Objective, Reading, TEACHER, Training, lanes, targets, training};
 
 use crate::axes;
@@ -36,6 +38,8 @@ pub mod output {
     /// Losses of training.
     pub const LOSSES: &str = "losses";
     pub const LOGITS: &str = "logits";
+    /// The likeliest token, [rows, 1].
+    pub const TOKEN: &str = "token";
     /// A teacher's, [L, ids | log_p | rest].
     pub const TARGETS: &str = "targets";
     /// The stream after a block.
