@@ -11,7 +11,7 @@ use crate::kernels::{Call, Exact, Kernel};
 use minic_compiler::graph::Op;
 
 pub const STEP: Kernel =
-    Kernel { name: "ssd_step", version: 1, cpu, reference, scratch, tolerance: 5e-6, shaders: shader::STEP };
+    Kernel { name: "ssd_step", version: 1, cpu, reference, scratch, tolerance: 2e-6, shaders: shader::STEP };
 
 /// Elements of the states that one task moves on, so that it outweighs its start.
 const TASK: usize = 16384;
