@@ -1,7 +1,9 @@
 //! The graphs that minic runs, put together from a family's embedding, blocks and head.
 
+mod decoding;
 mod training;
 
+pub use decoding::{Answer, prefill, step};
 pub use training::{
     Beside, Objective, Reading, Shown, TEACHER, Training, Written, lanes, training, training_beside, written,
 };
@@ -67,6 +69,8 @@ pub mod output {
     /// Losses of training.
     pub const LOSSES: &str = "losses";
     pub const LOGITS: &str = "logits";
+    /// The likeliest token, [rows, 1].
+    pub const TOKEN: &str = "token";
     /// Of a teacher: [`super::Written`].
     pub const WRITTEN: &str = "targets";
     /// The stream after a block.

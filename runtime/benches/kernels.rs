@@ -304,11 +304,11 @@ fn time(row: &Row) -> (Duration, usize) {
     let value = Node { op: row.op.clone(), shape };
     let (rows, cols) = value.matrix();
     let in_place = row.op.in_place_operand();
-    let adds_to = row.op.accumulates().then(|| operands.len() - 1);
+    let changes = row.op.changes().then(|| operands.len() - 1);
     let args: Vec<Arg> = operands
         .iter()
         .enumerate()
-        .filter(|(i, _)| Some(*i) != in_place && Some(*i) != adds_to)
+        .filter(|(i, _)| Some(*i) != in_place && Some(*i) != changes)
         .map(|(_, operand)| match operand {
             Operand::F32(data, rows, cols) => Arg::F32(View::new(data, *rows, *cols, *cols)),
             Operand::U32(ids) => Arg::U32(ids),
@@ -316,8 +316,8 @@ fn time(row: &Row) -> (Duration, usize) {
         .collect();
     let kernel = find(&row.op).expect("the operation has a kernel");
     let (mut f32s, mut f64s) = (vec![0.5f32; rows * cols], vec![0.0f64; rows * cols]);
-    let (sum_rows, sum_cols) = adds_to.map_or((0, 0), |i| nodes[i].matrix());
-    let mut sum = vec![0.0f32; sum_rows * sum_cols];
+    let (leaf_rows, leaf_cols) = changes.map_or((0, 0), |i| nodes[i].matrix());
+    let mut leaf = vec![0.0f32; leaf_rows * leaf_cols];
     let mut best = Duration::MAX;
     let begin = Instant::now();
     let mut runs = 0;
@@ -327,8 +327,8 @@ fn time(row: &Row) -> (Duration, usize) {
             Elem::F64 => Out::F64(&mut f64s),
             _ => Out::F32(ViewMut::new(&mut f32s, rows, cols, cols)),
         };
-        let gradient = adds_to.map(|_| ViewMut::new(&mut sum, sum_rows, sum_cols, sum_cols));
-        (kernel.cpu)(Call { op: &row.op, args: &args, out, gradient });
+        let changed = changes.map(|_| ViewMut::new(&mut leaf, leaf_rows, leaf_cols, leaf_cols));
+        (kernel.cpu)(Call { op: &row.op, args: &args, out, changed });
         best = best.min(start.elapsed());
         runs += 1;
     }

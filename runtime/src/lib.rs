@@ -6,6 +6,7 @@ pub mod checkpoint;
 pub mod compare;
 pub mod convert;
 pub mod data;
+pub mod decode;
 pub mod device;
 pub mod error;
 pub mod evaluate;

@@ -22,7 +22,7 @@ use crate::kernels;
 use crate::memory;
 use crate::shader::half::is_cooperative;
 use crate::shader::{Caps, Dispatch, Precision};
-use lane::Lane;
+use lane::{Lane, States};
 use minic_compiler::autodiff::Recompute;
 use minic_compiler::forward::{self, Objective};
 use minic_compiler::graph::Op;
@@ -47,6 +47,16 @@ impl Vulkan {
 
     pub fn gpu(&self) -> &Arc<Gpu> {
         &self.gpu
+    }
+
+    fn session(
+        &self,
+        schedule: Arc<Schedule>,
+        weights: &Weights,
+        states: &States,
+    ) -> Result<VulkanSession, DeviceError> {
+        let lane = Lane::new(self.gpu.clone(), self.precision, schedule, weights, None, states)?;
+        Ok(VulkanSession { lane })
     }
 
     /// What a schedule needs beside weights that are there already, and `more`, is free. Said before anything is
@@ -165,9 +175,22 @@ impl Device for Vulkan {
     fn prepare(&self, schedule: Arc<Schedule>, weights: Weights) -> Result<Box<dyn Session>, DeviceError> {
         super::bound(&schedule, &weights)?;
         self.has_room(&schedule, &weights, 0)?;
-        Ok(Box::new(VulkanSession {
-            lane: Lane::new(self.gpu.clone(), self.precision, schedule, &weights, None)?,
-        }))
+        let states = lane::states(&self.gpu, &schedule)?;
+        Ok(Box::new(self.session(schedule, &weights, &states)?))
+    }
+
+    fn decode(
+        &self,
+        schedules: [Arc<Schedule>; 2],
+        weights: Weights,
+    ) -> Result<[Box<dyn Session>; 2], DeviceError> {
+        for [one, other] in [[0, 1], [1, 0]].map(|pair| pair.map(|i| &schedules[i])) {
+            super::bound(one, &weights)?;
+            self.has_room(one, &weights, other.lane_bytes())?;
+        }
+        let states = lane::states(&self.gpu, &schedules[1])?;
+        let [first, step] = schedules.map(|schedule| self.session(schedule, &weights, &states));
+        Ok([Box::new(first?), Box::new(step?)])
     }
 
     fn train(

@@ -91,7 +91,7 @@ fn weight_grad_scratch(_: &Op, operands: &[(usize, usize)]) -> usize {
 
 fn weight_grad(mut call: Call) {
     let (dy, x) = (call.f32(0), call.f32(1));
-    products(Factor::transposed(dy), Factor::of(x), call.gradient(), true, |_, _, _| {});
+    products(Factor::transposed(dy), Factor::of(x), call.changed(), true, |_, _, _| {});
 }
 
 fn weight_grad_reference(_: &Op, operands: &[Exact]) -> Vec<f64> {
