@@ -49,6 +49,17 @@ impl DeviceArgs {
         Ok(Box::new(device))
     }
 
+    /// The words of the command line that differ from the defaults.
+    pub fn words(&self) -> Vec<String> {
+        let device = match self.device {
+            Choice::Auto => None,
+            Choice::Cpu => Some("--device cpu".to_string()),
+            Choice::Vulkan(None) => Some("--device vulkan".to_string()),
+            Choice::Vulkan(Some(number)) => Some(format!("--device vulkan:{number}")),
+        };
+        device.into_iter().chain(self.precision.map(|p| format!("--precision {}", p.name()))).collect()
+    }
+
     /// Refuses an adapter that is not there.
     pub fn exists(&self) -> Result<(), Failure> {
         self.device.adapter(&|| self.device.adapters()).map(drop)

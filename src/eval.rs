@@ -11,6 +11,7 @@ use minic_runtime::data::{self, Context};
 use minic_runtime::evaluate::{Comparison, Figures, evaluate};
 use minic_runtime::events::Watch;
 use minic_runtime::run::RunError;
+use minic_runtime::samples::Pass;
 use minic_runtime::source::WeightSource;
 use minic_runtime::tokens;
 use std::fmt::Write;
@@ -66,8 +67,8 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
     let mut models = vec![("model", &model)];
     models.extend(teacher.as_ref().map(|t| ("teacher", t)));
     let comparison = Comparison { model: "model", against: teacher.as_ref().map(|_| "teacher") };
-    let figures =
-        evaluate(device.as_ref(), &models, &[comparison], &windows, samples.answers(), &watch, None)?;
+    let pass = Pass { answers: samples.answers(), ..Pass::over(&windows, &watch) };
+    let figures = evaluate(device.as_ref(), &models, &[comparison], &pass)?;
     progress.clear();
     let Some(figures) = figures.into_iter().next() else {
         return Err(RunError::NoSamples.into());

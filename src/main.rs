@@ -13,6 +13,7 @@ mod fmt;
 mod graph;
 mod inspect;
 mod logits;
+mod merge;
 mod output;
 mod plan;
 mod progress;
@@ -41,6 +42,8 @@ struct Cli {
 enum Command {
     /// Run a recipe: prune, prove, evaluate and export
     Run(run::Args),
+    /// Join what runs with `--shard` computed
+    Merge(merge::Args),
     /// Report everything that is wrong with recipes, and run nothing
     Check(check::Args),
     /// Show what a run would do: every stage, every shape, what it costs
@@ -84,6 +87,7 @@ fn main() -> ExitCode {
     let output = Output::new(&cli.globals);
     let done = match &cli.command {
         Command::Run(args) => run::run(args, &output),
+        Command::Merge(args) => merge::run(args, &output),
         Command::Check(args) => check::run(args, &output),
         Command::Plan(args) => plan::run(args, &output),
         Command::Graph(args) => graph::run(args, &output),

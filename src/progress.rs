@@ -89,6 +89,7 @@ impl Observer for Progress<'_> {
             Event::RunStarted { .. }
             | Event::Planned { .. }
             | Event::Saved { .. }
+            | Event::StageWaits { .. }
             | Event::StageFinished { .. } => {}
         }
     }

@@ -1,6 +1,7 @@
 //! `minic run RECIPE`
 
 use crate::device::DeviceArgs;
+use crate::merge;
 use crate::output::{Exit, Failure, Output};
 use crate::progress::Progress;
 use crate::recipe::{self, Recipe, World, folder_of, parse_override};
@@ -13,7 +14,7 @@ use minic_grammar::ast::Unit;
 use minic_runtime::device::Profile;
 use minic_runtime::events::{Journal, Observer, Stop};
 use minic_runtime::run::folder::RunFolder;
-use minic_runtime::run::{self, Settings, Summary};
+use minic_runtime::run::{self, Settings, Shard, Summary};
 use minic_runtime::store::Store;
 use minic_runtime::train::Trained;
 use std::io::Write;
@@ -42,6 +43,9 @@ pub struct Args {
     /// Do this stage again, whatever the store holds
     #[arg(long, value_name = "NAME")]
     redo: Vec<String>,
+    /// Compute part I of N of every pass over samples, for runs that share a store; `minic merge` joins them
+    #[arg(long, value_name = "I/N", conflicts_with = "redo")]
+    shard: Option<Shard>,
     /// The artifact store; by default `.minic/store` beside the recipe
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
@@ -99,7 +103,7 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
         return Err(Failure::new(Exit::Input, message).help("name a Vulkan device with `--device`"));
     }
     let progress = Progress::new(output);
-    let folder = RunFolder::open(&run_folder(&args.recipe))?;
+    let folder = RunFolder::open(&shard_folder(&args.recipe, args.shard))?;
     let mut observers: Vec<Box<dyn Observer + Send + '_>> = vec![Box::new(folder.journal()?)];
     if let Some(log) = &args.log {
         observers.push(Box::new(Journal::open(log)?));
@@ -113,6 +117,7 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
         overwrite: args.overwrite,
         proof_memory: minic_runtime::memory::available().min(device.available()) / 2,
         redo: args.redo.clone(),
+        shard: args.shard,
         save_every: args.save_every,
         stop: stop_on_signal(output.is_quiet())?,
         ..recipe::settings(&recipe, &args.recipe, &args.overrides, &args.out)
@@ -133,6 +138,10 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
         if output.verbose {
             output.answer(&format!("\n{}", stages(&summary).render(|_, line| line)))?;
         }
+        if let Some(shard) = args.shard.filter(|_| !summary.waits.is_empty()) {
+            let words = merge::words(&args.recipe, &args.overrides, &args.device, args.store.as_deref());
+            output.answer(&merge::waiting(&summary.waits, shard, &words))?;
+        }
         if let Some(profile) = &profile {
             output.answer(&format!("\n{}", times(profile).render(|_, line| line)))?;
             output.note(&format!("the trace is in {}", folder.path().join(PROFILE).display()));
@@ -150,8 +159,17 @@ pub fn run_folder(recipe: &Path) -> PathBuf {
     folder_of(recipe).join(".minic/runs").join(name)
 }
 
+/// That of a shard is its own: shards run at the same time.
+fn shard_folder(recipe: &Path, shard: Option<Shard>) -> PathBuf {
+    let mut folder = run_folder(recipe).into_os_string();
+    if let Some(Shard { index, of }) = shard {
+        folder.push(format!(".shard-{index}-of-{of}"));
+    }
+    folder.into()
+}
+
 /// What this version cannot run is said before anything starts, at the declaration that asks for it.
-fn refuse_unsupported(plan: &Plan, recipe: &Recipe, output: &Output) -> Result<(), Failure> {
+pub fn refuse_unsupported(plan: &Plan, recipe: &Recipe, output: &Output) -> Result<(), Failure> {
     let unsupported = plan.unsupported();
     if unsupported.is_empty() {
         return Ok(());

@@ -2,10 +2,9 @@
 
 use crate::device::{Device, Output};
 use crate::evaluate::{Figures, Meter};
-use crate::events::Watch;
 use crate::linalg;
 use crate::run::RunError;
-use crate::samples::{Runner, Saves};
+use crate::samples::{Pass, Runner};
 use crate::source::{self, WeightSource};
 use crate::tree::Tree;
 use minic_compiler::forward::{self, Gather, output};
@@ -35,186 +34,246 @@ impl Gathered {
     }
 }
 
-/// Runs `model` once over `samples` of equal length.
+/// One thing that a calibration gathers.
+#[derive(Clone, Debug)]
+pub enum Item {
+    /// At a tap, of every layer that has it, and after the last norm.
+    Metric(&'static str, Arc<Program>),
+    Layers(LayerMetric),
+    Covariance,
+    Figures,
+}
+
+impl Item {
+    pub fn all(gather: &Gather) -> Vec<Item> {
+        let metrics = gather.metrics.iter().map(|(tap, program)| Item::Metric(tap, program.clone()));
+        let layers = gather.layers.iter().map(|metric| Item::Layers(*metric));
+        let rest = [gather.covariance.then_some(Item::Covariance), gather.loss.then_some(Item::Figures)];
+        metrics.chain(layers).chain(rest.into_iter().flatten()).collect()
+    }
+
+    /// Adds what gathers it.
+    pub fn add_to(&self, gather: &mut Gather) {
+        match self {
+            Item::Metric(tap, program) => gather.metrics.push((*tap, program.clone())),
+            Item::Layers(metric) => gather.layers.push(*metric),
+            Item::Covariance => gather.covariance = true,
+            Item::Figures => gather.loss = true,
+        }
+    }
+}
+
+/// Runs `model` once over all samples of a pass.
 pub fn calibrate(
     device: &dyn Device,
     model: &WeightSource,
     gather: &Gather,
-    samples: &[&[u32]],
-    watch: &Watch,
-    saves: Option<Saves>,
+    pass: &Pass,
 ) -> Result<Gathered, RunError> {
-    let sequence = samples.first().ok_or(RunError::NoSamples)?.len();
+    let mut gathered = Gathered::default();
+    for (item, sum) in Item::all(gather).iter().zip(sums(device, model, gather, pass)?) {
+        sum.finish(item, &mut gathered)?;
+    }
+    Ok(gathered)
+}
+
+/// What the samples of a pass add to every item of `gather`, in the order of [`Item::all`].
+pub fn sums(
+    device: &dyn Device,
+    model: &WeightSource,
+    gather: &Gather,
+    pass: &Pass,
+) -> Result<Vec<Sum>, RunError> {
+    let sequence = pass.sequence()?;
+    let sink = Sink::new(model.desc().layers.len(), gather, pass.range.start, sequence);
+    if pass.range.is_empty() {
+        return Ok(sink.empty());
+    }
     let graph = forward::calibration(model.desc(), sequence, gather)?;
     let schedule = schedule::schedule(&graph)?;
     let weights = source::bind(&schedule, model)?;
-    let sink = Sink::new(model, gather);
-    let mut runner = Runner::new(device, schedule, weights, samples.len())?;
-    let sums = runner.gather(samples, watch, saves, Sums::default(), |sums, outputs| {
+    let mut runner = Runner::new(device, schedule, weights, pass.range.len())?;
+    runner.gather(pass, sink.empty(), |sums, outputs| {
         for (name, value) in &outputs {
-            sink.push(sums, name, value, sequence);
+            sink.push(sums, name, value);
         }
-    })?;
-    sink.finish(sums)
+    })
 }
 
-/// Sums of one layer metric: of the values of all positions, and the positions.
-type LayerSum = (f64, u64);
+/// A sum over rows, and how many they are.
+type Counted<T> = (T, u64);
 
-/// One tree an output; what a pass that is not finished is saved as.
-#[derive(Default, Serialize, Deserialize)]
-struct Sums {
-    metrics: BTreeMap<String, Tree<Partial>>,
-    layers: BTreeMap<String, Tree<LayerSum>>,
-    /// The sum of the samples' in their order: a tree would hold several, and each is as large as a layer.
-    covariance: Vec<f64>,
-    /// Rows of streams that are in it.
-    rows: u64,
-    meter: Meter,
+fn add_scalar(left: &mut Counted<f64>, right: Counted<f64>) {
+    *left = (left.0 + right.0, left.1 + right.1);
 }
 
-/// What to make of the outputs.
+fn add_matrix(left: &mut Counted<Vec<f64>>, right: Counted<Vec<f64>>) {
+    left.0.iter_mut().zip(right.0).for_each(|(sum, v)| *sum += v);
+    left.1 += right.1;
+}
+
+/// What neighbouring samples add to an [`Item`]; what a pass that is not finished is saved as.
+#[derive(Serialize, Deserialize)]
+pub enum Sum {
+    /// By layer; `None` is after the last norm.
+    Metric(BTreeMap<Option<usize>, Tree<Partial>>),
+    /// By layer that was not removed: of the values of all positions.
+    Layers(BTreeMap<usize, Tree<Counted<f64>>>),
+    /// [E, E], the lower triangle, over the rows of streams before all norms.
+    Covariance(Tree<Counted<Vec<f64>>>),
+    Figures(Meter),
+}
+
+impl Sum {
+    /// With that of the samples that follow; `None` where `right` is of others, or of another item.
+    pub fn join(self, right: Sum, item: &Item) -> Option<Sum> {
+        Some(match (item, self, right) {
+            (Item::Metric(_, program), Sum::Metric(left), Sum::Metric(right)) => {
+                Sum::Metric(join_all(left, right, |a, b| program.merge(a, &b))?)
+            }
+            (Item::Layers(_), Sum::Layers(left), Sum::Layers(right)) => {
+                Sum::Layers(join_all(left, right, add_scalar)?)
+            }
+            (Item::Covariance, Sum::Covariance(left), Sum::Covariance(right)) => {
+                Sum::Covariance(left.join(right, add_matrix)?)
+            }
+            (Item::Figures, Sum::Figures(left), Sum::Figures(right)) => Sum::Figures(left.join(right)?),
+            _ => return None,
+        })
+    }
+
+    /// The sum of all samples as what it is gathered for.
+    pub fn finish(self, item: &Item, into: &mut Gathered) -> Result<(), RunError> {
+        match (item, self) {
+            (Item::Metric(tap, program), Sum::Metric(trees)) => {
+                for (layer, tree) in trees {
+                    let total = tree.finish(|a, b| program.merge(a, &b)).ok_or(RunError::NoSamples)?;
+                    into.metrics.insert(output::metric(tap, &program.name, layer), total);
+                }
+            }
+            (Item::Layers(metric), Sum::Layers(trees)) => {
+                let scores = trees.into_iter().map(|(layer, tree)| score(*metric, layer, tree));
+                into.layers.push((*metric, scores.collect::<Result<_, _>>()?));
+            }
+            (Item::Covariance, Sum::Covariance(tree)) => into.covariance = Some(Arc::new(covariance(tree)?)),
+            (Item::Figures, Sum::Figures(meter)) => into.figures = meter.figures(),
+            (item, _) => {
+                return Err(RunError::Unplanned { what: format!("a sum of another kind than {item:?}") });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Trees of the same places, each with its neighbour.
+fn join_all<K: Ord, T>(
+    mut left: BTreeMap<K, Tree<T>>,
+    right: BTreeMap<K, Tree<T>>,
+    merge: impl Fn(&mut T, T),
+) -> Option<BTreeMap<K, Tree<T>>> {
+    for (place, tree) in right {
+        let joined = match left.remove(&place) {
+            Some(before) => before.join(tree, &merge)?,
+            // The samples before were none.
+            None => tree,
+        };
+        left.insert(place, joined);
+    }
+    Some(left)
+}
+
+fn score(metric: LayerMetric, layer: usize, tree: Tree<Counted<f64>>) -> Result<f64, RunError> {
+    let (sum, positions) = tree.finish(add_scalar).ok_or(RunError::NoSamples)?;
+    let score = sum / positions as f64;
+    match score.is_finite() {
+        true => Ok(score),
+        false => Err(RunError::NotFinite { what: format!("the score of {}", output::layer(metric, layer)) }),
+    }
+}
+
+/// [E, E], the mean over all rows.
+fn covariance(tree: Tree<Counted<Vec<f64>>>) -> Result<Vec<f64>, RunError> {
+    let (mut mean, rows) = tree.finish(add_matrix).ok_or(RunError::NoSamples)?;
+    mean.iter_mut().for_each(|sum| *sum /= rows as f64);
+    if mean.iter().any(|v| !v.is_finite()) {
+        return Err(RunError::NotFinite { what: "the covariance of the stream".into() });
+    }
+    let width = mean.len().isqrt();
+    linalg::mirror(&mut mean, width);
+    Ok(mean)
+}
+
+/// Where the outputs of a calibration's graph go.
 struct Sink {
-    programs: BTreeMap<String, Arc<Program>>,
-    /// The column of each output that is a layer's.
-    columns: BTreeMap<String, usize>,
-    /// Names of outputs, a list for each layer metric.
-    order: Vec<(LayerMetric, Vec<String>)>,
-    /// Norms that read the stream.
-    norms: usize,
+    items: Vec<Item>,
+    /// Of each output, its item, and its layer where items have several.
+    places: BTreeMap<String, (usize, Option<usize>)>,
+    /// Layers that are not removed.
+    left: Vec<usize>,
+    /// The first sample.
+    begin: u64,
+    /// Positions of a sample.
+    sequence: usize,
+    /// Rows of streams that norms read of a sample.
+    rows: u64,
 }
 
 impl Sink {
-    fn new(model: &WeightSource, gather: &Gather) -> Sink {
-        let all = (0..model.desc().layers.len()).map(Some).chain([None]);
-        let places = all.flat_map(|layer| gather.metrics.iter().map(move |(tap, p)| (layer, tap, p)));
-        let programs =
-            places.map(|(layer, tap, p)| (output::metric(tap, &p.name, layer), p.clone())).collect();
-        let places = gather.places(model.desc().layers.len());
-        let names = |m: LayerMetric| places.iter().map(|&l| output::layer(m, l)).collect::<Vec<_>>();
-        let order: Vec<(LayerMetric, Vec<String>)> = gather.layers.iter().map(|&m| (m, names(m))).collect();
-        let column = |m: LayerMetric| usize::from(m == LayerMetric::Mse);
-        let columns = order.iter().flat_map(|(m, names)| names.iter().map(move |n| (n.clone(), column(*m))));
-        let norms = model.desc().layers.len() + 1;
-        Sink { programs, columns: columns.collect(), order, norms }
-    }
-
-    fn push(&self, sums: &mut Sums, name: &str, value: &Output, sequence: usize) {
-        if name == output::LOSS {
-            sums.meter.push(value, None, None);
-        } else if name == output::COVARIANCE {
-            sums.covariance.resize(value.f64().len(), 0.0);
-            sums.covariance.iter_mut().zip(value.f64()).for_each(|(sum, v)| *sum += v);
-            sums.rows += (sequence * self.norms) as u64;
-        } else if let Some(program) = self.programs.get(name) {
-            let partial = Partial::of_sample(sequence, value.f64().to_vec());
-            let tree = sums.metrics.entry(name.to_string()).or_default();
-            tree.push(partial, |left, right| program.merge(left, &right));
-        } else if let Some(column) = self.columns.get(name) {
-            let width = value.f64().len() / sequence.max(1);
-            let values = value.f64().iter().skip(*column).step_by(width.max(1));
-            let tree = sums.layers.entry(name.to_string()).or_default();
-            tree.push((values.sum(), sequence as u64), |a, b| *a = (a.0 + b.0, a.1 + b.1));
-        }
-    }
-
-    fn finish(self, mut sums: Sums) -> Result<Gathered, RunError> {
-        let mut gathered = Gathered { figures: sums.meter.figures(), ..Gathered::default() };
-        for (name, tree) in sums.metrics {
-            let Some(program) = self.programs.get(&name) else { continue };
-            if let Some(total) = tree.finish(|left, right| program.merge(left, &right)) {
-                gathered.metrics.insert(name, total);
-            }
-        }
-        if sums.rows > 0 {
-            let mut mean = sums.covariance;
-            mean.iter_mut().for_each(|sum| *sum /= sums.rows as f64);
-            if mean.iter().any(|v| !v.is_finite()) {
-                return Err(RunError::NotFinite { what: "the covariance of the stream".into() });
-            }
-            let width = mean.len().isqrt();
-            linalg::mirror(&mut mean, width);
-            gathered.covariance = Some(Arc::new(mean));
-        }
-        for (metric, names) in self.order {
-            let mut scores = Vec::with_capacity(names.len());
-            for name in names {
-                let tree = sums.layers.remove(&name).unwrap_or_default();
-                let (sum, positions) =
-                    tree.finish(|a, b| *a = (a.0 + b.0, a.1 + b.1)).ok_or(RunError::NoSamples)?;
-                let score = sum / positions as f64;
-                if !score.is_finite() {
-                    return Err(RunError::NotFinite { what: format!("the score of {name}") });
+    fn new(layers: usize, gather: &Gather, begin: usize, sequence: usize) -> Sink {
+        let items = Item::all(gather);
+        let left = gather.places(layers);
+        let all = || (0..layers).map(Some).chain([None]);
+        let mut places = BTreeMap::new();
+        for (i, item) in items.iter().enumerate() {
+            match item {
+                Item::Metric(tap, p) => {
+                    places.extend(all().map(|l| (output::metric(tap, &p.name, l), (i, l))))
                 }
-                scores.push(score);
+                Item::Layers(m) => places.extend(left.iter().map(|&l| (output::layer(*m, l), (i, Some(l))))),
+                Item::Covariance => _ = places.insert(output::COVARIANCE.into(), (i, None)),
+                Item::Figures => _ = places.insert(output::LOSS.into(), (i, None)),
             }
-            gathered.layers.push((metric, scores));
         }
-        Ok(gathered)
+        let rows = (sequence * (layers + 1)) as u64;
+        Sink { items, places, left, begin: begin as u64, sequence, rows }
+    }
+
+    /// The sums before the first sample.
+    fn empty(&self) -> Vec<Sum> {
+        let begin = self.begin;
+        let empty = |item: &Item| match item {
+            Item::Metric(..) => Sum::Metric(BTreeMap::new()),
+            Item::Layers(_) => Sum::Layers(self.left.iter().map(|&l| (l, Tree::at(begin))).collect()),
+            Item::Covariance => Sum::Covariance(Tree::at(begin)),
+            Item::Figures => Sum::Figures(Meter::at(begin)),
+        };
+        self.items.iter().map(empty).collect()
+    }
+
+    fn push(&self, sums: &mut [Sum], name: &str, value: &Output) {
+        let Some((i, layer)) = self.places.get(name) else { return };
+        let Some((item, sum)) = self.items.get(*i).zip(sums.get_mut(*i)) else { return };
+        match (item, sum, layer) {
+            (Item::Metric(_, program), Sum::Metric(trees), layer) => {
+                let partial = Partial::of_sample(self.sequence, value.f64().to_vec());
+                let tree = trees.entry(*layer).or_insert_with(|| Tree::at(self.begin));
+                tree.push(partial, |left, right| program.merge(left, &right));
+            }
+            (Item::Layers(metric), Sum::Layers(trees), Some(layer)) => {
+                let width = value.f64().len() / self.sequence.max(1);
+                let column = usize::from(*metric == LayerMetric::Mse);
+                let values = value.f64().iter().skip(column).step_by(width.max(1));
+                let tree = trees.entry(*layer).or_insert_with(|| Tree::at(self.begin));
+                tree.push((values.sum(), self.sequence as u64), add_scalar);
+            }
+            (Item::Covariance, Sum::Covariance(tree), _) => {
+                tree.push((value.f64().to_vec(), self.rows), add_matrix)
+            }
+            (Item::Figures, Sum::Figures(meter), _) => meter.push(value, None, None),
+            _ => {}
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::checkpoint::Checkpoint;
-    use crate::device::cpu::Cpu;
-    use crate::events::{Event, Observer, Stop};
-    use crate::store::{Key, Store};
-    use minic_compiler::metrics;
-    use minic_grammar::ast::Declaration;
-    use std::path::Path;
-    use std::time::Duration;
-
-    /// Stops a pass once so many samples are through.
-    struct StopAfter(usize, Stop);
-
-    impl Observer for StopAfter {
-        fn observe(&self, event: &Event) {
-            if matches!(event, Event::Progress { done, .. } if *done >= self.0) {
-                self.1.set();
-            }
-        }
-    }
-
-    #[test]
-    fn a_pass_that_is_stopped_anywhere_goes_on_with_the_same_bits() {
-        let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/importance"));
-        let model = WeightSource::new(Arc::new(Checkpoint::open(folder).unwrap()));
-        let program = program("mrecipe 1\nmetric m(x) = l2(mean(abs(x), over = sequence), over = batch)\n");
-        let gather = Gather {
-            metrics: vec![("mamba.x", Arc::new(program))],
-            layers: vec![LayerMetric::Kld, LayerMetric::Cosine],
-            covariance: true,
-            loss: true,
-            ..Gather::default()
-        };
-        let tokens: Vec<Vec<u32>> =
-            (0..11).map(|i| (0..24).map(|t| (i * 7 + t * 5) % 40).collect()).collect();
-        let samples: Vec<&[u32]> = tokens.iter().map(Vec::as_slice).collect();
-        let quiet = Watch::new("test", &());
-        let whole = calibrate(&Cpu, &model, &gather, &samples, &quiet, None).unwrap();
-        let place = tempfile::tempdir().unwrap();
-        let store = Store::open(place.path()).unwrap();
-        for stop_after in 1..samples.len() {
-            let key = Key::new("pass", format!("{stop_after}"));
-            let saves = Saves { store: &store, key: &key, every: Duration::from_secs(3600) };
-            let observer = StopAfter(stop_after, Stop::default());
-            let watch = Watch { stop: observer.1.clone(), ..Watch::new("test", &observer) };
-            let stopped = calibrate(&Cpu, &model, &gather, &samples, &watch, Some(saves));
-            // The last samples in flight may be the last of all.
-            if let Err(error) = stopped {
-                assert!(matches!(error, RunError::Stopped), "{error}");
-                let resumed = calibrate(&Cpu, &model, &gather, &samples, &quiet, Some(saves)).unwrap();
-                assert_eq!(format!("{resumed:?}"), format!("{whole:?}"), "stopped after {stop_after}");
-            }
-        }
-    }
-
-    fn program(recipe: &str) -> Program {
-        match minic_grammar::parse(recipe).0.declarations.first() {
-            Some(Declaration::Metric(metric)) => metrics::compile(metric).expect("compiles"),
-            other => panic!("{other:?}"),
-        }
-    }
-}
+mod tests;

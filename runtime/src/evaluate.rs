@@ -4,9 +4,8 @@
 //! the same bits for any number of threads.
 
 use crate::device::{Device, Output, Weights};
-use crate::events::Watch;
 use crate::run::RunError;
-use crate::samples::{Runner, Saves};
+use crate::samples::{Pass, Runner};
 use crate::source::{self, WeightSource};
 use crate::tree::Tree;
 use minic_compiler::forward::{self, output};
@@ -102,9 +101,19 @@ pub struct Meter {
 }
 
 impl Meter {
+    /// Begins with this sample.
+    pub fn at(begin: u64) -> Meter {
+        Meter { tree: Tree::at(begin) }
+    }
+
+    /// With those of the samples that follow; `None` where `right` is of others.
+    pub fn join(self, right: Meter) -> Option<Meter> {
+        Some(Meter { tree: self.tree.join(right.tree, Sums::add)? })
+    }
+
     /// The next sample's. `answers` are those of all samples, where these are questions.
     pub fn push(&mut self, loss: &Output, divergence: Option<&Output>, answers: Option<&[Range<usize>]>) {
-        let answer = answers.and_then(|answers| answers.get(self.tree.count() as usize));
+        let answer = answers.and_then(|answers| answers.get(self.tree.end() as usize));
         self.tree.push(Sums::of(loss, divergence, answer), Sums::add);
     }
 
@@ -118,58 +127,78 @@ impl Meter {
 pub use minic_compiler::forward::Comparison;
 
 /// The figures that each comparison asks for, in their order; `kl` where there is something to compare with.
-/// Every model is run once over `samples`, which are of equal length; `answers` says which tokens of each of
-/// them count, where they are questions.
+/// Every model is run once over all samples of a pass.
 pub fn evaluate(
     device: &dyn Device,
     models: &[(&str, &WeightSource)],
     comparisons: &[Comparison],
-    samples: &[&[u32]],
-    answers: Option<&[Range<usize>]>,
-    watch: &Watch,
-    saves: Option<Saves>,
+    pass: &Pass,
 ) -> Result<Vec<Figures>, RunError> {
-    let descs: Vec<_> = models.iter().map(|(name, source)| (*name, source.desc())).collect();
-    measure(device, &descs, comparisons, samples, answers, watch, saves, |schedule| {
-        Ok(source::bind_scoped(schedule, models)?)
-    })
+    finish_all(comparisons, meters(device, models, comparisons, pass)?)
 }
 
-/// The same of models whose weights `bind` gives, those of model `half` as `half/NAME`.
-#[expect(clippy::too_many_arguments, reason = "each says something else of the same pass")]
+/// What the samples of a pass add to the figures of each comparison.
+pub fn meters(
+    device: &dyn Device,
+    models: &[(&str, &WeightSource)],
+    comparisons: &[Comparison],
+    pass: &Pass,
+) -> Result<Vec<Meter>, RunError> {
+    let descs: Vec<_> = models.iter().map(|(name, source)| (*name, source.desc())).collect();
+    gather(device, &descs, comparisons, pass, |schedule| Ok(source::bind_scoped(schedule, models)?))
+}
+
+/// The figures of models whose weights `bind` gives, those of model `half` as `half/NAME`.
 pub fn measure(
     device: &dyn Device,
     models: &[(&str, &ModelDesc)],
     comparisons: &[Comparison],
-    samples: &[&[u32]],
-    answers: Option<&[Range<usize>]>,
-    watch: &Watch,
-    saves: Option<Saves>,
+    pass: &Pass,
     bind: impl FnOnce(&Schedule) -> Result<Weights, RunError>,
 ) -> Result<Vec<Figures>, RunError> {
-    let sequence = samples.first().map_or(0, |s| s.len());
-    let graph = forward::evaluation(models, comparisons, sequence)?;
+    finish_all(comparisons, gather(device, models, comparisons, pass, bind)?)
+}
+
+fn gather(
+    device: &dyn Device,
+    models: &[(&str, &ModelDesc)],
+    comparisons: &[Comparison],
+    pass: &Pass,
+    bind: impl FnOnce(&Schedule) -> Result<Weights, RunError>,
+) -> Result<Vec<Meter>, RunError> {
+    let meters: Vec<Meter> = comparisons.iter().map(|_| Meter::at(pass.range.start as u64)).collect();
+    if pass.range.is_empty() {
+        return Ok(meters);
+    }
+    let graph = forward::evaluation(models, comparisons, pass.sequence()?)?;
     let schedule = schedule::schedule(&graph)?;
     let weights = bind(&schedule)?;
     let names: Vec<(String, Option<String>)> = comparisons
         .iter()
         .map(|c| (output::loss(c.model), c.against.map(|a| output::divergence(c.model, a))))
         .collect();
-    let meters: Vec<Meter> = comparisons.iter().map(|_| Meter::default()).collect();
-    let mut runner = Runner::new(device, schedule, weights, samples.len())?;
-    let meters = runner.gather(samples, watch, saves, meters, |meters, outputs| {
+    let mut runner = Runner::new(device, schedule, weights, pass.range.len())?;
+    runner.gather(pass, meters, |meters, outputs| {
         for (meter, (loss, divergence)) in meters.iter_mut().zip(&names) {
             if let Some(loss) = outputs.get(loss) {
-                meter.push(loss, divergence.as_ref().and_then(|d| outputs.get(d)), answers);
+                meter.push(loss, divergence.as_ref().and_then(|d| outputs.get(d)), pass.answers);
             }
         }
-    })?;
-    let figures = meters.into_iter().map(|meter| meter.figures().ok_or(RunError::NoSamples));
-    let figures: Vec<Figures> = figures.collect::<Result<_, _>>()?;
-    match figures.iter().zip(comparisons).find(|(f, _)| !f.loss.is_finite()) {
-        Some((_, c)) => Err(RunError::NotFinite { what: format!("the loss of `{}`", c.model) }),
-        None => Ok(figures),
+    })
+}
+
+/// The figures of a meter that saw all samples.
+pub fn finish(comparison: &Comparison, meter: Meter) -> Result<Figures, RunError> {
+    let figures = meter.figures().ok_or(RunError::NoSamples)?;
+    match figures.loss.is_finite() {
+        true => Ok(figures),
+        false => Err(RunError::NotFinite { what: format!("the loss of `{}`", comparison.model) }),
     }
+}
+
+/// All of them.
+fn finish_all(comparisons: &[Comparison], meters: Vec<Meter>) -> Result<Vec<Figures>, RunError> {
+    comparisons.iter().zip(meters).map(|(comparison, meter)| finish(comparison, meter)).collect()
 }
 
 #[cfg(test)]

@@ -60,6 +60,11 @@ pub enum Event<'a> {
         peak: Option<u64>,
         result: &'a str,
     },
+    /// Of a shared run: others have not done what the stage needs.
+    StageWaits {
+        stage: &'a str,
+        message: &'a str,
+    },
     RunFinished {
         seconds: f64,
     },

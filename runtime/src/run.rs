@@ -12,10 +12,12 @@ mod passes;
 mod repair;
 mod rotate;
 pub mod search;
+mod shard;
 mod summary;
 mod train;
 
 pub use error::RunError;
+pub use shard::{Merged, Shard, Waiting, Waits, divisions};
 pub use summary::{EvaluationSummary, ExportSummary, StageSummary, Summary};
 
 use crate::calibrate::Gathered;
@@ -38,6 +40,7 @@ use minic_compiler::plan::{self, Plan, Source, Stage, Value};
 use petgraph::graph::NodeIndex;
 use rotate::Turned;
 use serde::de::DeserializeOwned;
+use shard::Share;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -64,6 +67,8 @@ pub struct Settings {
     pub proof_memory: u64,
     /// Stages that are done again whatever the store holds.
     pub redo: Vec<String>,
+    /// One of several runs that share the store and the work.
+    pub shard: Option<Shard>,
     /// Longest time between two saves of an unfinished pass.
     pub save_every: Duration,
     pub stop: Stop,
@@ -88,6 +93,7 @@ impl Settings {
             overwrite: false,
             proof_memory: 2 << 30,
             redo: Vec::new(),
+            shard: None,
             save_every: SAVE_EVERY,
             stop: Stop::default(),
         }
@@ -138,6 +144,7 @@ struct Executor<'a> {
     redo: BTreeSet<NodeIndex>,
     /// Nothing is computed: what is not in the store is an error.
     preview: bool,
+    share: Share,
     /// Data that was read, for the records of what it went into.
     data: Vec<DataRecord>,
     summary: Summary,
@@ -225,6 +232,19 @@ pub fn preview(
     states
 }
 
+/// Joins what runs of `shards` shards computed, where the parts of all are there, and says of every stage that they
+/// share where it stands. Nothing is computed.
+pub fn merge(
+    plan: &Plan,
+    device: &dyn Device,
+    settings: &Settings,
+    store: &Store,
+    shards: usize,
+) -> Result<Vec<Merged>, RunError> {
+    let executor = Executor::new(plan, device, settings, store, &(), true);
+    shard::merge(Executor { share: Share::Joined(shards), ..executor })
+}
+
 /// The keys of a stage's results, each with the reason for which the store has none; `None` for a stage whose
 /// inputs are not known, and empty for one whose result is not kept in the store.
 pub fn explain(
@@ -277,8 +297,9 @@ impl<'a> Executor<'a> {
         preview: bool,
     ) -> Executor<'a> {
         let redo = settings.redo.iter().filter_map(|name| plan.find(name)).collect();
+        let share = settings.shard.map_or(Share::Whole, Share::Part);
         let (done, data, summary) = (BTreeMap::new(), Vec::new(), Summary::default());
-        Executor { plan, device, settings, store, observer, done, redo, preview, data, summary }
+        Executor { plan, device, settings, store, observer, done, redo, preview, share, data, summary }
     }
 
     fn stage(&mut self, id: NodeIndex, planned: &AtomicU64) -> Result<(), RunError> {
@@ -288,11 +309,15 @@ impl<'a> Executor<'a> {
             self.observer.observe(&Event::RunStopped { stage });
             return Err(RunError::Stopped);
         }
+        if let Some(waits) = self.blocked(id) {
+            self.wait(id, waits);
+            return Ok(());
+        }
         self.observer.observe(&Event::StageStarted { stage, kind });
         let started = Instant::now();
         memory::reset_peak();
         planned.store(0, Ordering::Relaxed);
-        match self.cached(id).and_then(|cached| Ok((cached, self.perform(id)?))) {
+        match self.cached(id).and_then(|cached| Ok((cached, self.attempt(id)?))) {
             Ok((cached, (artifact, result))) => {
                 let (seconds, peak) = (started.elapsed().as_secs_f64(), memory::peak());
                 self.observer.observe(&Event::StageFinished {
@@ -306,6 +331,10 @@ impl<'a> Executor<'a> {
                 let summary = StageSummary { seconds, cached, planned, peak };
                 self.summary.stages.insert(stage.to_string(), summary);
                 self.done.insert(id, artifact);
+                Ok(())
+            }
+            Err(RunError::Waits(waits)) => {
+                self.wait(id, waits);
                 Ok(())
             }
             Err(RunError::Stopped) => {
@@ -358,8 +387,8 @@ impl<'a> Executor<'a> {
             Stage::Load(Source::Data(data)) => vec![self.data_key(id, data)?],
             Stage::Calibrate(calibrate) => {
                 let (model, samples) = (self.model(id, Value::Model)?, self.samples(id)?);
-                let parts = self.parts(&model, &samples, &calibrate.gather())?;
-                parts.into_iter().map(|(key, _)| key).collect()
+                let items = self.items(&model, &samples, &calibrate.gather())?;
+                items.into_iter().map(|(key, _)| key).collect()
             }
             Stage::Score(score) => vec![self.score_key(id, score)?],
             Stage::Cut(cut) => vec![self.cut_key(id, &self.model(id, Value::Model)?, cut)?],
@@ -432,7 +461,7 @@ impl<'a> Executor<'a> {
         let key = self.score_key(id, score)?;
         let by = match self.recall::<By>(id, &key)? {
             Some(by) => by,
-            None if self.preview => return Err(RunError::NotStored),
+            None if self.looks_up(id) => return Err(RunError::NotStored),
             None => {
                 let by = self.scored(id, &model, score)?;
                 model.source.base().unchanged()?;

@@ -9,6 +9,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -27,6 +28,31 @@ impl Saves<'_> {
 
     fn save<S: Serialize>(&self, samples: usize, state: &S) -> Result<(), StoreError> {
         self.store.put_partial(self.key, &(samples, state))
+    }
+}
+
+/// A pass over neighbouring samples.
+#[derive(Clone)]
+pub struct Pass<'a> {
+    /// All that there are, of equal length.
+    pub samples: &'a [&'a [u32]],
+    /// Of questions, the tokens that count, one range a sample.
+    pub answers: Option<&'a [Range<usize>]>,
+    /// Those that are run.
+    pub range: Range<usize>,
+    pub watch: &'a Watch<'a>,
+    pub saves: Option<Saves<'a>>,
+}
+
+impl<'a> Pass<'a> {
+    /// Over all samples, without saves.
+    pub fn over(samples: &'a [&'a [u32]], watch: &'a Watch<'a>) -> Pass<'a> {
+        Pass { samples, answers: None, range: 0..samples.len(), watch, saves: None }
+    }
+
+    /// Positions of a sample.
+    pub fn sequence(&self) -> Result<usize, RunError> {
+        self.samples.first().map(|tokens| tokens.len()).ok_or(RunError::NoSamples)
     }
 }
 
@@ -76,24 +102,24 @@ impl Runner {
         watch: &Watch,
         mut each: impl FnMut(Outputs),
     ) -> Result<(), RunError> {
-        self.gather(samples, watch, None, (), |_, outputs| each(outputs))
+        self.gather(&Pass::over(samples, watch), (), |_, outputs| each(outputs))
     }
 
-    /// Every sample that a saved `state` has not seen, pushed into it in the samples' order. Between any two
+    /// Every sample of a pass that a saved `state` has not seen, pushed into it in the samples' order. Between any two
     /// samples it can be saved, and goes on from there with the same bits.
     pub fn gather<S: Serialize + DeserializeOwned>(
         &mut self,
-        samples: &[&[u32]],
-        watch: &Watch,
-        saves: Option<Saves>,
+        pass: &Pass,
         state: S,
         mut push: impl FnMut(&mut S, Outputs),
     ) -> Result<S, RunError> {
+        let Pass { watch, saves, .. } = pass;
+        let samples = &pass.samples[pass.range.clone()];
         watch.planned(self.memory);
         let inputs: BTreeMap<&str, &[f32]> =
             self.inputs.iter().map(|(name, data)| (name.as_str(), data.as_slice())).collect();
         let total = samples.len();
-        let saved = saves.map_or(Ok(None), |saves| saves.resume())?.filter(|(done, _)| *done <= total);
+        let saved = saves.as_ref().map_or(Ok(None), Saves::resume)?.filter(|(done, _)| *done <= total);
         let (mut done, mut state) = saved.unwrap_or((0, state));
         if done > 0 {
             watch.note(&format!("goes on after {done} of {total} samples"));
@@ -111,8 +137,8 @@ impl Runner {
                 watch.progress(done, total);
             }
             let stop = watch.stop.is_set() && done < total;
-            if let Some(saves) = saves.filter(|saves| done < total && (stop || last.elapsed() >= saves.every))
-            {
+            let due = |saves: &&Saves| done < total && (stop || last.elapsed() >= saves.every);
+            if let Some(saves) = saves.as_ref().filter(due) {
                 saves.save(done, &state)?;
                 watch.saved(done);
                 last = Instant::now();

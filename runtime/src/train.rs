@@ -20,7 +20,7 @@ use crate::evaluate;
 use crate::events::Watch;
 use crate::record::{self, Record};
 use crate::run::RunError;
-use crate::samples::Saves;
+use crate::samples::{Pass, Saves};
 use crate::store::StoreError;
 use minic_compiler::autodiff::Recompute;
 use minic_compiler::dim::Dim;
@@ -397,10 +397,8 @@ impl Run<'_> {
         let quiet = Watch::new(self.watch.stage, &());
         let Heldout { windows, answers, .. } = heldout;
         let device = self.job.device;
-        let figures =
-            evaluate::measure(device, &models, &[comparison], windows, *answers, &quiet, None, |_| {
-                Ok(weights)
-            });
+        let pass = Pass { answers: *answers, ..Pass::over(windows, &quiet) };
+        let figures = evaluate::measure(device, &models, &[comparison], &pass, |_| Ok(weights));
         let figures = match figures {
             Err(RunError::NotFinite { .. }) => return Ok(false),
             figures => figures?,

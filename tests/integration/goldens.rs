@@ -15,6 +15,7 @@ use minic_runtime::device::cpu::Cpu;
 use minic_runtime::events::Watch;
 use minic_runtime::importance::{AxisScores, DepthRule, Table, choose};
 use minic_runtime::safetensors;
+use minic_runtime::samples::Pass;
 use minic_runtime::score::{By, Scorer};
 use minic_runtime::source::WeightSource;
 use serde_json::Value;
@@ -103,7 +104,7 @@ fn importance() -> Importance {
     let samples = tokens(&case.join("tokens.json"));
     let windows: Vec<&[u32]> = samples.iter().map(Vec::as_slice).collect();
     let watch = Watch::new("test", &());
-    let gathered = calibrate(&Cpu, &model, &gather, &windows, &watch, None).unwrap();
+    let gathered = calibrate(&Cpu, &model, &gather, &Pass::over(&windows, &watch)).unwrap();
     Importance { model, gathered, expected }
 }
 

@@ -1,6 +1,7 @@
 //! Why a run stopped.
 
 use super::folder::FolderError;
+use super::shard::Waits;
 use crate::checkpoint::CheckpointError;
 use crate::data::DataError;
 use crate::device::DeviceError;
@@ -31,6 +32,9 @@ pub enum RunError {
     /// Only while previewing.
     #[error("not in the store")]
     NotStored,
+    /// Of a shared run: others have not done what this needs. It ends no run.
+    #[error("{0}")]
+    Waits(Waits),
     #[error("stopped; the same command goes on from here")]
     Stopped,
     #[error(
@@ -112,7 +116,7 @@ impl RunError {
             RunError::Repair(e) => e.kind(),
             RunError::Stopped => Kind::Stopped,
             RunError::NotStored => Kind::Proof,
-            RunError::Changed { .. } => Kind::World,
+            RunError::Changed { .. } | RunError::Waits(_) => Kind::World,
             RunError::NotFinite { .. }
             | RunError::NoCandidate { .. }
             | RunError::Unplanned { .. }

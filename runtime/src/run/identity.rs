@@ -29,7 +29,8 @@ use std::sync::Arc;
 /// Versions of what is computed outside of kernels: raised when its results change.
 const SCORE: u32 = 1;
 const CUT: u32 = 1;
-const ROTATION: u32 = 1;
+const COVARIANCE: u32 = 2;
+const ROTATION: u32 = 2;
 const REPAIR: u32 = 1;
 
 /// The kind of keys of trained models.
@@ -121,7 +122,8 @@ impl Keys<'_> {
         let gather = Gather { covariance: true, ..Gather::default() };
         let graph = forward::calibration(model.source.desc(), samples.sequence(), &gather)?;
         let place = format!("the stream of {} on {}", model.name, samples.name());
-        Ok(self.computed(pass(Key::new("covariance", place), model, samples), &graph))
+        let key = Key::new("covariance", place).field("version", COVARIANCE);
+        Ok(self.computed(pass(key, model, samples), &graph))
     }
 
     /// The directions of a model's stream.

@@ -1,6 +1,7 @@
 //! Checkpoints and data.
 
 use super::identity::Identity;
+use super::shard::Share;
 use super::{Artifact, Executor, Made, RunError};
 use crate::checkpoint::Checkpoint;
 use crate::data::{self, Context, FileTokens, Samples, TokenCache, TokenKey};
@@ -253,9 +254,10 @@ impl Executor<'_> {
         if path.exists() { Ok(Some(self.digest_file(&path)?)) } else { Ok(None) }
     }
 
-    /// A preview reads no large file for its digest.
+    /// A preview of a whole run reads no large file for its digest.
     pub(super) fn digest_file(&self, path: &Path) -> Result<String, RunError> {
         if self.preview
+            && self.share == Share::Whole
             && self.store.known_digest(path).is_none()
             && path.metadata().map_err(IoError::at(path, "read the size"))?.len() > PREVIEW_READS
         {

@@ -3,51 +3,34 @@
 
 use super::load::SampleSet;
 use super::{Executor, Made, RunError};
-use crate::calibrate::{self, Gathered};
-use crate::evaluate::{self, Figures};
-use crate::samples::Saves;
+use crate::calibrate::{self, Gathered, Item};
+use crate::evaluate::{self, Figures, Meter};
+use crate::samples::Pass;
 use crate::store::Key;
 use minic_compiler::forward::{Comparison, Gather, output};
-use minic_compiler::hir::LayerMetric;
-use minic_compiler::metrics::{Partial, Program};
+use minic_compiler::metrics::Partial;
 use petgraph::graph::NodeIndex;
-use serde_json::json;
 use std::sync::Arc;
-
-/// One thing that a calibration gathers.
-pub(super) enum Part {
-    Metric(&'static str, Arc<Program>),
-    Layers(LayerMetric),
-    Covariance,
-    Figures,
-}
 
 /// A metric's partials as they are stored: the name of the metric may change.
 type Partials = Vec<(Option<usize>, Partial)>;
 
 impl Executor<'_> {
-    pub(super) fn parts(
+    /// Everything that `gather` asks for, each with its key.
+    pub(super) fn items(
         &self,
         model: &Made,
         samples: &SampleSet,
         gather: &Gather,
-    ) -> Result<Vec<(Key, Part)>, RunError> {
+    ) -> Result<Vec<(Key, Item)>, RunError> {
         let keys = self.keys();
-        let mut parts = Vec::new();
-        for (tap, program) in &gather.metrics {
-            parts.push((keys.metric(model, samples, tap, program)?, Part::Metric(tap, program.clone())));
-        }
-        for &metric in &gather.layers {
-            let key = keys.layers(model, samples, metric, &gather.removed, gather.span)?;
-            parts.push((key, Part::Layers(metric)));
-        }
-        if gather.covariance {
-            parts.push((keys.covariance(model, samples)?, Part::Covariance));
-        }
-        if gather.loss {
-            parts.push((keys.figures(model, None, samples)?, Part::Figures));
-        }
-        Ok(parts)
+        let key = |item: &Item| match item {
+            Item::Metric(tap, program) => keys.metric(model, samples, tap, program),
+            Item::Layers(metric) => keys.layers(model, samples, *metric, &gather.removed, gather.span),
+            Item::Covariance => keys.covariance(model, samples),
+            Item::Figures => keys.figures(model, None, samples),
+        };
+        Item::all(gather).into_iter().map(|item| Ok((key(&item)?, item))).collect()
     }
 
     /// What `gather` asks for: from the store, and the rest in one pass.
@@ -59,57 +42,55 @@ impl Executor<'_> {
         gather: &Gather,
     ) -> Result<Gathered, RunError> {
         let mut gathered = Gathered::default();
-        let mut missing = Gather { removed: gather.removed.clone(), span: gather.span, ..Gather::default() };
-        let mut fresh = Vec::new();
-        for (key, part) in self.parts(model, samples, gather)? {
-            if self.recall_part(id, &key, &part, model, &mut gathered)? {
-                continue;
+        let (mut keys, mut items) = (Vec::new(), Vec::new());
+        for (key, item) in self.items(model, samples, gather)? {
+            if !self.recall_item(id, &key, &item, model, &mut gathered)? {
+                keys.push(key);
+                items.push(item);
             }
-            match &part {
-                Part::Metric(tap, program) => missing.metrics.push((*tap, program.clone())),
-                Part::Layers(metric) => missing.layers.push(*metric),
-                Part::Covariance => missing.covariance = true,
-                Part::Figures => missing.loss = true,
-            }
-            fresh.push((key, part));
         }
-        if fresh.is_empty() {
+        if items.is_empty() {
             return Ok(gathered);
         }
-        let pass = self.pass_key(fresh.iter().map(|(key, _)| key))?;
-        let loaded = samples.load(self.store)?;
-        let windows: Vec<&[u32]> = loaded.windows().collect();
-        let saves = Saves { store: self.store, key: &pass, every: self.settings.save_every };
-        let watch = self.watch(id);
-        let computed =
-            calibrate::calibrate(self.device, &model.source, &missing, &windows, &watch, Some(saves))?;
-        model.source.base().unchanged()?;
-        for (key, part) in &fresh {
-            self.keep_part(key, part, model, &computed)?;
-        }
-        self.store.drop_partial(&pass);
-        gathered.metrics.extend(computed.metrics);
-        gathered.layers.extend(computed.layers);
-        gathered.covariance = gathered.covariance.or(computed.covariance);
-        gathered.figures = gathered.figures.or(computed.figures);
+        self.pass(
+            &keys,
+            samples.record.samples,
+            |which, range, saves| {
+                let mut missing =
+                    Gather { removed: gather.removed.clone(), span: gather.span, ..Gather::default() };
+                which.iter().for_each(|&i| items[i].add_to(&mut missing));
+                let loaded = samples.load(self.store)?;
+                let windows: Vec<&[u32]> = loaded.windows().collect();
+                let watch = self.watch(id);
+                let pass = Pass { range, saves: Some(saves), ..Pass::over(&windows, &watch) };
+                let sums = calibrate::sums(self.device, &model.source, &missing, &pass)?;
+                model.source.base().unchanged()?;
+                Ok(sums)
+            },
+            |i, left, right| left.join(right, &items[i]),
+            |i, sum| {
+                sum.finish(&items[i], &mut gathered)?;
+                self.keep_item(&keys[i], &items[i], model, &gathered)
+            },
+        )?;
         Ok(gathered)
     }
 
-    fn recall_part(
+    fn recall_item(
         &self,
         id: NodeIndex,
         key: &Key,
-        part: &Part,
+        item: &Item,
         model: &Made,
         into: &mut Gathered,
     ) -> Result<bool, RunError> {
-        match part {
-            Part::Metric(tap, program) => {
+        match item {
+            Item::Metric(tap, program) => {
                 let Some(partials) = self.recall::<Partials>(id, key)? else { return Ok(false) };
                 let named = partials.into_iter().map(|(l, p)| (output::metric(tap, &program.name, l), p));
                 into.metrics.extend(named);
             }
-            Part::Layers(metric) => {
+            Item::Layers(metric) => {
                 let Some(scores) = self.recall::<Vec<f64>>(id, key)? else { return Ok(false) };
                 let layers = model.source.desc().layers.len();
                 if scores.len() > layers {
@@ -117,11 +98,11 @@ impl Executor<'_> {
                 }
                 into.layers.push((*metric, scores));
             }
-            Part::Covariance => {
+            Item::Covariance => {
                 let Some(covariance) = self.recall::<Vec<f64>>(id, key)? else { return Ok(false) };
                 into.covariance = Some(Arc::new(covariance));
             }
-            Part::Figures => {
+            Item::Figures => {
                 let Some(figures) = self.recall::<Figures>(id, key)? else { return Ok(false) };
                 into.figures = Some(figures);
             }
@@ -129,9 +110,9 @@ impl Executor<'_> {
         Ok(true)
     }
 
-    fn keep_part(&self, key: &Key, part: &Part, model: &Made, from: &Gathered) -> Result<(), RunError> {
-        match part {
-            Part::Metric(tap, program) => {
+    fn keep_item(&self, key: &Key, item: &Item, model: &Made, from: &Gathered) -> Result<(), RunError> {
+        match item {
+            Item::Metric(tap, program) => {
                 let layers = (0..model.source.desc().layers.len()).map(Some).chain([None]);
                 let partial = |layer| {
                     let partial = from.metrics.get(&output::metric(tap, &program.name, layer))?;
@@ -140,17 +121,17 @@ impl Executor<'_> {
                 let partials: Partials = layers.filter_map(partial).collect();
                 self.store.put(key, &partials)?;
             }
-            Part::Layers(metric) => {
+            Item::Layers(metric) => {
                 if let Some(scores) = from.layer_scores(*metric) {
                     self.store.put(key, &scores)?;
                 }
             }
-            Part::Covariance => {
+            Item::Covariance => {
                 if let Some(covariance) = &from.covariance {
                     self.store.put(key, covariance.as_ref())?;
                 }
             }
-            Part::Figures => {
+            Item::Figures => {
                 if let Some(figures) = &from.figures {
                     self.store.put(key, figures)?;
                 }
@@ -166,48 +147,55 @@ impl Executor<'_> {
         samples: &SampleSet,
         wanted: &[(&Made, Option<&Made>)],
     ) -> Result<Vec<Figures>, RunError> {
-        let keys: Vec<Key> = self.figure_keys(samples, wanted)?;
         let mut figures = Vec::new();
-        for key in &keys {
-            figures.push(self.recall::<Figures>(id, key)?);
+        let (mut keys, mut missing) = (Vec::new(), Vec::new());
+        for (i, key) in self.figure_keys(samples, wanted)?.into_iter().enumerate() {
+            figures.push(self.recall::<Figures>(id, &key)?);
+            if figures[i].is_none() {
+                keys.push(key);
+                missing.push(i);
+            }
         }
-        let missing: Vec<usize> = (0..wanted.len()).filter(|&i| figures[i].is_none()).collect();
-        if !missing.is_empty() {
-            let pass = self.pass_key(missing.iter().map(|&i| &keys[i]))?;
-            let loaded = samples.load(self.store)?;
-            let windows: Vec<&[u32]> = loaded.windows().collect();
-            let saves = Saves { store: self.store, key: &pass, every: self.settings.save_every };
-            let mut models: Vec<(&str, &Made)> = Vec::new();
-            for made in missing.iter().flat_map(|&i| [Some(wanted[i].0), wanted[i].1]).flatten() {
-                if models.iter().all(|(name, _)| *name != made.name) {
-                    models.push((&made.name, made));
+        if missing.is_empty() {
+            return Ok(figures.into_iter().flatten().collect());
+        }
+        let comparison = |i: usize| {
+            let (made, against) = wanted[missing[i]];
+            Comparison { model: &made.name, against: against.map(|made| made.name.as_str()) }
+        };
+        self.pass(
+            &keys,
+            samples.record.samples,
+            |which, range, saves| {
+                let mut models: Vec<(&str, &Made)> = Vec::new();
+                for made in
+                    which.iter().map(|&i| wanted[missing[i]]).flat_map(|(m, a)| [Some(m), a]).flatten()
+                {
+                    if models.iter().all(|(name, _)| *name != made.name) {
+                        models.push((&made.name, made));
+                    }
                 }
-            }
-            let sources: Vec<_> = models.iter().map(|(name, made)| (*name, &made.source)).collect();
-            let comparison = |&i: &usize| Comparison {
-                model: &wanted[i].0.name,
-                against: wanted[i].1.map(|made| made.name.as_str()),
-            };
-            let comparisons: Vec<Comparison> = missing.iter().map(comparison).collect();
-            let watch = self.watch(id);
-            let computed = evaluate::evaluate(
-                self.device,
-                &sources,
-                &comparisons,
-                &windows,
-                loaded.answers(),
-                &watch,
-                Some(saves),
-            )?;
-            for (_, made) in &models {
-                made.source.base().unchanged()?;
-            }
-            for (&i, one) in missing.iter().zip(computed) {
+                let sources: Vec<_> = models.iter().map(|(name, made)| (*name, &made.source)).collect();
+                let comparisons: Vec<Comparison> = which.iter().map(|&i| comparison(i)).collect();
+                let loaded = samples.load(self.store)?;
+                let windows: Vec<&[u32]> = loaded.windows().collect();
+                let watch = self.watch(id);
+                let (answers, saves) = (loaded.answers(), Some(saves));
+                let pass = Pass { answers, range, saves, ..Pass::over(&windows, &watch) };
+                let meters = evaluate::meters(self.device, &sources, &comparisons, &pass)?;
+                for (_, made) in &models {
+                    made.source.base().unchanged()?;
+                }
+                Ok(meters)
+            },
+            |_, left: Meter, right| left.join(right),
+            |i, meter| {
+                let one = evaluate::finish(&comparison(i), meter)?;
                 self.store.put(&keys[i], &one)?;
-                figures[i] = Some(one);
-            }
-            self.store.drop_partial(&pass);
-        }
+                figures[missing[i]] = Some(one);
+                Ok(())
+            },
+        )?;
         Ok(figures.into_iter().flatten().collect())
     }
 
@@ -217,15 +205,5 @@ impl Executor<'_> {
         wanted: &[(&Made, Option<&Made>)],
     ) -> Result<Vec<Key>, RunError> {
         wanted.iter().map(|(model, against)| self.keys().figures(model, *against, samples)).collect()
-    }
-
-    /// The key under which an unfinished pass for these results is kept. Nothing is computed for a preview.
-    fn pass_key<'k>(&self, missing: impl Iterator<Item = &'k Key>) -> Result<Key, RunError> {
-        if self.preview {
-            return Err(RunError::NotStored);
-        }
-        let (digests, subjects): (Vec<String>, Vec<&str>) =
-            missing.map(|key| (key.digest(), key.subject.as_str())).unzip();
-        Ok(Key::new("pass", subjects.join("; ")).field("results", json!(digests)))
     }
 }

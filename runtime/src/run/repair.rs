@@ -9,6 +9,7 @@ use crate::provenance::{ModelRecord, RepairRecord};
 use crate::publish::StagedFolder;
 use crate::repair::{self, Fitted, Mended, Outputs, Powers};
 use crate::safetensors::{Entry, Writer};
+use crate::samples::Pass;
 use crate::source::Patch;
 use crate::store::Key;
 use crate::walk::Walk;
@@ -168,9 +169,8 @@ impl Executor<'_> {
             let factors = repair::factors(parent.source.desc(), made.source.desc(), powers);
             let scaled = made.source.scale(factors);
             let models = [(made.name.as_str(), &scaled)];
-            let answers = loaded.answers();
-            let device = self.device.exact();
-            let figures = evaluate::evaluate(device, &models, &comparison, &windows, answers, &watch, None)?;
+            let pass = Pass { answers: loaded.answers(), ..Pass::over(&windows, &watch) };
+            let figures = evaluate::evaluate(self.device.exact(), &models, &comparison, &pass)?;
             let loss = figures.first().map(|f| f.loss).ok_or(RunError::NoSamples)?;
             let Powers { stream, gated } = powers;
             watch.note(&format!(

@@ -8,9 +8,10 @@ mod entrant;
 mod outcome;
 mod rung;
 mod space;
+mod speed;
 mod within;
 
-pub use outcome::{CandidateRecord, RungRecord, ScoreRecord, SearchSummary, TieRecord};
+pub use outcome::{CandidateRecord, FitRecord, RungRecord, ScoreRecord, SearchSummary, TieRecord};
 
 use super::train::Course;
 use super::{Artifact, Executor, Made, RunError};

@@ -1,6 +1,7 @@
 //! What a run made: the content of `result.json`.
 
 use super::search::SearchSummary;
+use super::shard::Waiting;
 use crate::evaluate::Figures;
 use crate::gate::FolderProof;
 use crate::provenance::{ModelRecord, RepairRecord, Step};
@@ -35,6 +36,9 @@ pub struct Summary {
     pub write_seconds: BTreeMap<String, f64>,
     /// By stage, what it took.
     pub stages: BTreeMap<String, StageSummary>,
+    /// Of a shared run: the stages that it could not do, in the order of the run.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub waits: Vec<Waiting>,
     pub seconds: f64,
 }
 

@@ -2,6 +2,7 @@ use super::*;
 use crate::calibrate::calibrate;
 use crate::checkpoint::Checkpoint;
 use crate::device::cpu::Cpu;
+use crate::samples::Pass;
 use crate::samples::Runner;
 use crate::source;
 use minic_compiler::axes;
@@ -103,7 +104,7 @@ fn ranked(score: hir::Score, depths: &[usize], constraints: &Constraints) -> Ran
     let rules: Vec<DepthRule> =
         depths.iter().map(|kept| DepthRule::new(&model.desc().layers, *kept, constraints).unwrap()).collect();
     let watch = Watch::new("score", &());
-    let gather = |gather: &Gather| calibrate(&Cpu, &model, gather, &samples, &watch, None);
+    let gather = |gather: &Gather| calibrate(&Cpu, &model, gather, &Pass::over(&samples, &watch));
     let scorer = Scorer {
         model: &model,
         gathered: None,

@@ -5,6 +5,7 @@ use crate::calibrate::calibrate;
 use crate::checkpoint::Checkpoint;
 use crate::device::cpu::Cpu;
 use crate::events::Watch;
+use crate::samples::Pass;
 use crate::source::WeightSource;
 use minic_compiler::axes::TAPS;
 use minic_compiler::forward::{Gather, output};
@@ -40,7 +41,7 @@ fn scores_are_pytorchs() {
     let layers = vec![LayerMetric::Kld, LayerMetric::Mse, LayerMetric::Cosine];
     let gather = Gather { metrics, layers, ..Gather::default() };
     let watch = Watch::new("calibrate", &());
-    let gathered = calibrate(&Cpu, &model, &gather, &samples, &watch, None).unwrap();
+    let gathered = calibrate(&Cpu, &model, &gather, &Pass::over(&samples, &watch)).unwrap();
     let mut compared = 0;
     for (tap, places) in golden["taps"].as_object().unwrap() {
         for (place, by_metric) in places.as_object().unwrap() {

@@ -7,6 +7,7 @@ use super::super::{Artifact, Executor, Made, RunError};
 use super::within::Within;
 use crate::device::Weights;
 use crate::evaluate::{self, Figures};
+use crate::samples::Pass;
 use crate::store::{Key, digest_of};
 use minic_compiler::dim::Dim;
 use minic_compiler::forward::Comparison;
@@ -196,16 +197,8 @@ impl Executor<'_> {
             }
             Ok(all)
         };
-        let figures = evaluate::measure(
-            self.device,
-            &models,
-            &[comparison],
-            &windows,
-            loaded.answers(),
-            &watch,
-            None,
-            bind,
-        )?;
+        let pass = Pass { answers: loaded.answers(), ..Pass::over(&windows, &watch) };
+        let figures = evaluate::measure(self.device, &models, &[comparison], &pass, bind)?;
         let figures = figures.into_iter().next().ok_or(RunError::NoSamples)?;
         self.store.put(&key, &figures)?;
         Ok(Some(figures))

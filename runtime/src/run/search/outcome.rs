@@ -64,9 +64,22 @@ pub struct RungRecord {
     pub kept: Vec<String>,
     /// Candidates that no other one beats in both score and parameters, from the fewest parameters on.
     pub front: Vec<String>,
+    /// Speeds that were not measured of every candidate.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fits: Vec<FitRecord>,
     /// Spearman's, with the scores of the same candidates in the rung before.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub correlation: Option<f64>,
+}
+
+/// A model of the device's speed, fitted to measurements of some candidates. Errors are relative, of each of them as
+/// predicted from the others.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FitRecord {
+    pub quantity: String,
+    pub measured: usize,
+    pub mean_error: f64,
+    pub worst_error: f64,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -6,6 +6,7 @@ use super::entrant::{Entrant, Trial};
 use super::outcome::{RungRecord, ScoreRecord, TieRecord};
 use super::schedule_of;
 use super::space::Points;
+use super::speed::Fit;
 use super::within::Within;
 use crate::device::Weights;
 use crate::evaluate::Figures;
@@ -32,6 +33,8 @@ struct Look<'a> {
     against: Option<Made>,
     /// Values of the parent, by which those of a sum are divided.
     units: Vec<f64>,
+    /// Of terms that are predicted.
+    fits: Vec<Option<Fit>>,
 }
 
 impl Executor<'_> {
@@ -44,9 +47,11 @@ impl Executor<'_> {
         entrants: &[Entrant],
         within: &Within,
     ) -> Result<RungRecord, RunError> {
-        let look = self.look(id, rung)?;
+        let mut look = self.look(id, rung)?;
         let parent = self.parent_score(&look)?;
         let mut record = RungRecord::new(rung, parent);
+        look.fits = self.fits(id, look.objective, entrants, within)?;
+        record.fits = look.fits.iter().flatten().map(|fit| fit.record.clone()).collect();
         match schedule_of(stage, rung) {
             Some(schedule) => self.trained_scores(&look, schedule, rung, entrants, within, &mut record)?,
             None => self.cut_scores(&look, entrants, within, &mut record)?,
@@ -64,7 +69,8 @@ impl Executor<'_> {
             (true, false) => Some(self.space_parent(id)?),
             (false, _) => None,
         };
-        let mut look = Look { id, objective, samples, against, units: vec![1.0; objective.terms.len()] };
+        let (units, fits) = (vec![1.0; objective.terms.len()], vec![None; objective.terms.len()]);
+        let mut look = Look { id, objective, samples, against, units, fits };
         if objective.alone().is_none() {
             let parent = self.space_parent(id)?;
             let figures = self.figures_as_made(&look, &parent)?;
@@ -91,11 +97,11 @@ impl Executor<'_> {
 
     /// Of each term of the objective.
     fn values(&self, look: &Look, made: &Made, figures: Option<&Figures>) -> Result<Vec<f64>, RunError> {
-        look.objective
-            .terms
-            .iter()
-            .map(|(_, quantity)| self.quantity(look.id, quantity, made, figures))
-            .collect()
+        let value = |((_, quantity), fit): (&(f64, Quantity), &Option<Fit>)| match fit {
+            Some(fit) => Ok(fit.predict(made.source.desc())),
+            None => self.quantity(look.id, quantity, made, figures),
+        };
+        look.objective.terms.iter().zip(&look.fits).map(value).collect()
     }
 
     fn quantity(
@@ -118,7 +124,7 @@ impl Executor<'_> {
                 };
                 value.ok_or_else(unplanned)
             }
-            Quantity::Latency { .. } | Quantity::Throughput { .. } => Err(unplanned()),
+            Quantity::Latency { .. } | Quantity::Throughput { .. } => self.speed(id, quantity, made),
             analytic => {
                 let desc = made.source.desc();
                 let mut counts = [0; LayerKind::ALL.len()];
