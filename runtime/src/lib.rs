@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod calibrate;
+pub(crate) mod chart;
 pub mod checkpoint;
 pub mod compare;
 pub mod convert;

@@ -6,12 +6,16 @@
 
 mod entrant;
 mod outcome;
+mod picture;
 mod rung;
 mod space;
 mod speed;
 mod within;
 
 pub use outcome::{CandidateRecord, FitRecord, RungRecord, ScoreRecord, SearchSummary, TieRecord};
+
+pub(super) use rung::Look;
+pub(super) use within::Within;
 
 use super::train::Course;
 use super::{Artifact, Executor, Made, RunError};
@@ -24,7 +28,6 @@ use petgraph::graph::NodeIndex;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::collections::BTreeMap;
-use within::Within;
 
 /// Raised when the same search may choose another model.
 const VERSION: u32 = 1;
@@ -102,7 +105,7 @@ impl Executor<'_> {
     }
 
     /// The model that the space is cut from, as it stands before any rotation.
-    fn space_parent(&self, id: NodeIndex) -> Result<Made, RunError> {
+    pub(super) fn space_parent(&self, id: NodeIndex) -> Result<Made, RunError> {
         let models = self.plan.sources(id, Value::Model);
         let plain = models.iter().find_map(|from| match self.done.get(from) {
             Some(Artifact::Model(made)) if made.turned.is_none() => Some(made.clone()),

@@ -187,7 +187,9 @@ impl Maker<'_> {
             })?;
             self.job.shelf.store.put_bytes(key, &bytes)?;
             done += samples.len();
-            self.watch.progress(done, total);
+            if !self.job.shows {
+                self.watch.progress(done, total);
+            }
             if self.watch.stop.is_set() {
                 return Err(RunError::Stopped);
             }

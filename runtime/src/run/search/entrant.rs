@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Sizes by what decides them, and the stages that make the model.
-pub(super) struct Entrant {
+pub(in super::super) struct Entrant {
     pub name: String,
     /// Of all axes of the space.
     pub sizes: BTreeMap<Dim, usize>,
@@ -66,7 +66,7 @@ impl Trial {
 }
 
 impl Executor<'_> {
-    pub(super) fn entrant(
+    pub(in super::super) fn entrant(
         &self,
         id: NodeIndex,
         name: &str,
@@ -83,7 +83,7 @@ impl Executor<'_> {
     }
 
     /// An executor of an entrant's stages, with everything that feeds the search done.
-    pub(super) fn beside<'c>(
+    pub(in super::super) fn beside<'c>(
         &'c self,
         id: NodeIndex,
         entrant: &'c Entrant,
@@ -103,7 +103,7 @@ impl Executor<'_> {
     }
 
     /// The entrant as a model that is not proved yet.
-    pub(super) fn draft(&mut self, entrant: &Entrant) -> Result<Made, RunError> {
+    pub(in super::super) fn draft(&mut self, entrant: &Entrant) -> Result<Made, RunError> {
         let Candidate { cut, made, .. } = entrant.lowered;
         let draft = self.drafted(cut, entrant.cut()?)?;
         self.done.insert(cut, Artifact::Model(draft));

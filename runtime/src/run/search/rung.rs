@@ -25,9 +25,9 @@ const WRITTEN: u64 = 8 << 30;
 
 /// What an entrant is scored with.
 #[derive(Clone)]
-struct Look<'a> {
+pub(in super::super) struct Look {
     id: NodeIndex,
-    objective: &'a Objective,
+    objective: Objective,
     samples: Option<Arc<SampleSet>>,
     /// For the divergence from it.
     against: Option<Made>,
@@ -47,10 +47,10 @@ impl Executor<'_> {
         entrants: &[Entrant],
         within: &Within,
     ) -> Result<RungRecord, RunError> {
-        let mut look = self.look(id, rung)?;
+        let mut look = self.look(id, &rung.by, rung.on.as_deref())?;
         let parent = self.parent_score(&look)?;
         let mut record = RungRecord::new(rung, parent);
-        look.fits = self.fits(id, look.objective, entrants, within)?;
+        look.fits = self.fits(id, &look.objective, entrants, within)?;
         record.fits = look.fits.iter().flatten().map(|fit| fit.record.clone()).collect();
         match schedule_of(stage, rung) {
             Some(schedule) => self.trained_scores(&look, schedule, rung, entrants, within, &mut record)?,
@@ -59,9 +59,15 @@ impl Executor<'_> {
         Ok(record)
     }
 
-    fn look<'l>(&self, id: NodeIndex, rung: &'l Rung) -> Result<Look<'l>, RunError> {
-        let objective = &rung.by;
-        let samples = rung.on.as_ref().map(|data| self.samples_named(id, data)).transpose()?;
+    /// `on`: the data of what is measured on data.
+    pub(in super::super) fn look(
+        &self,
+        id: NodeIndex,
+        objective: &Objective,
+        on: Option<&str>,
+    ) -> Result<Look, RunError> {
+        let samples = on.map(|data| self.samples_named(id, data)).transpose()?;
+        let objective = objective.clone();
         let compares = objective.terms.iter().any(|(_, q)| *q == Quantity::Measured(Measure::Kl));
         let teacher = self.plan.source(id, Value::Teacher).is_some();
         let against = match (compares, teacher) {
@@ -84,9 +90,13 @@ impl Executor<'_> {
         if look.against.is_some() {
             return Ok(None);
         }
-        let parent = self.space_parent(look.id)?;
-        let figures = self.figures_as_made(look, &parent)?;
-        Ok(Some(look.score(&self.values(look, &parent, figures.as_ref())?)))
+        Ok(Some(self.seen(look, &self.space_parent(look.id)?)?))
+    }
+
+    /// The score of a model as it is made.
+    pub(in super::super) fn seen(&self, look: &Look, made: &Made) -> Result<f64, RunError> {
+        let figures = self.figures_as_made(look, made)?;
+        Ok(look.score(&self.values(look, made, figures.as_ref())?))
     }
 
     fn figures_as_made(&self, look: &Look, made: &Made) -> Result<Option<Figures>, RunError> {
@@ -307,7 +317,7 @@ impl Run<'_> {
     }
 }
 
-impl Look<'_> {
+impl Look {
     fn score(&self, values: &[f64]) -> f64 {
         match self.objective.alone() {
             Some(_) => values.iter().sum(),

@@ -4,7 +4,7 @@ use crate::events::{Event, Observer};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Hands on what happens inside of a search under the search's name, and counts progress over all candidates.
-pub(super) struct Within<'a> {
+pub(in super::super) struct Within<'a> {
     observer: &'a dyn Observer,
     stage: &'a str,
     before: AtomicUsize,
