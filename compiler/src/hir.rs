@@ -24,6 +24,7 @@ pub struct Recipe {
     pub schedules: IndexMap<String, Schedule>,
     /// `distill` and `train`.
     pub distills: IndexMap<String, Distill>,
+    pub sensitivities: IndexMap<String, Sensitivity>,
     pub evaluations: Vec<Evaluation>,
     pub deployments: Vec<Deployment>,
     pub exports: Vec<Export>,
@@ -492,6 +493,19 @@ pub struct Evaluation {
     pub span: Span,
 }
 
+/// Every axis of a space by itself: what each of its sizes does, everything else as in the model that the space is cut
+/// from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sensitivity {
+    /// A name in prunes; its axes may have one value each.
+    pub space: String,
+    /// What measured quantities are measured on.
+    pub on: String,
+    /// At least one, without repeats.
+    pub quantities: Vec<Quantity>,
+    pub span: Span,
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct Deployment {
     pub model: String,
@@ -540,6 +554,7 @@ impl Recipe {
         self.searches.sort_by(|_, a, _, b| a.span.cmp(&b.span));
         self.schedules.sort_by(|_, a, _, b| a.span.cmp(&b.span));
         self.distills.sort_by(|_, a, _, b| a.span.cmp(&b.span));
+        self.sensitivities.sort_by(|_, a, _, b| a.span.cmp(&b.span));
         self.evaluations.sort_by_key(|e| e.span);
         self.deployments.sort_by_key(|d| d.span);
         self.exports.sort_by_key(|e| e.span);

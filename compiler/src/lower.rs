@@ -5,8 +5,8 @@
 
 use crate::hir::{self, Origin, Recipe};
 use crate::plan::{
-    Calibrate, Cut, CutAxis, Evaluation, Export, Needs, Plan, PlanNode, Score, Search, Source, Stage,
-    Training, Value,
+    Calibrate, Cut, CutAxis, Evaluation, Export, Needs, Plan, PlanNode, Score, Search, Sensitivity, Source,
+    Stage, Training, Value,
 };
 use minic_grammar::Span;
 use petgraph::graph::NodeIndex;
@@ -22,6 +22,7 @@ pub fn lower(recipe: &Recipe) -> Plan {
     for name in recipe.searches.keys().chain(recipe.distills.keys()) {
         lowering.model(name);
     }
+    lowering.sensitivities();
     lowering.evaluations();
     lowering.exports();
     lowering.report();
@@ -217,6 +218,20 @@ impl Lowering<'_> {
         self.add(name.to_string(), stage, search.span, &inputs)
     }
 
+    fn sensitivities(&mut self) {
+        let recipe = self.recipe;
+        for (name, sensitivity) in &recipe.sensitivities {
+            self.model(&sensitivity.space);
+            let Some(space) = recipe.prunes.get(&sensitivity.space) else { continue };
+            let mut inputs = vec![(self.model(&space.from), Value::Model)];
+            let scores = self.prunes.get(&sensitivity.space).cloned().unwrap_or_default();
+            inputs.extend(scores.into_iter().map(|id| (Some(id), Value::Scores)));
+            inputs.push((self.data(&sensitivity.on, &space.from), Value::Samples));
+            let stage = Sensitivity { sensitivity: sensitivity.clone(), space: space.clone() };
+            self.add(name.clone(), Stage::Sensitivity(Box::new(stage)), sensitivity.span, &inputs);
+        }
+    }
+
     /// The data that phases name for themselves.
     fn phases(&mut self, schedule: &hir::Schedule, model: &str) -> Vec<(Option<NodeIndex>, Value)> {
         let named = schedule.phases.iter().filter_map(|phase| phase.data.as_ref());
@@ -294,7 +309,7 @@ impl Lowering<'_> {
     /// One report of everything that is measured or published.
     fn report(&mut self) {
         let value = |id: NodeIndex| match self.plan.node(id).stage {
-            Stage::Evaluate(_) => Some((Some(id), Value::Figures)),
+            Stage::Evaluate(_) | Stage::Sensitivity(_) => Some((Some(id), Value::Figures)),
             Stage::Export(_) => Some((Some(id), Value::Folder)),
             _ => None,
         };

@@ -19,8 +19,8 @@ mod verify;
 pub use estimate::{Estimate, FITTED};
 pub use shapes::{Bounds, Shape, Shapes, Variant};
 pub use stage::{
-    Calibrate, Cut, CutAxis, Evaluation, Export, Needs, Request, Score, Search, Source, Stage, Training,
-    leaves_out,
+    Calibrate, Cut, CutAxis, Evaluation, Export, Needs, Request, Score, Search, Sensitivity, Source, Stage,
+    Training, leaves_out,
 };
 pub use verify::VerifyError;
 

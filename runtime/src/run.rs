@@ -366,9 +366,11 @@ impl<'a> Executor<'a> {
             }
             Stage::Rotate => vec![self.rotation_key(id, &self.model(id, Value::Model)?)?],
             Stage::Repair(repairs) => vec![self.repair_key(id, repairs)?],
-            Stage::Load(Source::Checkpoint { .. }) | Stage::Export(_) | Stage::Report | Stage::Search(_) => {
-                Vec::new()
-            }
+            Stage::Load(Source::Checkpoint { .. })
+            | Stage::Export(_)
+            | Stage::Report
+            | Stage::Search(_)
+            | Stage::Sensitivity(_) => Vec::new(),
             Stage::Train(training) | Stage::Distill(training) => {
                 vec![self.training_key(training, &self.training_inputs(id, training)?)?]
             }
@@ -402,7 +404,7 @@ impl<'a> Executor<'a> {
             Stage::Train(training) | Stage::Distill(training) => self.train(id, training),
             Stage::Rotate => self.rotate(id),
             Stage::Repair(repairs) => self.repair(id, repairs),
-            Stage::Search(_) => {
+            Stage::Search(_) | Stage::Sensitivity(_) => {
                 Err(RunError::Unsupported { stage: node.name.clone(), kind: node.stage.name() })
             }
         }
@@ -507,6 +509,7 @@ impl<'a> Executor<'a> {
                     (own.map(|axis| axis.size).collect(), &cut.constraints)
                 }
                 Stage::Search(search) => (search.space.depths().to_vec(), &search.space.constraints),
+                Stage::Sensitivity(of) => (of.space.depths().to_vec(), &of.space.constraints),
                 _ => continue,
             };
             for depth in depths {

@@ -343,7 +343,9 @@ fn no_data(data: &hir::Data, world: &World) -> Option<String> {
 /// The detail that fits a line: paths and sizes, but no lists of requests.
 fn brief(stage: &Stage) -> String {
     match stage {
-        Stage::Load(Source::Data(_)) | Stage::Search(_) | Stage::Evaluate(_) => String::new(),
+        Stage::Load(Source::Data(_)) | Stage::Search(_) | Stage::Sensitivity(_) | Stage::Evaluate(_) => {
+            String::new()
+        }
         stage => stage.detail(),
     }
 }

@@ -25,6 +25,7 @@ pub enum Stage {
     /// Changes of values that make up for a cut, in the order in which they stand in the recipe.
     Repair(Vec<RepairKind>),
     Search(Box<Search>),
+    Sensitivity(Box<Sensitivity>),
     Train(Training),
     Distill(Training),
     /// One or more declared evaluations that share forward passes over the same samples.
@@ -204,6 +205,13 @@ pub struct Search {
     pub schedules: Vec<(String, hir::Schedule)>,
 }
 
+/// The axes of a space, each by itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sensitivity {
+    pub sensitivity: hir::Sensitivity,
+    pub space: hir::Prune,
+}
+
 /// A distillation, or training without a teacher.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Training {
@@ -249,6 +257,7 @@ impl Stage {
             Stage::Cut(_) => "cut",
             Stage::Repair(_) => "repair",
             Stage::Search(_) => "search",
+            Stage::Sensitivity(_) => "sensitivity",
             Stage::Train(_) => "train",
             Stage::Distill(_) => "distill",
             Stage::Evaluate(_) => "evaluate",
@@ -276,7 +285,7 @@ impl Stage {
             | Stage::Evaluate(_)
             | Stage::Export(_)
             | Stage::Report => true,
-            Stage::Search(_) => false,
+            Stage::Search(_) | Stage::Sensitivity(_) => false,
         }
     }
 

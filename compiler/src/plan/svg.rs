@@ -320,7 +320,9 @@ fn colors(stage: &Stage) -> (&'static str, &'static str) {
         Stage::Load(_) => ("#f1f5f9", "#64748b"),
         Stage::Calibrate(_) | Stage::Score(_) => ("#e0f2fe", "#0284c7"),
         Stage::Rotate | Stage::Cut(_) | Stage::Repair(_) => ("#fef3c7", "#d97706"),
-        Stage::Search(_) | Stage::Train(_) | Stage::Distill(_) => ("#fae8ff", "#a21caf"),
+        Stage::Search(_) | Stage::Sensitivity(_) | Stage::Train(_) | Stage::Distill(_) => {
+            ("#fae8ff", "#a21caf")
+        }
         Stage::Evaluate(_) => ("#dcfce7", "#16a34a"),
         Stage::Export(_) | Stage::Report => ("#ede9fe", "#6d28d9"),
     }
