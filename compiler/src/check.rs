@@ -35,7 +35,7 @@ mod typed;
 pub(crate) mod value;
 
 pub use arguments::{Accepts, Argument, Arguments, Default};
-pub use outline::{LayerCounts, Outline};
+pub use outline::{Counts, LayerCounts, LayerRules, Outline, counts_of};
 pub use overrides::Override;
 
 use crate::hir;

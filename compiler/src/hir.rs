@@ -124,10 +124,14 @@ impl Prune {
         self.axes.iter().all(|a| a.values.len() == 1)
     }
 
+    /// The axis of depth, where it is cut.
+    pub fn depth(&self) -> Option<&AxisCut> {
+        self.axes.iter().find(|axis| axis.axis.scope == Scope::Depth)
+    }
+
     /// The numbers of layers to choose from, ascending; empty where depth is not cut.
     pub fn depths(&self) -> &[usize] {
-        let axis = self.axes.iter().find(|axis| axis.axis.scope == Scope::Depth);
-        axis.map_or(&[], |axis| &axis.values)
+        self.depth().map_or(&[], |axis| &axis.values)
     }
 }
 
@@ -175,6 +179,17 @@ pub enum Score {
     Reverse(Box<Score>),
     /// `hidden_size by pca`
     Pca,
+}
+
+impl Score {
+    /// One block of neighbouring layers goes.
+    pub fn takes_a_block(&self) -> bool {
+        match self {
+            Score::Contiguous(_) => true,
+            Score::Reverse(inner) => inner.takes_a_block(),
+            _ => false,
+        }
+    }
 }
 
 /// A name of [`crate::metrics::LAYER_METRICS`].
