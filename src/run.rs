@@ -8,8 +8,6 @@ use crate::recipe::{self, Recipe, World, folder_of, parse_override};
 use crate::remote;
 use crate::table::{Table, bytes, grouped};
 use minic_compiler::check::Override;
-use minic_compiler::plan::Plan;
-use minic_grammar::Diagnostic;
 use minic_grammar::ast::Unit;
 use minic_runtime::device::Profile;
 use minic_runtime::events::{Journal, Observer, Stop};
@@ -92,7 +90,6 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
                 .help("`minic plan` lists the stages")
         })?;
     }
-    refuse_unsupported(&plan, &recipe, output)?;
     if let Some(name) = args.redo.iter().find(|name| plan.find(name).is_none()) {
         return Err(Failure::new(Exit::Input, format!("--redo {name}: there is no such stage or model"))
             .help("`minic plan` lists the stages"));
@@ -166,26 +163,6 @@ fn shard_folder(recipe: &Path, shard: Option<Shard>) -> PathBuf {
         folder.push(format!(".shard-{index}-of-{of}"));
     }
     folder.into()
-}
-
-/// What this version cannot run is said before anything starts, at the declaration that asks for it.
-pub fn refuse_unsupported(plan: &Plan, recipe: &Recipe, output: &Output) -> Result<(), Failure> {
-    let unsupported = plan.unsupported();
-    if unsupported.is_empty() {
-        return Ok(());
-    }
-    let found: Vec<Diagnostic> = unsupported
-        .iter()
-        .map(|node| {
-            let what = node.stage.name();
-            Diagnostic::new("E1101", node.span, format!("this version of minic cannot run `{what}`"))
-                .label(format!("needed for the stage `{}`", node.name))
-                .help("`minic plan` shows what it would do; `--until NAME` runs what does not need it")
-        })
-        .collect();
-    output.diagnostics(&recipe.file, &recipe.text, &found);
-    let names: Vec<&str> = unsupported.iter().map(|n| n.name.as_str()).collect();
-    Err(Failure::new(Exit::Input, format!("{}: cannot run {}", recipe.file, names.join(", "))))
 }
 
 /// The first Ctrl-C (or SIGTERM, or SIGHUP) asks the run to save and stop, the second ends it at once.

@@ -27,6 +27,7 @@ mod require;
 mod schedule;
 mod score;
 mod search;
+mod sensitivity;
 mod space;
 mod streams;
 mod training;
@@ -34,7 +35,7 @@ mod typed;
 pub(crate) mod value;
 
 pub use arguments::{Accepts, Argument, Arguments, Default};
-pub use outline::{LayerCounts, Outline};
+pub use outline::{Counts, LayerCounts, LayerRules, Outline, counts_of};
 pub use overrides::Override;
 
 use crate::hir;
@@ -195,6 +196,7 @@ impl<'a> Checker<'a> {
             Declaration::Schedule(s) => self.schedule(s),
             Declaration::Distill(d) => self.distill(d),
             Declaration::Evaluate(e) => self.evaluate(e),
+            Declaration::Sensitivity(s) => self.sensitivity(s),
             Declaration::Deploy(d) => self.deploy(d),
             Declaration::Export(e) => self.export(e),
         }

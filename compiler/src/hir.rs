@@ -24,6 +24,7 @@ pub struct Recipe {
     pub schedules: IndexMap<String, Schedule>,
     /// `distill` and `train`.
     pub distills: IndexMap<String, Distill>,
+    pub sensitivities: IndexMap<String, Sensitivity>,
     pub evaluations: Vec<Evaluation>,
     pub deployments: Vec<Deployment>,
     pub exports: Vec<Export>,
@@ -123,10 +124,14 @@ impl Prune {
         self.axes.iter().all(|a| a.values.len() == 1)
     }
 
+    /// The axis of depth, where it is cut.
+    pub fn depth(&self) -> Option<&AxisCut> {
+        self.axes.iter().find(|axis| axis.axis.scope == Scope::Depth)
+    }
+
     /// The numbers of layers to choose from, ascending; empty where depth is not cut.
     pub fn depths(&self) -> &[usize] {
-        let axis = self.axes.iter().find(|axis| axis.axis.scope == Scope::Depth);
-        axis.map_or(&[], |axis| &axis.values)
+        self.depth().map_or(&[], |axis| &axis.values)
     }
 }
 
@@ -174,6 +179,17 @@ pub enum Score {
     Reverse(Box<Score>),
     /// `hidden_size by pca`
     Pca,
+}
+
+impl Score {
+    /// One block of neighbouring layers goes.
+    pub fn takes_a_block(&self) -> bool {
+        match self {
+            Score::Contiguous(_) => true,
+            Score::Reverse(inner) => inner.takes_a_block(),
+            _ => false,
+        }
+    }
 }
 
 /// A name of [`crate::metrics::LAYER_METRICS`].
@@ -516,6 +532,19 @@ pub struct Evaluation {
     pub span: Span,
 }
 
+/// Every axis of a space by itself: what each of its sizes does, everything else as in the model that the space is cut
+/// from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sensitivity {
+    /// A name in prunes; its axes may have one value each.
+    pub space: String,
+    /// What measured quantities are measured on.
+    pub on: String,
+    /// At least one, without repeats.
+    pub quantities: Vec<Quantity>,
+    pub span: Span,
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct Deployment {
     pub model: String,
@@ -564,6 +593,7 @@ impl Recipe {
         self.searches.sort_by(|_, a, _, b| a.span.cmp(&b.span));
         self.schedules.sort_by(|_, a, _, b| a.span.cmp(&b.span));
         self.distills.sort_by(|_, a, _, b| a.span.cmp(&b.span));
+        self.sensitivities.sort_by(|_, a, _, b| a.span.cmp(&b.span));
         self.evaluations.sort_by_key(|e| e.span);
         self.deployments.sort_by_key(|d| d.span);
         self.exports.sort_by_key(|e| e.span);

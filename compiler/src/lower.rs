@@ -9,8 +9,8 @@ pub use candidate::{Candidate, candidate};
 
 use crate::hir::{self, Origin, Recipe};
 use crate::plan::{
-    Calibrate, Cut, CutAxis, Evaluation, Export, Needs, Plan, PlanNode, Score, Search, Source, Stage,
-    Training, Value,
+    Calibrate, Cut, CutAxis, Evaluation, Export, Needs, Plan, PlanNode, Score, Search, Sensitivity, Source,
+    Stage, Training, Value,
 };
 use minic_grammar::Span;
 use petgraph::graph::NodeIndex;
@@ -26,6 +26,7 @@ pub fn lower(recipe: &Recipe) -> Plan {
     for name in recipe.searches.keys().chain(recipe.distills.keys()) {
         lowering.model(name);
     }
+    lowering.sensitivities();
     lowering.evaluations();
     lowering.exports();
     lowering.report();
@@ -199,14 +200,8 @@ impl Lowering<'_> {
     }
 
     fn search(&mut self, name: &str, search: &hir::Search) -> NodeIndex {
-        self.model(&search.space);
         let prune = self.recipe.prunes.get(&search.space).cloned();
-        let space = self.spaces.get(&search.space).cloned().unwrap_or_default();
-        let mut inputs = vec![(space.parent, Value::Model), (space.rotated, Value::Model)];
-        inputs.extend(space.scores.iter().map(|id| (Some(*id), Value::Scores)));
-        if prune.as_ref().is_some_and(|prune| prune.repairs.iter().any(|r| r.kind.reads_data())) {
-            inputs.push((space.samples, Value::Samples));
-        }
+        let mut inputs = self.space_inputs(&search.space);
         let training = search.training.clone();
         if let Some(training) = &training {
             let teacher = training.teacher.as_ref().and_then(|teacher| self.model(teacher));
@@ -230,6 +225,30 @@ impl Lowering<'_> {
         let space = prune.unwrap_or_else(|| empty_space(search.span));
         let stage = Stage::Search(Box::new(Search { search: search.clone(), space, schedules }));
         self.add(name.to_string(), stage, search.span, &inputs)
+    }
+
+    /// What the models of a space are made from.
+    fn space_inputs(&mut self, name: &str) -> Vec<(Option<NodeIndex>, Value)> {
+        self.model(name);
+        let space = self.spaces.get(name).cloned().unwrap_or_default();
+        let mut inputs = vec![(space.parent, Value::Model), (space.rotated, Value::Model)];
+        inputs.extend(space.scores.iter().map(|id| (Some(*id), Value::Scores)));
+        let repairs = self.recipe.prunes.get(name).map_or(&[][..], |prune| &prune.repairs);
+        if repairs.iter().any(|repair| repair.kind.reads_data()) {
+            inputs.push((space.samples, Value::Samples));
+        }
+        inputs
+    }
+
+    fn sensitivities(&mut self) {
+        let recipe = self.recipe;
+        for (name, sensitivity) in &recipe.sensitivities {
+            let Some(space) = recipe.prunes.get(&sensitivity.space) else { continue };
+            let mut inputs = self.space_inputs(&sensitivity.space);
+            inputs.push((self.data(&sensitivity.on, &space.from), Value::Samples));
+            let stage = Sensitivity { sensitivity: sensitivity.clone(), space: space.clone() };
+            self.add(name.clone(), Stage::Sensitivity(Box::new(stage)), sensitivity.span, &inputs);
+        }
     }
 
     /// The data that phases name for themselves.
@@ -309,7 +328,7 @@ impl Lowering<'_> {
     /// One report of everything that is measured or published.
     fn report(&mut self) {
         let value = |id: NodeIndex| match self.plan.node(id).stage {
-            Stage::Evaluate(_) => Some((Some(id), Value::Figures)),
+            Stage::Evaluate(_) | Stage::Sensitivity(_) => Some((Some(id), Value::Figures)),
             Stage::Export(_) => Some((Some(id), Value::Folder)),
             _ => None,
         };

@@ -98,7 +98,6 @@ pub const CODES: &[Code] = &[
     Code { id: "E1007", title: "values of a metric that cannot be combined" },
     Code { id: "E1008", title: "a function of a metric has the wrong number of values" },
     Code { id: "E1009", title: "something that cannot stand in a metric" },
-    Code { id: "E1101", title: "this version cannot run a stage" },
     Code { id: "W0201", title: "a param is never used" },
     Code { id: "W0202", title: "a declaration is never used" },
     Code { id: "W0203", title: "a group stands under nothing" },

@@ -101,7 +101,6 @@ pub const PAGES: &[Page] = &[
     page("E1007", include_str!("../pages/E1007.md")),
     page("E1008", include_str!("../pages/E1008.md")),
     page("E1009", include_str!("../pages/E1009.md")),
-    page("E1101", include_str!("../pages/E1101.md")),
     page("W0201", include_str!("../pages/W0201.md")),
     page("W0202", include_str!("../pages/W0202.md")),
     page("W0203", include_str!("../pages/W0203.md")),

@@ -207,8 +207,12 @@ impl Series {
     fn mark(&self, out: &mut String, x: f64, y: f64, told: &str) {
         let color = self.color;
         let shape = match self.mark {
-            Mark::Dot => format!("<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"2.4\" fill=\"{color}\" fill-opacity=\"0.45\""),
-            Mark::Disc | Mark::Line => format!("<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3.4\" fill=\"{color}\""),
+            Mark::Dot => format!(
+                "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"2.4\" fill=\"{color}\" fill-opacity=\"0.45\""
+            ),
+            Mark::Disc | Mark::Line => {
+                format!("<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3.4\" fill=\"{color}\"")
+            }
             Mark::Ring => format!(
                 "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"6.5\" fill=\"none\" stroke=\"{color}\" stroke-width=\"2\""
             ),
@@ -219,7 +223,10 @@ impl Series {
             ),
             Mark::Steps | Mark::Level => {
                 let dashes = if self.mark == Mark::Level { " stroke-dasharray=\"4 3\"" } else { "" };
-                format!("<path d=\"M{:.1},{y:.1} h12\" stroke=\"{color}\" stroke-width=\"1.6\"{dashes}", x - 6.0)
+                format!(
+                    "<path d=\"M{:.1},{y:.1} h12\" stroke=\"{color}\" stroke-width=\"1.6\"{dashes}",
+                    x - 6.0
+                )
             }
         };
         let _ = match told {
@@ -296,7 +303,9 @@ mod tests {
         let svg = Chart { title: "one".into(), panels: vec![panel] }.svg();
         assert_eq!(svg.matches("r=\"2.4\"").count(), 2 + 1, "two points and the legend");
         assert_eq!(svg.matches("1 &lt; 2").count(), 1);
-        assert!(!svg.contains("NaN") && svg.contains("some &amp; others") && svg.contains("stroke-dasharray"));
+        assert!(
+            !svg.contains("NaN") && svg.contains("some &amp; others") && svg.contains("stroke-dasharray")
+        );
         // An empty series is in no legend.
         assert_eq!(svg.matches("some &amp; others").count(), 3);
     }

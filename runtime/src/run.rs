@@ -12,6 +12,7 @@ mod passes;
 mod repair;
 mod rotate;
 pub mod search;
+pub mod sensitivity;
 mod shard;
 mod summary;
 mod train;
@@ -174,8 +175,7 @@ pub enum State {
     Run(Option<String>),
 }
 
-/// Runs every stage of a plan that [`Plan::unsupported`] finds nothing in. What the store holds is not
-/// computed again.
+/// Runs every stage of a plan. What the store holds is not computed again.
 pub fn run(
     plan: &Plan,
     device: &dyn Device,
@@ -183,9 +183,6 @@ pub fn run(
     store: &Store,
     observer: &dyn Observer,
 ) -> Result<Summary, RunError> {
-    if let Some(node) = plan.unsupported().first() {
-        return Err(RunError::Unsupported { stage: node.name.clone(), kind: node.stage.name() });
-    }
     let started = Instant::now();
     observer.observe(&Event::RunStarted {
         recipe: &settings.recipe,
@@ -215,7 +212,7 @@ pub fn preview(
 ) -> BTreeMap<NodeIndex, State> {
     let mut executor = Executor::new(plan, device, settings, store, &(), true);
     let mut states = BTreeMap::new();
-    for id in plan.order().into_iter().filter(|id| plan.node(*id).stage.is_supported()) {
+    for id in plan.order() {
         let reason = executor.reason(id).unwrap_or_default();
         match executor.perform(id) {
             Ok((artifact, _)) => {
@@ -398,7 +395,10 @@ impl<'a> Executor<'a> {
             }
             Stage::Rotate => vec![self.rotation_key(id, &self.model(id, Value::Model)?)?],
             Stage::Repair(repairs) => vec![self.repair_key(id, repairs)?],
-            Stage::Load(Source::Checkpoint { .. }) | Stage::Export(_) | Stage::Report => Vec::new(),
+            Stage::Load(Source::Checkpoint { .. })
+            | Stage::Export(_)
+            | Stage::Report
+            | Stage::Sensitivity(_) => Vec::new(),
             Stage::Search(search) => vec![self.search_key(id, search)?],
             Stage::Train(training) | Stage::Distill(training) => {
                 vec![self.training_key(training, &self.training_inputs(id, training)?)?]
@@ -434,6 +434,7 @@ impl<'a> Executor<'a> {
             Stage::Rotate => self.rotate(id),
             Stage::Repair(repairs) => self.repair(id, repairs),
             Stage::Search(search) => self.search(id, search),
+            Stage::Sensitivity(sensitivity) => self.sensitivity(id, sensitivity),
         }
     }
 
@@ -536,6 +537,7 @@ impl<'a> Executor<'a> {
                     (own.map(|axis| axis.size).collect(), &cut.constraints)
                 }
                 Stage::Search(search) => (search.space.depths().to_vec(), &search.space.constraints),
+                Stage::Sensitivity(of) => (of.space.depths().to_vec(), &of.space.constraints),
                 _ => continue,
             };
             for depth in depths {

@@ -46,7 +46,7 @@ impl<'a> Checker<'a> {
         match self.shapes.get(name)? {
             Shape::Space(space) => Some(space.clone()),
             Shape::One(outline) => {
-                let only = Space::new(Some(outline.clone()), Vec::new(), LayerRules::default());
+                let only = Space::new(Some(outline), Vec::new(), &LayerRules::default());
                 self.report(
                     Diagnostic::new("W0602", search.space.span, format!("`{name}` has one point"))
                         .label("there is nothing to choose")
@@ -59,12 +59,10 @@ impl<'a> Checker<'a> {
     }
 
     fn winner(&mut self, name: &str, mut space: Space, require: &[Require]) -> Shape {
-        if space.parent.is_none() {
-            return Shape::Chosen(space);
-        }
-        match self.feasible(name, &space, require) {
-            Some(points) => {
-                space.left = Some(Arc::new(points));
+        let Some(points) = space.points.clone() else { return Shape::Chosen(space) };
+        match self.feasible(name, &points, require) {
+            Some(left) => {
+                space.left = Some(Arc::new(left));
                 Shape::Chosen(space)
             }
             None => Shape::Unknown,

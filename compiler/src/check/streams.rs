@@ -60,7 +60,7 @@ impl<'a> Checker<'a> {
             Shape::Space(space) | Shape::Chosen(space) => {
                 match space.axes.iter().find(|(axis, _)| *axis == dim) {
                     Some((_, sizes)) => Some(sizes.clone()),
-                    None => space.parent.as_ref()?.dim(dim).map(|size| vec![size]),
+                    None => space.parent()?.dim(dim).map(|size| vec![size]),
                 }
             }
         }

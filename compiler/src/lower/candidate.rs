@@ -1,9 +1,9 @@
-//! One candidate of a search, once its sizes are known: the same kinds of stages that a recipe's own models have,
+//! One candidate of a space, once its sizes are known: the same kinds of stages that a recipe's own models have,
 //! beside copies of those that feed the search.
 
 use crate::dim::Dim;
 use crate::hir::{self, Control};
-use crate::plan::{Cut, CutAxis, Plan, PlanNode, Search, Stage, Training, Value};
+use crate::plan::{Cut, CutAxis, Plan, PlanNode, Stage, Training, Value};
 use petgraph::graph::NodeIndex;
 use std::collections::BTreeMap;
 
@@ -20,8 +20,7 @@ pub struct Candidate {
     pub trainings: Vec<NodeIndex>,
 }
 
-/// `sizes` are those of the axes that are cut; a control is ranked in its own way. `None` for a stage that is no
-/// search.
+/// `sizes` are those of the axes that are cut; a control is ranked in its own way. `None` for a stage that has no space.
 pub fn candidate(
     plan: &Plan,
     id: NodeIndex,
@@ -29,16 +28,20 @@ pub fn candidate(
     sizes: &BTreeMap<Dim, usize>,
     control: Option<&Control>,
 ) -> Option<Candidate> {
-    let Stage::Search(search) = &plan.node(id).stage else { return None };
-    let mut lowering =
-        Lowering { of: plan, id, search, name, plan: Plan::default(), copies: BTreeMap::new() };
+    let (space, training, schedules) = match &plan.node(id).stage {
+        Stage::Search(search) => (&search.space, search.search.training.as_ref(), &search.schedules[..]),
+        Stage::Sensitivity(sensitivity) => (&sensitivity.space, None, &[][..]),
+        _ => return None,
+    };
+    let (own, copies) = (Plan::default(), BTreeMap::new());
+    let mut lowering = Lowering { of: plan, id, space, training, name, plan: own, copies };
     for (from, _) in plan.inputs(id) {
         let place = lowering.plan.add(plan.node(from).clone());
         lowering.copies.insert(from, place);
     }
     let given = lowering.plan.graph.node_count();
     let (cut, made) = lowering.made(sizes, control);
-    let trainings = search.schedules.iter().map(|(name, schedule)| lowering.training(made, name, schedule));
+    let trainings = schedules.iter().map(|(name, schedule)| lowering.training(made, name, schedule));
     let trainings = trainings.collect();
     Some(Candidate { plan: lowering.plan, given, cut, made, trainings })
 }
@@ -46,7 +49,8 @@ pub fn candidate(
 struct Lowering<'a> {
     of: &'a Plan,
     id: NodeIndex,
-    search: &'a Search,
+    space: &'a hir::Prune,
+    training: Option<&'a hir::RungTraining>,
     name: &'a str,
     plan: Plan,
     copies: BTreeMap<NodeIndex, NodeIndex>,
@@ -74,7 +78,7 @@ impl Lowering<'_> {
     }
 
     fn made(&mut self, sizes: &BTreeMap<Dim, usize>, control: Option<&Control>) -> (NodeIndex, NodeIndex) {
-        let space = &self.search.space;
+        let space = self.space;
         let random = matches!(control, Some(Control::Random { .. }));
         let axis = |cut: &hir::AxisCut| {
             let leading = cut.score == hir::Score::Pca && !random;
@@ -101,7 +105,7 @@ impl Lowering<'_> {
     }
 
     fn training(&mut self, made: NodeIndex, name: &str, schedule: &hir::Schedule) -> NodeIndex {
-        let default = self.search.search.training.as_ref();
+        let default = self.training;
         let training = Training {
             name: format!("{}.{name}", self.name),
             schedule_name: name.to_string(),

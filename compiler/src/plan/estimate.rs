@@ -60,7 +60,9 @@ impl Plan {
             }
             Stage::Rotate => self.rotation(shapes, id),
             Stage::Repair(repairs) => self.repair(shapes, id, repairs),
-            Stage::Load(_) | Stage::Cut(_) | Stage::Search(_) | Stage::Report => Estimate::default(),
+            Stage::Load(_) | Stage::Cut(_) | Stage::Search(_) | Stage::Sensitivity(_) | Stage::Report => {
+                Estimate::default()
+            }
         }
     }
 
@@ -139,6 +141,7 @@ impl Plan {
                 cut.axes.iter().filter(|a| a.axis.dim == Dim::NumLayers).map(|a| a.size).collect()
             }
             Stage::Search(search) => search.space.depths().to_vec(),
+            Stage::Sensitivity(sensitivity) => sensitivity.space.depths().to_vec(),
             _ => Vec::new(),
         }
     }

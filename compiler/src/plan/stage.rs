@@ -25,6 +25,7 @@ pub enum Stage {
     /// Changes of values that make up for a cut, in the order in which they stand in the recipe.
     Repair(Vec<RepairKind>),
     Search(Box<Search>),
+    Sensitivity(Box<Sensitivity>),
     Train(Training),
     Distill(Training),
     /// One or more declared evaluations that share forward passes over the same samples.
@@ -206,6 +207,13 @@ pub struct Search {
     pub schedules: Vec<(String, hir::Schedule)>,
 }
 
+/// The axes of a space, each by itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sensitivity {
+    pub sensitivity: hir::Sensitivity,
+    pub space: hir::Prune,
+}
+
 /// A distillation, or training without a teacher.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Training {
@@ -251,6 +259,7 @@ impl Stage {
             Stage::Cut(_) => "cut",
             Stage::Repair(_) => "repair",
             Stage::Search(_) => "search",
+            Stage::Sensitivity(_) => "sensitivity",
             Stage::Train(_) => "train",
             Stage::Distill(_) => "distill",
             Stage::Evaluate(_) => "evaluate",
@@ -262,24 +271,6 @@ impl Stage {
     /// What it does, in one line, without the word for its kind.
     pub fn detail(&self) -> String {
         text::detail(self)
-    }
-
-    /// This version of minic has what it takes to run it.
-    pub fn is_supported(&self) -> bool {
-        match self {
-            Stage::Load(_)
-            | Stage::Calibrate(_)
-            | Stage::Score(_)
-            | Stage::Rotate
-            | Stage::Cut(_)
-            | Stage::Repair(_)
-            | Stage::Train(_)
-            | Stage::Distill(_)
-            | Stage::Evaluate(_)
-            | Stage::Export(_)
-            | Stage::Search(_)
-            | Stage::Report => true,
-        }
     }
 
     /// It takes gradient steps, so that nothing should wait for it that need not.

@@ -121,6 +121,7 @@ impl Plan {
             | Stage::Rotate
             | Stage::Repair(_)
             | Stage::Search(_)
+            | Stage::Sensitivity(_)
             | Stage::Train(_)
             | Stage::Distill(_)
             | Stage::Report => Ok(()),
@@ -188,7 +189,7 @@ fn makes(stage: &Stage) -> &'static [Value] {
         | Stage::Search(_)
         | Stage::Train(_)
         | Stage::Distill(_) => &[Value::Model, Value::Teacher],
-        Stage::Evaluate(_) => &[Value::Figures],
+        Stage::Evaluate(_) | Stage::Sensitivity(_) => &[Value::Figures],
         Stage::Export(_) => &[Value::Folder],
         Stage::Report => &[],
     }
@@ -217,6 +218,9 @@ fn takes(stage: &Stage) -> Vec<(Value, usize, usize)> {
             (Value::Scores, 0, MANY),
             (Value::Samples, 0, MANY),
         ],
+        Stage::Sensitivity(_) => {
+            vec![(Value::Model, 1, 2), (Value::Scores, 0, MANY), (Value::Samples, 1, MANY)]
+        }
         Stage::Train(_) => vec![(Value::Model, 1, 1), (Value::Samples, 1, MANY)],
         Stage::Distill(_) => vec![(Value::Model, 1, 1), (Value::Teacher, 1, 1), (Value::Samples, 1, MANY)],
         Stage::Evaluate(_) => vec![(Value::Model, 1, MANY), (Value::Teacher, 0, 1), (Value::Samples, 1, 1)],

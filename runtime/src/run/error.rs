@@ -22,10 +22,6 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     #[error(
-        "this version of minic cannot run the stage `{stage}` ({kind}); `minic plan` shows what it would do"
-    )]
-    Unsupported { stage: String, kind: &'static str },
-    #[error(
         "`{path}` is not fetched; the hub is asked before a run begins, and `--set {name}.checkpoint=DIR` takes a folder instead"
     )]
     Remote { name: String, path: String },
@@ -95,8 +91,7 @@ pub enum RunError {
 impl RunError {
     pub fn kind(&self) -> Kind {
         match self {
-            RunError::Unsupported { .. }
-            | RunError::Remote { .. }
+            RunError::Remote { .. }
             | RunError::NoSamples
             | RunError::EmptySpace { .. }
             | RunError::Occupied { .. }

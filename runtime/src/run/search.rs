@@ -52,14 +52,15 @@ impl Executor<'_> {
         let key = self.search_key(id, stage)?;
         let outcome = match self.recall::<Outcome>(id, &key)? {
             Some(outcome) => outcome,
-            None if self.preview => return Err(RunError::NotStored),
+            None if self.looks_up(id) => return Err(RunError::NotStored),
             None => {
-                let outcome = self.sought(id, stage)?;
+                let outcome = self.first_does(self.sought(id, stage))?;
                 self.store.put(&key, &outcome)?;
                 outcome
             }
         };
-        let (made, told) = self.winner(id, &outcome)?;
+        let won = self.winner(id, &outcome);
+        let (made, told) = self.first_does(won)?;
         let name = self.plan.node(id).name.clone();
         self.summary.searches.insert(name, outcome.summary);
         Ok((Artifact::Model(made), told))
@@ -202,12 +203,15 @@ impl Executor<'_> {
         entrant.lowered.plan.graph[last].makes = self.plan.node(id).makes.clone();
         let name = self.plan.node(id).name.clone();
         let within = Within::new(self.observer, &name);
-        let mut child = self.beside(id, &entrant, &within);
+        let first = self.by_itself(true);
+        let mut child = first.beside(id, &entrant, &within);
         let mut made = child.promote(&entrant)?;
         if let Some((schedule, tokens)) = outcome.trained {
             made = child.trained_winner(&entrant, schedule, tokens)?;
         }
         let found = std::mem::take(&mut child.summary);
+        drop(child);
+        drop(first);
         self.summary.absorb(found);
         made.searches.push(outcome.summary.record(&name));
         Ok((made, outcome.summary.told()))

@@ -7,7 +7,7 @@ use minic_compiler::hir::{Objective, Quantity};
 use minic_compiler::plan;
 use petgraph::graph::NodeIndex;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// One `sensitivity` statement, in `result.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -39,42 +39,60 @@ impl Executor<'_> {
     ) -> Result<(Artifact, String), RunError> {
         let name = self.plan.node(id).name.clone();
         let within = Within::new(self.observer, &name);
+        let parent = self.space_parent(id)?;
+        let one = self.by_itself(false);
         let looks = stage.sensitivity.quantities.iter().map(|quantity| {
             let objective = Objective::of(quantity.clone());
-            Ok((quantity, self.look(id, &objective, Some(&stage.sensitivity.on))?))
+            Ok((quantity, one.look(id, &objective, Some(&stage.sensitivity.on))?))
         });
         let looks: Vec<(&Quantity, Look)> = looks.collect::<Result<_, RunError>>()?;
-        let parent = self.space_parent(id)?;
         let steps: usize = stage.space.axes.iter().map(|axis| axis.values.len()).sum();
         let samples = self.samples_named(id, &stage.sensitivity.on)?.record.samples;
         within.begin((steps + 1) * samples);
-        let mut done = 0;
+        let (mut job, mut missing) = (0, BTreeSet::new());
         let whole = parent.source.desc();
         let mut summary = SensitivitySummary {
             space: stage.sensitivity.space.clone(),
             on: stage.sensitivity.on.clone(),
-            parent: self.looked_at(&looks, &parent)?,
+            parent: self.first_does(one.looked_at(&looks, &parent))?,
             axes: BTreeMap::new(),
         };
         for axis in &stage.space.axes {
             let (dim, all) = (axis.axis.dim, whole.size(axis.axis.dim));
             for &size in axis.values.iter().rev().filter(|size| **size < all) {
-                done += samples;
-                within.done(done);
+                let other = self.other(job);
+                job += 1;
+                within.done(job * samples);
                 let sizes = BTreeMap::from([(dim, size)]);
                 let entrant = self.entrant(id, &format!("{}.{size}", axis.axis.name), &sizes, None)?;
                 let mut child = self.beside(id, &entrant, &within);
-                let made = child.draft(&entrant)?;
+                child.preview |= other.is_some();
+                let made = match (child.draft(&entrant), other) {
+                    (Err(RunError::NotStored), Some(shard)) => {
+                        missing.insert(shard);
+                        continue;
+                    }
+                    (made, _) => made?,
+                };
                 let desc = made.source.desc();
                 let values = match desc.family().constraint(desc) {
-                    Ok(()) => child.looked_at(&looks, &made)?,
-                    Err(_) => BTreeMap::new(),
+                    Ok(()) => child.looked_at(&looks, &made),
+                    Err(_) => Ok(BTreeMap::new()),
+                };
+                let values = match (values, other) {
+                    (Err(RunError::NotStored), Some(shard)) => {
+                        missing.insert(shard);
+                        continue;
+                    }
+                    (values, _) => values?,
                 };
                 let removed = 1.0 - size as f64 / all as f64;
                 let record = SizeRecord { size, removed, params: desc.params(), values };
                 summary.axes.entry(axis.axis.name.to_string()).or_default().push(record);
             }
         }
+        drop(one);
+        self.all_there(missing)?;
         let told = summary.told();
         self.summary.sensitivities.insert(name, summary);
         Ok((Artifact::Told, told))

@@ -1,6 +1,7 @@
 //! What a run made: the content of `result.json`.
 
 use super::search::SearchSummary;
+use super::sensitivity::SensitivitySummary;
 use super::shard::Waiting;
 use crate::evaluate::Figures;
 use crate::gate::FolderProof;
@@ -26,6 +27,9 @@ pub struct Summary {
     /// By stage.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub searches: BTreeMap<String, SearchSummary>,
+    /// By stage.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub sensitivities: BTreeMap<String, SensitivitySummary>,
     /// By stage.
     pub evaluations: BTreeMap<String, EvaluationSummary>,
     /// By stage.

@@ -312,7 +312,13 @@ impl Executor<'_> {
                 return Err(RunError::Unplanned { what: "a teacher".into() });
             };
             let (digest, seed) = &fed[phase.feed];
-            self.keys().written(teacher, &inputs.sets[*set], (digest, *seed), phase.sequence, written)
+            let key =
+                self.keys().written(teacher, &inputs.sets[*set], (digest, *seed), phase.sequence, written)?;
+            // A shard takes what it has written down for several students out of the store again.
+            Ok(match self.settings.shard.filter(|_| course.shows) {
+                Some(shard) => key.field("shard", shard.to_string()),
+                None => key,
+            })
         };
         let job = Job {
             device: self.device,

@@ -2,6 +2,7 @@
 
 use super::super::identity::Identity;
 use super::super::load::SampleSet;
+use super::super::shard::Share;
 use super::super::train::{Course, Inputs};
 use super::super::{Artifact, Executor, Made, RunError};
 use super::within::Within;
@@ -92,6 +93,7 @@ impl Executor<'_> {
         let plan = &entrant.lowered.plan;
         let (settings, store) = (self.settings, self.store);
         let mut child = Executor::new(plan, self.device, settings, store, observer, self.preview);
+        child.share = Share::Whole;
         for copy in plan.graph.node_indices().take(entrant.lowered.given) {
             let made = self.plan.find(&plan.node(copy).name).and_then(|from| self.done.get(&from));
             child.done.extend(made.map(|artifact| (copy, artifact.clone())));

@@ -15,9 +15,10 @@ use crate::train::TrainError;
 use minic_compiler::cost::Parts;
 use minic_compiler::hir::{Measure, Objective, Quantity, Rung};
 use minic_compiler::model::LayerKind;
+use minic_compiler::pareto;
 use minic_compiler::plan::{self, Value};
 use petgraph::graph::NodeIndex;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Bytes of a teacher's values that are written down at once, for all candidates to train on.
@@ -47,10 +48,10 @@ impl Executor<'_> {
         entrants: &[Entrant],
         within: &Within,
     ) -> Result<RungRecord, RunError> {
-        let mut look = self.look(id, &rung.by, rung.on.as_deref())?;
-        let parent = self.parent_score(&look)?;
-        let mut record = RungRecord::new(rung, parent);
-        look.fits = self.fits(id, &look.objective, entrants, within)?;
+        let one = self.by_itself(false);
+        let mut look = one.look(id, &rung.by, rung.on.as_deref())?;
+        let mut record = RungRecord::new(rung, one.parent_score(&look)?);
+        look.fits = self.by_itself(true).fits(id, &look.objective, entrants, within)?;
         record.fits = look.fits.iter().flatten().map(|fit| fit.record.clone()).collect();
         match schedule_of(stage, rung) {
             Some(schedule) => self.trained_scores(&look, schedule, rung, entrants, within, &mut record)?,
@@ -77,7 +78,7 @@ impl Executor<'_> {
         };
         let (units, fits) = (vec![1.0; objective.terms.len()], vec![None; objective.terms.len()]);
         let mut look = Look { id, objective, samples, against, units, fits };
-        if objective.alone().is_none() {
+        if look.objective.alone().is_none() {
             let parent = self.space_parent(id)?;
             let figures = self.figures_as_made(&look, &parent)?;
             look.units = self.values(&look, &parent, figures.as_ref())?;
@@ -155,22 +156,28 @@ impl Executor<'_> {
         record: &mut RungRecord,
     ) -> Result<(), RunError> {
         let steps = look.samples.as_ref().map_or(1, |samples| samples.record.samples);
+        let mut missing = BTreeSet::new();
         within.begin(steps * entrants.len());
         for (i, entrant) in entrants.iter().enumerate() {
             if self.settings.stop.is_set() {
                 return Err(RunError::Stopped);
             }
             within.done(i * steps);
+            let other = self.other(i);
             let mut child = self.beside(look.id, entrant, within);
+            child.preview |= other.is_some();
             let own = Look { id: entrant.lowered.made, ..look.clone() };
             let scored = child.draft(entrant).and_then(|made| {
                 let figures = child.figures_as_made(&own, &made)?;
                 Ok((child.values(&own, &made, figures.as_ref())?, figures))
             });
-            record.enter(look, entrant, scored)?;
+            match (scored, other) {
+                (Err(RunError::NotStored), Some(shard)) => _ = missing.insert(shard),
+                (scored, _) => record.enter(look, entrant, scored)?,
+            }
         }
         within.done(steps * entrants.len());
-        Ok(())
+        self.all_there(missing)
     }
 
     /// Entrants after so many tokens of a schedule. All see the same windows; what is read of the teacher is
@@ -184,23 +191,44 @@ impl Executor<'_> {
         within: &Within,
         record: &mut RungRecord,
     ) -> Result<(), RunError> {
-        let mut open = Vec::new();
-        for entrant in entrants {
+        let (mut open, mut missing) = (Vec::new(), BTreeSet::new());
+        for (i, entrant) in entrants.iter().enumerate() {
+            let other = self.other(i);
             let mut child = self.beside(look.id, entrant, within);
-            child.promote(entrant)?;
+            child.preview |= other.is_some();
+            match (child.promote(entrant), other) {
+                (Err(RunError::NotStored), Some(shard)) => {
+                    missing.insert(shard);
+                    continue;
+                }
+                (made, _) => _ = made?,
+            }
             let trial = child.trial(entrant, schedule, rung.tokens)?;
             let (_, training) = entrant.training(schedule)?;
             record.updates = Some(trial.until);
             record.tokens = Some(trial.inputs.tokens(training, trial.until));
             let run = Run { entrant, child, schedule, trial, done: 0 };
-            match run.figures(look, None)? {
-                Some(figures) => record.enter(look, entrant, run.scored(look, figures))?,
-                None => open.push(run),
+            match (run.figures(look, None)?, other) {
+                (Some(figures), _) => record.enter(look, entrant, run.scored(look, figures))?,
+                (None, Some(shard)) => _ = missing.insert(shard),
+                (None, None) => open.push(run),
             }
         }
+        self.train_on(look, open, within, record)?;
+        self.all_there(missing)
+    }
+
+    /// Trains what has no score yet to the end of the rung.
+    fn train_on<'c>(
+        &self,
+        look: &Look,
+        mut open: Vec<Run<'c>>,
+        within: &Within,
+        record: &mut RungRecord,
+    ) -> Result<(), RunError> {
         let Some(first) = open.first() else { return Ok(()) };
         let (until, shows) = (first.trial.until, open.len() > 1);
-        let written = first.trial.inputs.written(entrants[0].training(schedule)?.1);
+        let written = first.trial.inputs.written(first.entrant.training(first.schedule)?.1);
         let stretch = if shows && written > 0 { (WRITTEN / written).max(1) } else { until };
         within.begin(until as usize * open.len());
         let mut begin = 0;
@@ -238,6 +266,7 @@ impl Executor<'_> {
         entrants: &[Entrant],
         record: &mut RungRecord,
     ) -> Result<Vec<TieRecord>, RunError> {
+        let first = self.by_itself(true);
         let mut ties = Vec::new();
         let mut values = record.scores_of_candidates();
         let mut rises = record.descending;
@@ -251,7 +280,7 @@ impl Executor<'_> {
             values = BTreeMap::new();
             for entrant in entrants.iter().filter(|entrant| names.contains(&entrant.name)) {
                 let within = Within::new(self.observer, &self.plan.node(id).name);
-                let mut child = self.beside(id, entrant, &within);
+                let mut child = first.beside(id, entrant, &within);
                 let made = child.draft(entrant)?;
                 let value = child.quantity(entrant.lowered.made, &tie.by, &made, None)?;
                 values.insert(entrant.name.clone(), value);
@@ -383,7 +412,8 @@ impl RungRecord {
         let (then, now): (Vec<f64>, Vec<f64>) = both.unzip();
         self.correlation = stats::spearman(&then, &now);
         let costs = order.iter().map(|(score, name)| (points.params(name).unwrap_or(0) as f64, sign * score));
-        let front = front(&costs.collect::<Vec<_>>());
+        let front = pareto::front(&costs.collect::<Vec<_>>())
+            .map_err(|_| RunError::NotFinite { what: "a score".into() })?;
         self.front = front.into_iter().map(|i| order[i].1.clone()).collect();
         self.kept = order.into_iter().take(keep).map(|(_, name)| name.clone()).collect();
         Ok(())
@@ -405,16 +435,4 @@ impl RungRecord {
             rho.unwrap_or_default()
         )
     }
-}
-
-fn front(points: &[(f64, f64)]) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..points.len()).collect();
-    order.sort_by(|a, b| points[*a].0.total_cmp(&points[*b].0).then(points[*a].1.total_cmp(&points[*b].1)));
-    let mut best = f64::INFINITY;
-    order.retain(|i| {
-        let better = points[*i].1 < best;
-        best = best.min(points[*i].1);
-        better
-    });
-    order
 }

@@ -6,12 +6,12 @@ use super::outcome::{CandidateRecord, RungRecord, SearchSummary, TieRecord};
 use super::within::Within;
 use crate::provenance::ModelRecord;
 use minic_compiler::axes::Scope;
-use minic_compiler::cost::Parts;
+use minic_compiler::check::{LayerCounts, Outline};
 use minic_compiler::dim::Dim;
-use minic_compiler::hir::Require;
 use minic_compiler::model::LayerKind;
 use minic_compiler::model::ModelDesc;
 use minic_compiler::plan::{self, Stage};
+use minic_compiler::space::Space;
 use petgraph::graph::NodeIndex;
 use std::collections::BTreeMap;
 
@@ -34,14 +34,18 @@ impl Executor<'_> {
                 layers.insert(depth, self.survivors(id, depth)?);
             }
         }
-        let axes: Vec<_> = stage.space.axes.iter().map(|axis| (axis.axis.dim, axis.values.clone())).collect();
-        let found = enumerate(&parent, &axes, &layers, &stage.search.require);
-        if found.feasible.is_empty() {
+        let space = Space::of(&Outline::of(parent.clone()), &stage.space);
+        let counts = |depth: usize| {
+            let kinds: Vec<LayerKind> = layers[&depth].iter().map(|layer| parent.layers[*layer]).collect();
+            LayerCounts::of(&kinds).fewest
+        };
+        let found = space.feasible_exact(&stage.search.require, counts);
+        if found.points.is_empty() {
             let require = stage.search.require.iter().map(ToString::to_string).collect();
             return Err(RunError::EmptySpace { search: self.plan.node(id).name.clone(), require });
         }
-        let Found { all, models, feasible } = found;
-        Ok(Points { layers, all, models, feasible, parent })
+        let feasible = found.points.iter().map(|point| (*point, space.sizes(*point))).collect();
+        Ok(Points { layers, all: space.len(), models: found.legal, feasible, parent })
     }
 
     /// Which layers survive where so many are kept.
@@ -125,49 +129,4 @@ impl Points {
                 .collect(),
         }
     }
-}
-
-struct Found {
-    all: u64,
-    models: u64,
-    feasible: Vec<(u64, BTreeMap<Dim, usize>)>,
-}
-
-fn enumerate(
-    parent: &ModelDesc,
-    axes: &[(Dim, Vec<usize>)],
-    layers: &BTreeMap<usize, Vec<usize>>,
-    require: &[Require],
-) -> Found {
-    let all: u64 = axes.iter().map(|(_, values)| values.len() as u64).product();
-    let mut found = Found { all, models: 0, feasible: Vec::new() };
-    let mut desc = parent.clone();
-    for index in 0..all {
-        let (mut rest, mut sizes) = (index, BTreeMap::new());
-        for (dim, values) in axes.iter().rev() {
-            sizes.insert(*dim, values[(rest % values.len() as u64) as usize]);
-            rest /= values.len() as u64;
-        }
-        for (dim, size) in sizes.iter().filter(|(dim, _)| **dim != Dim::NumLayers) {
-            desc.dims.insert(*dim, *size);
-        }
-        if desc.family().constraint(&desc).is_err() {
-            continue;
-        }
-        found.models += 1;
-        let depth = sizes.get(&Dim::NumLayers).copied().unwrap_or(parent.layers.len());
-        let mut counts = [0; LayerKind::ALL.len()];
-        for (count, kind) in counts.iter_mut().zip(LayerKind::ALL) {
-            let of = |layer: &&usize| parent.layers.get(**layer) == Some(kind);
-            *count = layers.get(&depth).map_or(0, |layers| layers.iter().filter(of).count());
-        }
-        let meets = |r: &Require| {
-            let value = Parts::of(&r.quantity, &desc).map(|parts| parts.total(&counts) as f64);
-            value.is_none_or(|value| r.lo <= value && value <= r.hi)
-        };
-        if require.iter().all(meets) {
-            found.feasible.push((index, sizes));
-        }
-    }
-    found
 }
