@@ -44,6 +44,8 @@ mod recall;
 mod repair;
 #[path = "integration/run.rs"]
 mod run;
+#[path = "integration/shard.rs"]
+mod shard;
 #[path = "integration/store.rs"]
 mod store;
 #[path = "integration/support.rs"]

@@ -119,7 +119,7 @@ pub enum Sum {
     Metric(BTreeMap<Option<usize>, Tree<Partial>>),
     /// By layer that was not removed: of the values of all positions.
     Layers(BTreeMap<usize, Tree<Counted<f64>>>),
-    /// [E, E], the lower triangle, over the rows of streams before all norms.
+    /// The lower triangle of [E, E], row by row, over the rows of streams before all norms.
     Covariance(Tree<Counted<Vec<f64>>>),
     Figures(Meter),
 }
@@ -193,14 +193,23 @@ fn score(metric: LayerMetric, layer: usize, tree: Tree<Counted<f64>>) -> Result<
 
 /// [E, E], the mean over all rows.
 fn covariance(tree: Tree<Counted<Vec<f64>>>) -> Result<Vec<f64>, RunError> {
-    let (mut mean, rows) = tree.finish(add_matrix).ok_or(RunError::NoSamples)?;
-    mean.iter_mut().for_each(|sum| *sum /= rows as f64);
-    if mean.iter().any(|v| !v.is_finite()) {
+    let (sums, rows) = tree.finish(add_matrix).ok_or(RunError::NoSamples)?;
+    if sums.iter().any(|v| !v.is_finite()) {
         return Err(RunError::NotFinite { what: "the covariance of the stream".into() });
     }
-    let width = mean.len().isqrt();
+    // E (E + 1) / 2 of them.
+    let width = (2 * sums.len()).isqrt();
+    let mut mean = vec![0.0; width * width];
+    let places = (0..width).flat_map(|row| (0..=row).map(move |column| row * width + column));
+    places.zip(sums).for_each(|(place, sum)| mean[place] = sum / rows as f64);
     linalg::mirror(&mut mean, width);
     Ok(mean)
+}
+
+/// Of a square matrix: a tree holds several, so that half of each counts.
+fn lower_triangle(square: &[f64]) -> Vec<f64> {
+    let width = square.len().isqrt();
+    (0..width).flat_map(|row| square[row * width..=row * width + row].iter().copied()).collect()
 }
 
 /// Where the outputs of a calibration's graph go.
@@ -267,7 +276,7 @@ impl Sink {
                 tree.push((values.sum(), self.sequence as u64), add_scalar);
             }
             (Item::Covariance, Sum::Covariance(tree), _) => {
-                tree.push((value.f64().to_vec(), self.rows), add_matrix)
+                tree.push((lower_triangle(value.f64()), self.rows), add_matrix)
             }
             (Item::Figures, Sum::Figures(meter), _) => meter.push(value, None, None),
             _ => {}

@@ -18,6 +18,7 @@ const DOCUMENTS: &[&str] = &[
     "ARCHITECTURE.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",
+    "docs/cluster.md",
     "docs/decisions.md",
     "docs/language.md",
     "docs/performance.md",
@@ -147,6 +148,23 @@ fn the_readme_lists_the_commands_that_there_are_and_their_options() {
     }
     let named: BTreeSet<&str> = named.iter().map(String::as_str).collect();
     assert_eq!(named, there);
+}
+
+#[test]
+fn scripts_for_clusters_run_commands_that_there_are() {
+    let text = read("docs/cluster.md");
+    let scripts = [blocks(&text, "sh"), blocks(&text, "yaml")].concat();
+    let mut found = 0;
+    for words in scripts.iter().flat_map(|script| script.split("minic ").skip(1)) {
+        let mut words = words.lines().next().unwrap().split("&&").next().unwrap().split_whitespace();
+        let command = words.next().unwrap();
+        let help = minic(Path::new("."), &[command, "--help"]).stdout;
+        for option in words.filter(|word| word.starts_with("--")) {
+            assert!(help.contains(&format!("{option} <")), "docs/cluster.md runs `minic {command} {option}`");
+            found += 1;
+        }
+    }
+    assert!(found >= 8, "{found}");
 }
 
 /// Places that are named but are not there: patterns, and what a user or a run makes.

@@ -24,6 +24,7 @@ export half to "half"
 /// Every command: the words that succeed in [`folder`], after those before them, and words that fail.
 const COMMANDS: &[(&str, &[&str], &[&str])] = &[
     ("run", &["recipe.mrecipe"], &["bad.mrecipe"]),
+    ("merge", &["recipe.mrecipe"], &["bad.mrecipe"]),
     ("check", &["recipe.mrecipe"], &["bad.mrecipe"]),
     ("plan", &["recipe.mrecipe"], &["bad.mrecipe"]),
     ("graph", &["recipe.mrecipe", "--format", "json"], &["bad.mrecipe", "--format", "json"]),
