@@ -50,7 +50,7 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
         let rows = measured.iter().map(|(name, speed)| {
             json!({ "checkpoint": name, "speed": speed, "ratio": ratio(speed, &measured[0].1) })
         });
-        output.document(&rows.collect::<Vec<_>>())?;
+        output.document(&json!({ "models": rows.collect::<Vec<_>>() }))?;
     } else {
         output.answer(&text(&device.kind(), &measured))?;
     }
