@@ -6,6 +6,8 @@ mod bench;
 mod check;
 #[path = "integration/command.rs"]
 mod command;
+#[path = "integration/decode.rs"]
+mod decode;
 #[path = "integration/diff.rs"]
 mod diff;
 #[path = "integration/docs.rs"]

@@ -75,10 +75,12 @@ fn off(device: &dyn Device, model: &WeightSource, request: Request) -> f32 {
 }
 
 fn assert_cached_is_whole(device: &dyn Device, model: &WeightSource, name: &str, inputs: &[usize]) {
+    // Its gated norm divides by the size of two numbers that can both be near zero, which magnifies every rounding.
+    let tolerance = if name.ends_with("mamba2-state-one") { 1e-4 } else { 1e-5 };
     for &input in inputs {
         let request = Request { input, output: 9, batch: 3 };
         let off = off(device, model, request);
-        assert!(off < 1e-5, "{name}, {input} first tokens: off by {off:e} of the largest logit");
+        assert!(off < tolerance, "{name}, {input} first tokens: off by {off:e} of the largest logit");
     }
 }
 

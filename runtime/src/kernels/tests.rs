@@ -332,8 +332,17 @@ const ATTENTION_SIZES: &[(usize, usize, usize, usize)] = &[
 ];
 
 /// Positions, inputs, outputs.
-const LINEAR_SIZES: &[(usize, usize, usize)] =
-    &[(1, 1, 1), (1, 160, 260), (13, 7, 31), (257, 193, 129), (600, 160, 752), (97, 400, 33), (12, 192, 64)];
+const LINEAR_SIZES: &[(usize, usize, usize)] = &[
+    (1, 1, 1),
+    (1, 160, 260),
+    (3, 2050, 70),
+    (8, 33, 65),
+    (13, 7, 31),
+    (257, 193, 129),
+    (600, 160, 752),
+    (97, 400, 33),
+    (12, 192, 64),
+];
 
 fn linear_cases() -> Vec<Case> {
     let variants = [(false, false), (true, false), (false, true), (true, true)];
@@ -674,7 +683,8 @@ fn products_are_off_by_the_rounding_of_their_factors_alone() {
     let (Some(gpu), Some(small)) = (testing::vulkan(None), testing::vulkan(Some(SMALL_BINDING))) else {
         return;
     };
-    let sizes = [(1, 1, 1), (13, 7, 31), (257, 193, 129), (600, 160, 752), (97, 400, 33)];
+    let sizes =
+        [(1, 1, 1), (1, 333, 70), (7, 64, 65), (13, 7, 31), (257, 193, 129), (600, 160, 752), (97, 400, 33)];
     for (precision, tolerance) in [(Precision::F32, 2e-6), (Precision::F16, 1e-3), (Precision::Bf16, 8e-3)] {
         for (l, i, o) in sizes {
             for magnitude in [1.0, 1e-12, 3e7] {

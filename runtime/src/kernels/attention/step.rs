@@ -1,11 +1,12 @@
 //! Attention of one query for each of some sequences over the keys and values that their rings hold, with a running
-//! maximum and sum (online softmax). The queries that share keys pass over them together.
+//! maximum and sum (online softmax). Rings are passed over in spans of whole rows, as they lie in memory, each for all
+//! heads at once; then what the spans of a sequence add up to is joined, in order.
 
 mod shader;
 
 use super::soften;
-use crate::kernels::math::wide;
-use crate::kernels::parallel::{by_blocks, scratch_size, with_scratch};
+use crate::kernels::math::{dots, exp, maximum, wide};
+use crate::kernels::parallel::{by_rows, for_each, scratch_size, with_buffer, with_scratch};
 use crate::kernels::{Call, Exact, Kernel, View};
 use minic_compiler::graph::Op;
 
@@ -20,7 +21,11 @@ pub const STEP: Kernel = Kernel {
 };
 
 /// Keys to a block.
-const KEYS: usize = 256;
+const KEYS: usize = 128;
+
+/// Fewest keys to a span, and most spans to a ring: enough work for a task, and tasks for several threads.
+const SPAN: usize = 512;
+const SPANS: usize = 16;
 
 #[derive(Clone, Copy)]
 struct Sizes {
@@ -44,96 +49,129 @@ impl Sizes {
     fn of_key(self) -> usize {
         self.heads / self.kv_heads
     }
+
+    /// Keys to a span.
+    fn span(self) -> usize {
+        self.window.div_ceil(SPANS).max(SPAN)
+    }
+
+    /// Elements of what a span adds up to: sums [heads, d], maxima [heads], and sums of the weights [heads].
+    fn part(self) -> usize {
+        self.heads * (self.head_dim + 2)
+    }
 }
 
-fn scratch(op: &Op, _: &[(usize, usize)]) -> usize {
-    scratch_size(Sizes::of(op).of_key() * (KEYS + 2))
+fn scratch(op: &Op, operands: &[(usize, usize)]) -> usize {
+    let s = Sizes::of(op);
+    let spans = operands.first().map_or(0, |q| q.0) * s.window.div_ceil(s.span());
+    scratch_size(s.heads * KEYS) + spans * s.part() * size_of::<f32>()
 }
 
 fn cpu(call: Call) {
     let s = Sizes::of(call.op);
     let [q, keys, values] = [0, 1, 2].map(|i| call.f32(i));
     let seen = (call.at(3)[1] + 1).min(s.window);
-    by_blocks(call.out_f32(), 1, s.of_key() * s.head_dim, |sequence, column, mut out| {
-        let kv_column = column / s.of_key();
-        let [k, v] = [keys, values].map(|m| m.block(sequence * s.window, seen, kv_column, s.head_dim));
-        let q = &q.row(sequence)[column..column + out.cols()];
-        attend(q, k, v, out.row(0));
+    let (span, spans) = (s.span(), seen.div_ceil(s.span()));
+    with_buffer(q.rows() * spans * s.part(), |parts| {
+        let tasks = parts.chunks_exact_mut(s.part()).enumerate().collect();
+        for_each(tasks, |(i, part)| {
+            let (sequence, first) = (i / spans, i % spans * span);
+            let rows = span.min(seen - first);
+            let [k, v] = [keys, values].map(|m| m.block(sequence * s.window + first, rows, 0, m.cols()));
+            s.attend(q.row(sequence), k, v, part);
+        });
+        let parts = &*parts;
+        by_rows(call.out_f32(), 1, |sequence, mut out| {
+            s.join(&parts[sequence * spans * s.part()..(sequence + 1) * spans * s.part()], out.row(0));
+        });
     });
 }
 
-/// Queries [count, d] against the keys and values [seen, d] of one head.
-fn attend(q: &[f32], k: View, v: View, out: &mut [f32]) {
-    let (d, count) = (k.cols(), q.len() / k.cols().max(1));
-    let scale = 1.0 / (d as f32).sqrt();
-    out.fill(0.0);
-    with_scratch(count * (KEYS + 2), |space| {
-        let (scores, running) = space.split_at_mut(count * KEYS);
-        let (max, sum) = running.split_at_mut(count);
+impl Sizes {
+    /// Queries [heads, d] against the keys and values of a span [keys, kv_heads d].
+    fn attend(self, q: &[f32], k: View, v: View, part: &mut [f32]) {
+        let (d, scale) = (self.head_dim, 1.0 / (self.head_dim as f32).sqrt());
+        let (y, running) = part.split_at_mut(self.heads * d);
+        let (max, sum) = running.split_at_mut(self.heads);
+        y.fill(0.0);
         max.fill(f32::NEG_INFINITY);
         sum.fill(0.0);
-        for start in (0..k.rows()).step_by(KEYS) {
-            let keys = KEYS.min(k.rows() - start);
-            wide(
-                #[inline(always)]
-                || {
-                    for j in 0..keys {
-                        let key = k.row(start + j);
-                        for (i, q) in q.chunks_exact(d).enumerate() {
-                            scores[i * KEYS + j] = dot(q, key);
-                        }
-                    }
-                },
-            );
-            for (i, out) in out.chunks_exact_mut(d).enumerate() {
-                let scores = &mut scores[i * KEYS..i * KEYS + keys];
-                let factor = soften(scores, keys, scale, &mut max[i], &mut sum[i]);
-                out.iter_mut().for_each(|y| *y *= factor);
+        with_scratch(self.heads * KEYS, |scores| {
+            for start in (0..k.rows()).step_by(KEYS) {
+                let keys = KEYS.min(k.rows() - start);
+                self.scores(q, k.block(start, keys, 0, k.cols()), scores);
+                for (h, y) in y.chunks_exact_mut(d).enumerate() {
+                    let scores = &mut scores[h * KEYS..h * KEYS + keys];
+                    let factor = soften(scores, keys, scale, &mut max[h], &mut sum[h]);
+                    y.iter_mut().for_each(|y| *y *= factor);
+                }
+                self.add(scores, v.block(start, keys, 0, v.cols()), y);
             }
-            wide(
-                #[inline(always)]
-                || {
-                    for j in 0..keys {
-                        let value = v.row(start + j);
-                        for (i, out) in out.chunks_exact_mut(d).enumerate() {
-                            let weight = scores[i * KEYS + j];
-                            for (y, v) in out.iter_mut().zip(value) {
-                                *y += weight * v;
+        });
+    }
+
+    /// scores [heads, KEYS] = q k^T
+    fn scores(self, q: &[f32], k: View, scores: &mut [f32]) {
+        let d = self.head_dim;
+        let query = |h: usize| &q[h * d..(h + 1) * d];
+        wide(
+            #[inline(always)]
+            || {
+                for j in 0..k.rows() {
+                    for (g, key) in k.row(j).chunks_exact(d).enumerate() {
+                        let (mut h, end) = (g * self.of_key(), (g + 1) * self.of_key());
+                        while h + 4 <= end {
+                            let sums = dots([query(h), query(h + 1), query(h + 2), query(h + 3)], key);
+                            for (i, sum) in sums.into_iter().enumerate() {
+                                scores[(h + i) * KEYS + j] = sum;
                             }
+                            h += 4;
+                        }
+                        for h in h..end {
+                            scores[h * KEYS + j] = dots([query(h)], key)[0];
                         }
                     }
-                },
-            );
-        }
-        for (out, sum) in out.chunks_exact_mut(d).zip(sum) {
-            out.iter_mut().for_each(|y| *y /= *sum);
-        }
-    });
-}
+                }
+            },
+        );
+    }
 
-const LANES: usize = 16;
+    /// y += weights v
+    fn add(self, weights: &[f32], v: View, y: &mut [f32]) {
+        let d = self.head_dim;
+        wide(
+            #[inline(always)]
+            || {
+                for j in 0..v.rows() {
+                    let row = v.row(j);
+                    for (h, y) in y.chunks_exact_mut(d).enumerate() {
+                        let (weight, g) = (weights[h * KEYS + j], h / self.of_key());
+                        for (y, v) in y.iter_mut().zip(&row[g * d..]) {
+                            *y += weight * v;
+                        }
+                    }
+                }
+            },
+        );
+    }
 
-/// x . y in sixteen running sums of f32, which are few terms each.
-#[inline(always)]
-fn dot(x: &[f32], y: &[f32]) -> f32 {
-    let mut lanes = [0.0f32; LANES];
-    let ((xs, x_rest), (ys, y_rest)) = (x.as_chunks::<LANES>(), y.as_chunks::<LANES>());
-    for (x, y) in xs.iter().zip(ys) {
-        for i in 0..LANES {
-            lanes[i] += x[i] * y[i];
+    /// The spans of one sequence together.
+    fn join(self, parts: &[f32], out: &mut [f32]) {
+        let (d, heads) = (self.head_dim, self.heads);
+        out.fill(0.0);
+        for (h, out) in out.chunks_exact_mut(d).enumerate() {
+            let parts = || parts.chunks_exact(self.part());
+            let top =
+                parts().map(|part| part[heads * d + h]).fold(f32::NEG_INFINITY, |a, b| maximum(&[a, b]));
+            let mut total = 0.0;
+            for part in parts() {
+                let factor = exp(part[heads * d + h] - top);
+                total += factor * part[heads * (d + 1) + h];
+                out.iter_mut().zip(&part[h * d..]).for_each(|(out, y)| *out += factor * y);
+            }
+            out.iter_mut().for_each(|out| *out /= total);
         }
     }
-    for (i, (x, y)) in x_rest.iter().zip(y_rest).enumerate() {
-        lanes[i] += x * y;
-    }
-    let mut n = LANES / 2;
-    while n > 0 {
-        for i in 0..n {
-            lanes[i] += lanes[i + n];
-        }
-        n /= 2;
-    }
-    lanes[0]
 }
 
 fn reference(op: &Op, operands: &[Exact]) -> Vec<f64> {
