@@ -1,5 +1,7 @@
 //! `minic run RECIPE`
 
+mod weighed;
+
 use crate::device::DeviceArgs;
 use crate::merge;
 use crate::output::{Exit, Failure, Output};
@@ -123,6 +125,9 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
     remote::fetch(&mut plan, &hub, &observers)?;
     let summary = run::run(&plan, device.as_ref(), &settings, &store, &observers)?;
     progress.clear();
+    for (name, svg) in summary.pictures() {
+        folder.write(&format!("{name}.svg"), &svg)?;
+    }
     folder.write_result(&recipe.text, &summary)?;
     let profile = device.take_profile();
     if let Some(profile) = &profile {
@@ -204,6 +209,12 @@ fn text(summary: &Summary) -> String {
     if !summary.evaluations.is_empty() {
         out.push('\n');
         out += &figures(summary).render(|_, line| line);
+    }
+    for (name, search) in &summary.searches {
+        out += &format!("\n{}", weighed::search(name, search));
+    }
+    for (name, sensitivity) in &summary.sensitivities {
+        out += &format!("\n{}", weighed::sensitivity(name, sensitivity));
     }
     for (name, trained) in &summary.trainings {
         let Trained { updates, tokens, heldout, .. } = trained;

@@ -46,6 +46,8 @@ mod recall;
 mod repair;
 #[path = "integration/run.rs"]
 mod run;
+#[path = "integration/search.rs"]
+mod search;
 #[path = "integration/shard.rs"]
 mod shard;
 #[path = "integration/store.rs"]

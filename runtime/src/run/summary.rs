@@ -82,6 +82,13 @@ pub struct ExportSummary {
 }
 
 impl Summary {
+    /// Searches and sensitivities as SVG documents, by their names.
+    pub fn pictures(&self) -> BTreeMap<String, String> {
+        let searches = self.searches.iter().map(|(name, search)| (name.clone(), search.svg(name)));
+        let others = self.sensitivities.iter().map(|(name, one)| (name.clone(), one.svg(name)));
+        searches.chain(others).collect()
+    }
+
     /// What stages inside of another one made.
     pub(super) fn absorb(&mut self, other: Summary) {
         self.models.extend(other.models);
