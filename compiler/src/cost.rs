@@ -171,6 +171,12 @@ impl Parts {
         })
     }
 
+    /// Operations of the forward pass of one token, the mean over a sequence of this length.
+    pub fn per_token(desc: &ModelDesc, sequence: usize) -> Parts {
+        let layer = std::array::from_fn(|at| block_flops(desc, LayerKind::ALL[at], sequence));
+        Parts { outer: head_flops(desc), layer, turns: false }
+    }
+
     /// Of so many layers of each kind.
     pub fn total(&self, counts: &[usize; LayerKind::ALL.len()]) -> u64 {
         let there = counts.iter().zip(self.layer).filter(|(n, _)| **n > 0);

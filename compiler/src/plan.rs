@@ -17,7 +17,7 @@ mod text;
 mod verify;
 
 pub use estimate::{Estimate, FITTED};
-pub use shapes::{Bounds, Shape, Shapes, Variant};
+pub use shapes::{Bounds, Points, Shape, Shapes};
 pub use stage::{
     Calibrate, Cut, CutAxis, Evaluation, Export, Needs, Request, Score, Search, Sensitivity, Source, Stage,
     Training, leaves_out,

@@ -59,6 +59,8 @@ pub struct Space {
     axes: Vec<(Dim, Vec<usize>)>,
     /// In the order of the values of the axis of depth; one where depth is not cut.
     depths: Vec<Depth>,
+    /// How many points apart the values of the axis of depth are.
+    apart: u64,
 }
 
 impl Space {
@@ -69,7 +71,9 @@ impl Space {
         let totals =
             axes.iter().find(|(dim, _)| *dim == Dim::NumLayers).map_or(&whole[..], |(_, values)| values);
         let depths = totals.iter().map(|&total| Depth::new(&parent, total, rules)).collect();
-        Space { parent, axes, depths }
+        let after = axes.iter().rev().take_while(|(dim, _)| *dim != Dim::NumLayers);
+        let apart = after.fold(1, |n: u64, (_, values)| n.saturating_mul(values.len() as u64));
+        Space { parent, axes, depths, apart }
     }
 
     /// The space of a prune, its axes in their order.
@@ -196,6 +200,23 @@ impl Space {
         }
     }
 
+    /// Every choice of layers that a point may have.
+    pub fn choices(&self, point: u64) -> &[Counts] {
+        self.depths.get(self.slot(point)).map_or(&[], |depth| &depth.choices)
+    }
+
+    /// The first point of the same widths, and how many layers this one has.
+    pub fn width_and_depth(&self, point: u64) -> (u64, usize) {
+        let slot = self.slot(point);
+        let total = self.depths.get(slot).map_or(0, |depth| depth.total);
+        (point - slot as u64 * self.apart, total)
+    }
+
+    /// The place of its depth among [`Space::depths`].
+    fn slot(&self, point: u64) -> usize {
+        (point / self.apart.max(1) % self.depths.len().max(1) as u64) as usize
+    }
+
     /// Visits every combination of widths that a cut can make and the family can store: one result for each piece of
     /// the work, in order.
     fn each_width<A: Clone + Send + Sync>(
@@ -206,14 +227,14 @@ impl Space {
         if self.len() > MOST_POINTS {
             return Vec::new();
         }
-        let (widths, apart) = self.steps();
+        let widths = self.width_axes();
         let all = self.len() / self.depths.len().max(1) as u64;
         let starts: Vec<u64> = (0..all).step_by(CHUNK as usize).collect();
         let piece = |start: u64| {
             let (mut found, mut desc) = (none.clone(), self.parent.desc.clone());
             for number in start..(start + CHUNK).min(all) {
                 if let Some(first) = self.enter_width(&mut desc, &widths, number) {
-                    visit(&mut found, &desc, Width { first, apart });
+                    visit(&mut found, &desc, Width { first, apart: self.apart });
                 }
             }
             found
@@ -221,17 +242,17 @@ impl Space {
         starts.into_par_iter().map(piece).collect()
     }
 
-    /// The axes of width, the last first, with how many points apart their values are; and the same of depth.
-    fn steps(&self) -> (Vec<WidthAxis<'_>>, u64) {
-        let (mut widths, mut depth, mut step) = (Vec::new(), 0, 1);
+    /// The axes of width, the last first.
+    fn width_axes(&self) -> Vec<WidthAxis<'_>> {
+        let mut step = 1;
+        let mut widths = Vec::new();
         for (dim, values) in self.axes.iter().rev() {
-            match dim {
-                Dim::NumLayers => depth = step,
-                dim => widths.push((*dim, values.as_slice(), step)),
+            if *dim != Dim::NumLayers {
+                widths.push((*dim, values.as_slice(), step));
             }
             step *= values.len() as u64;
         }
-        (widths, depth)
+        widths
     }
 
     /// Sets the widths of this number, and gives their first point; `None` where there is no such model.

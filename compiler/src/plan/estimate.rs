@@ -311,7 +311,7 @@ fn held(student: &Shape, teacher: Option<&Shape>, phase: &hir::Phase, sequence: 
 
 fn passing(shape: &Shape, data: &hir::Data, passes: Passes) -> Estimate {
     let sequence = data.sequence;
-    let flops = shape.bounds(|v| passes.flops(v.flops_per_token(sequence), v.head_flops(), sequence));
+    let flops = shape.bounds_of_flops(sequence, |token, head| passes.flops(token, head, sequence));
     Estimate { passes: Some(passes), ..over_samples(data, Some(flops.map(|f| f as f64))) }
 }
 
