@@ -82,7 +82,8 @@ fn a_search_weighs_every_candidate_and_makes_its_winner_a_model() {
     let scored: Vec<usize> = rungs.iter().map(|rung| scores(rung).len() - controls.len()).collect();
     assert_eq!(scored, [feasible, 4, 2]);
     for (before, rung) in rungs.iter().zip(&rungs[1..]) {
-        let kept: Vec<&str> = before["kept"].as_array().unwrap().iter().map(|k| k.as_str().unwrap()).collect();
+        let kept: Vec<&str> =
+            before["kept"].as_array().unwrap().iter().map(|k| k.as_str().unwrap()).collect();
         let own = scores(rung).into_iter().filter(|(name, _)| !controls.contains(&name.as_str()));
         assert!(own.clone().all(|(name, _)| kept.contains(&name.as_str())));
         let worst = kept.iter().map(|name| score(before, name)).fold(f64::MIN, f64::max);
@@ -97,7 +98,8 @@ fn a_search_weighs_every_candidate_and_makes_its_winner_a_model() {
     // All are within a tie, so that the smaller of the last two is chosen.
     let chosen = search["chosen"].as_str().unwrap();
     let params = |name: &str| search["candidates"][name]["model"]["params"].as_u64().unwrap();
-    let last: Vec<u64> = rungs[1]["kept"].as_array().unwrap().iter().map(|k| params(k.as_str().unwrap())).collect();
+    let last: Vec<u64> =
+        rungs[1]["kept"].as_array().unwrap().iter().map(|k| params(k.as_str().unwrap())).collect();
     assert_eq!(Some(&params(chosen)), last.iter().min());
     assert_eq!(search["ties"][0]["values"].as_object().unwrap().len(), 2);
     for name in search["candidates"].as_object().unwrap().keys() {
@@ -121,7 +123,8 @@ fn a_search_weighs_every_candidate_and_makes_its_winner_a_model() {
     assert!(svg.contains("chosen") && svg.contains("group_unaware"));
     // What served on the way is gone: states of trainings, and what was written down of the teacher.
     let store = Store::open(&folder.path().join(".minic/store")).unwrap();
-    let left = store.list().unwrap().into_iter().filter(|e| e.unfinished || e.header.key["kind"] == "targets");
+    let left =
+        store.list().unwrap().into_iter().filter(|e| e.unfinished || e.header.key["kind"] == "targets");
     assert_eq!(left.map(|e| e.header.subject).collect::<Vec<_>>(), Vec::<String>::new());
     drop(store);
     let again = minic(folder.path(), &["run", "recipe.mrecipe", "--json"]);
@@ -206,7 +209,10 @@ fn a_space_may_rotate_mend_and_keep_channels_per_head() {
     let folder = folder(&recipe);
     let result = store::run(folder.path());
     let search = &result["searches"]["best"];
-    assert_eq!(search["rungs"][0]["scores"].as_object().unwrap().len() as u64, search["feasible"].as_u64().unwrap() + 3);
+    assert_eq!(
+        search["rungs"][0]["scores"].as_object().unwrap().len() as u64,
+        search["feasible"].as_u64().unwrap() + 3
+    );
     let provenance = fs::read_to_string(folder.path().join("best/provenance.json")).unwrap();
     let provenance: Value = serde_json::from_str(&provenance).unwrap();
     let hidden = search["candidates"][search["chosen"].as_str().unwrap()]["axes"]["hidden_size"].as_u64();
@@ -247,7 +253,11 @@ fn quantities_are_weighed_measured_and_asked_axis_by_axis() {
 #[test]
 fn a_search_whose_requirements_no_surviving_layers_meet_says_so() {
     // Between the cheapest and the dearest choice of six layers, and far from what is ranked.
-    let folder = folder(&RECIPE.replace("params <= 700K", "cache(batch = 1, sequence = 100_000) <= 1MiB").replace("{6, 8}", "{4, 5}"));
+    let folder = folder(
+        &RECIPE
+            .replace("params <= 700K", "cache(batch = 1, sequence = 100_000) <= 1MiB")
+            .replace("{6, 8}", "{4, 5}"),
+    );
     let done = minic(folder.path(), &["run", "recipe.mrecipe"]);
     if done.exit == 0 {
         return;

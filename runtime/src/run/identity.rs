@@ -33,6 +33,9 @@ const COVARIANCE: u32 = 2;
 const ROTATION: u32 = 2;
 const REPAIR: u32 = 1;
 
+/// Of all of them, for what is made by way of many.
+pub(super) const VERSIONS: [u32; 4] = [SCORE, CUT, ROTATION, REPAIR];
+
 /// The kind of keys of trained models.
 pub(super) const TRAINED: &str = "trained";
 /// That of repairs.

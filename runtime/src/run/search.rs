@@ -17,10 +17,11 @@ pub use outcome::{CandidateRecord, FitRecord, RungRecord, ScoreRecord, SearchSum
 pub(super) use rung::Look;
 pub(super) use within::Within;
 
+use super::identity;
 use super::train::Course;
 use super::{Artifact, Executor, Made, RunError};
 use crate::store::{Key, digest_of};
-use entrant::Entrant;
+use entrant::{Choice, Entrant};
 use minic_compiler::dim::Dim;
 use minic_compiler::hir::{self, Control};
 use minic_compiler::plan::{self, Value};
@@ -73,7 +74,7 @@ impl Executor<'_> {
             .input("parent", &parent.identity.digest, parent.identity.origin.clone())
             .field("search", stage.search.to_string())
             .field("space", stage.space.to_string())
-            .field("version", VERSION);
+            .field("version", json!([VERSION, identity::VERSIONS]));
         for (from, value) in self.plan.inputs(id) {
             if let (Value::Scores, Some(Artifact::Scores(ranked, identity))) = (value, self.done.get(&from)) {
                 key = key.input(
@@ -90,7 +91,7 @@ impl Executor<'_> {
                 figures.push(self.keys().figures(&parent, None, &samples)?.digest());
             }
         }
-        let whole = self.entrant(id, "whole", &BTreeMap::new(), None)?;
+        let whole = self.entrant(id, &self.choice(id, "whole", &BTreeMap::new(), None))?;
         let within = Within::new(&(), "");
         let mut child = self.beside(id, &whole, &within);
         child.done.insert(whole.lowered.made, Artifact::Model(parent));
@@ -121,11 +122,10 @@ impl Executor<'_> {
         let (watch, within) = (self.watch(id), Within::new(self.observer, &name));
         let points = self.points(id, stage)?;
         watch.note(&points.told());
-        let mut left = Vec::new();
-        for (index, sizes) in &points.feasible {
-            left.push(self.entrant(id, &index.to_string(), sizes, None)?);
-        }
-        let (mut rungs, mut trained): (Vec<RungRecord>, Vec<Entrant>) = (Vec::new(), Vec::new());
+        let choice = |(index, sizes): &(u64, _)| self.choice(id, &index.to_string(), sizes, None);
+        let mut left: Vec<Choice> = points.feasible.iter().map(choice).collect();
+        let (mut rungs, mut trained): (Vec<RungRecord>, Vec<Choice>) = (Vec::new(), Vec::new());
+        let mut trains = false;
         let mut ties = Vec::new();
         for (number, rung) in stage.search.rungs.iter().enumerate() {
             let mut record = self.rung(id, stage, rung, &left, &within)?;
@@ -136,11 +136,13 @@ impl Executor<'_> {
             watch.note(&record.told(number + 1));
             rungs.push(record);
             let kept = &rungs[number].kept;
-            let place = |entrant: &Entrant| kept.iter().position(|name| *name == entrant.name);
-            let (stay, go) = left.into_iter().partition(|entrant| place(entrant).is_some());
+            let place = |choice: &Choice| kept.iter().position(|name| *name == choice.name);
+            let (stay, go): (Vec<Choice>, Vec<Choice>) =
+                left.into_iter().partition(|choice| place(choice).is_some());
             left = stay;
             left.sort_by_key(place);
-            trained.extend(Vec::into_iter(go).filter(|_| rung.after.is_some()));
+            trains |= rung.after.is_some();
+            trained.extend(go.into_iter().filter(|_| trains));
         }
         let Some(chosen) = left.first() else {
             return Err(RunError::Unplanned { what: format!("a candidate of {name}") });
@@ -153,8 +155,8 @@ impl Executor<'_> {
             trained: trained_by.and_then(|rung| Some((schedule_of(stage, rung)?, rung.tokens))),
             summary: points.summary(stage, rungs, ties, chosen, &controls),
         };
-        for entrant in trained.iter().chain(&left[1..]).chain(&controls) {
-            self.forget_saves(id, entrant)?;
+        for choice in trained.iter().chain(&left[1..]).chain(&controls) {
+            self.forget_saves(id, choice)?;
         }
         Ok(outcome)
     }
@@ -167,13 +169,13 @@ impl Executor<'_> {
         sizes: &BTreeMap<Dim, usize>,
         within: &Within,
         rungs: &mut [RungRecord],
-    ) -> Result<Vec<Entrant>, RunError> {
+    ) -> Result<Vec<Choice>, RunError> {
         let name = |control: &Control| match control {
             Control::Random { seed } => format!("random.{seed}"),
             control => control.to_string(),
         };
-        let made = |control| self.entrant(id, &name(control), sizes, Some(control));
-        let controls: Vec<Entrant> = stage.search.controls.iter().map(made).collect::<Result<_, _>>()?;
+        let made = |control| self.choice(id, &name(control), sizes, Some(control));
+        let controls: Vec<Choice> = stage.search.controls.iter().map(made).collect();
         for (rung, record) in stage.search.rungs.iter().zip(rungs).filter(|_| !controls.is_empty()) {
             let scored = self.rung(id, stage, rung, &controls, within)?;
             record.scores.extend(scored.scores);
@@ -181,13 +183,14 @@ impl Executor<'_> {
         Ok(controls)
     }
 
-    /// Takes what was saved of trainings of an entrant that was not chosen out of the store.
-    fn forget_saves(&self, id: NodeIndex, entrant: &Entrant) -> Result<(), RunError> {
+    /// Takes what was saved of the trainings of a candidate that was not chosen out of the store.
+    fn forget_saves(&self, id: NodeIndex, choice: &Choice) -> Result<(), RunError> {
         let within = Within::new(&(), "");
-        let mut child = self.beside(id, entrant, &within);
-        child.promote(entrant)?;
+        let entrant = self.entrant(id, choice)?;
+        let mut child = self.beside(id, &entrant, &within);
+        child.promote(&entrant)?;
         for schedule in 0..entrant.lowered.trainings.len() {
-            let trial = child.trial(entrant, schedule, None)?;
+            let trial = child.trial(&entrant, schedule, None)?;
             child.forget_save(trial.training, &trial.key);
         }
         Ok(())
@@ -195,7 +198,7 @@ impl Executor<'_> {
 
     /// The chosen candidate as a model: cut and proved, mended, and with the weights that it was last scored with.
     fn winner(&mut self, id: NodeIndex, outcome: &Outcome) -> Result<(Made, String), RunError> {
-        let mut entrant = self.entrant(id, &outcome.place, &outcome.sizes, None)?;
+        let mut entrant = self.entrant(id, &self.choice(id, &outcome.place, &outcome.sizes, None))?;
         let last = match outcome.trained {
             Some((schedule, _)) => entrant.training(schedule)?.0,
             None => entrant.lowered.made,
@@ -239,7 +242,7 @@ impl Executor<'_> {
         };
         match self.became(id, trial.inputs, &key, kept)?.0 {
             Artifact::Model(made) => Ok(made),
-            _ => Err(RunError::Unplanned { what: format!("the model {}", entrant.name) }),
+            _ => Err(RunError::Unplanned { what: format!("the model {}", entrant.choice.name) }),
         }
     }
 }

@@ -64,7 +64,8 @@ impl Executor<'_> {
                 job += 1;
                 within.done(job * samples);
                 let sizes = BTreeMap::from([(dim, size)]);
-                let entrant = self.entrant(id, &format!("{}.{size}", axis.axis.name), &sizes, None)?;
+                let choice = self.choice(id, &format!("{}.{size}", axis.axis.name), &sizes, None);
+                let entrant = self.entrant(id, &choice)?;
                 let mut child = self.beside(id, &entrant, &within);
                 child.preview |= other.is_some();
                 let made = match (child.draft(&entrant), other) {

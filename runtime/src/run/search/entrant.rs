@@ -20,19 +20,25 @@ use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Sizes by what decides them, and the stages that make the model.
-pub(in super::super) struct Entrant {
+/// What makes a candidate or a control: little, for spaces of many.
+#[derive(Clone)]
+pub(in super::super) struct Choice {
     pub name: String,
     /// Of all axes of the space.
     pub sizes: BTreeMap<Dim, usize>,
     pub control: Option<Control>,
+}
+
+/// A choice with the stages that make it a model.
+pub(in super::super) struct Entrant {
+    pub choice: Choice,
     pub lowered: Candidate,
 }
 
 impl Entrant {
     /// The stage that trains it by a schedule.
     pub fn training(&self, schedule: usize) -> Result<(NodeIndex, &Training), RunError> {
-        let unplanned = || RunError::Unplanned { what: format!("a training of {}", self.name) };
+        let unplanned = || RunError::Unplanned { what: format!("a training of {}", self.choice.name) };
         let id = *self.lowered.trainings.get(schedule).ok_or_else(unplanned)?;
         match &self.lowered.plan.node(id).stage {
             Stage::Train(training) | Stage::Distill(training) => Ok((id, training)),
@@ -43,7 +49,7 @@ impl Entrant {
     fn cut(&self) -> Result<&plan::Cut, RunError> {
         match &self.lowered.plan.node(self.lowered.cut).stage {
             Stage::Cut(cut) => Ok(cut),
-            _ => Err(RunError::Unplanned { what: format!("the cut of {}", self.name) }),
+            _ => Err(RunError::Unplanned { what: format!("the cut of {}", self.choice.name) }),
         }
     }
 }
@@ -67,20 +73,25 @@ impl Trial {
 }
 
 impl Executor<'_> {
-    pub(in super::super) fn entrant(
+    /// `place`: what it is called within its search.
+    pub(in super::super) fn choice(
         &self,
         id: NodeIndex,
-        name: &str,
+        place: &str,
         sizes: &BTreeMap<Dim, usize>,
         control: Option<&Control>,
-    ) -> Result<Entrant, RunError> {
-        let whole = self.space_parent(id)?.source.desc().clone();
-        let cut = sizes.iter().filter(|(dim, size)| whole.size(**dim) != **size);
-        let cut = cut.map(|(dim, size)| (*dim, *size)).collect();
-        let name = format!("{}.{name}", self.plan.node(id).name);
-        let unplanned = || RunError::Unplanned { what: format!("the candidate {name}") };
-        let lowered = lower::candidate(self.plan, id, &name, &cut, control).ok_or_else(unplanned)?;
-        Ok(Entrant { name, sizes: sizes.clone(), control: control.cloned(), lowered })
+    ) -> Choice {
+        let name = format!("{}.{place}", self.plan.node(id).name);
+        Choice { name, sizes: sizes.clone(), control: control.cloned() }
+    }
+
+    pub(in super::super) fn entrant(&self, id: NodeIndex, choice: &Choice) -> Result<Entrant, RunError> {
+        let whole = self.space_parent(id)?;
+        let is_cut = |(dim, size): &(&Dim, &usize)| whole.source.desc().size(**dim) != **size;
+        let cut = choice.sizes.iter().filter(is_cut).map(|(dim, size)| (*dim, *size)).collect();
+        let unplanned = || RunError::Unplanned { what: format!("the candidate {}", choice.name) };
+        let lowered = lower::candidate(self.plan, id, &choice.name, &cut, choice.control.as_ref());
+        Ok(Entrant { choice: choice.clone(), lowered: lowered.ok_or_else(unplanned)? })
     }
 
     /// An executor of an entrant's stages, with everything that feeds the search done.
@@ -104,10 +115,15 @@ impl Executor<'_> {
         child
     }
 
+    /// The entrant as it is cut: neither proved nor mended yet.
+    pub(in super::super) fn bare(&self, entrant: &Entrant) -> Result<Made, RunError> {
+        self.drafted(entrant.lowered.cut, entrant.cut()?)
+    }
+
     /// The entrant as a model that is not proved yet.
     pub(in super::super) fn draft(&mut self, entrant: &Entrant) -> Result<Made, RunError> {
         let Candidate { cut, made, .. } = entrant.lowered;
-        let draft = self.drafted(cut, entrant.cut()?)?;
+        let draft = self.bare(entrant)?;
         self.done.insert(cut, Artifact::Model(draft));
         self.complete(cut, made)
     }
@@ -115,7 +131,7 @@ impl Executor<'_> {
     /// The entrant as a model, proved as every cut is. A control that breaks up groups is no cut of its parent, and
     /// its masked model another one: there is nothing to prove.
     pub(super) fn promote(&mut self, entrant: &Entrant) -> Result<Made, RunError> {
-        if entrant.control == Some(Control::GroupUnaware) {
+        if entrant.choice.control == Some(Control::GroupUnaware) {
             return self.draft(entrant);
         }
         let Candidate { cut, made, .. } = entrant.lowered;
@@ -149,7 +165,7 @@ impl Executor<'_> {
         let digest = digest_of(&json!([key.digest(), until]));
         let identity = Identity { digest, origin: key.origin() };
         let Some(Artifact::Model(made)) = self.done.get(&entrant.lowered.made) else {
-            return Err(RunError::Unplanned { what: format!("the model {}", entrant.name) });
+            return Err(RunError::Unplanned { what: format!("the model {}", entrant.choice.name) });
         };
         let made = Made { identity, ..made.clone() };
         Ok(Trial { training: id, inputs, key, until, made })

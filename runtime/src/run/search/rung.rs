@@ -2,7 +2,7 @@
 
 use super::super::load::SampleSet;
 use super::super::{Executor, Made, RunError};
-use super::entrant::{Entrant, Trial};
+use super::entrant::{Choice, Entrant, Trial};
 use super::outcome::{RungRecord, ScoreRecord, TieRecord};
 use super::schedule_of;
 use super::space::Points;
@@ -16,7 +16,7 @@ use minic_compiler::cost::Parts;
 use minic_compiler::hir::{Measure, Objective, Quantity, Rung};
 use minic_compiler::model::LayerKind;
 use minic_compiler::pareto;
-use minic_compiler::plan::{self, Value};
+use minic_compiler::plan;
 use petgraph::graph::NodeIndex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -45,17 +45,17 @@ impl Executor<'_> {
         id: NodeIndex,
         stage: &plan::Search,
         rung: &Rung,
-        entrants: &[Entrant],
+        choices: &[Choice],
         within: &Within,
     ) -> Result<RungRecord, RunError> {
         let one = self.by_itself(false);
         let mut look = one.look(id, &rung.by, rung.on.as_deref())?;
         let mut record = RungRecord::new(rung, one.parent_score(&look)?);
-        look.fits = self.by_itself(true).fits(id, &look.objective, entrants, within)?;
+        look.fits = self.by_itself(true).fits(id, &look.objective, choices, within)?;
         record.fits = look.fits.iter().flatten().map(|fit| fit.record.clone()).collect();
         match schedule_of(stage, rung) {
-            Some(schedule) => self.trained_scores(&look, schedule, rung, entrants, within, &mut record)?,
-            None => self.cut_scores(&look, entrants, within, &mut record)?,
+            Some(schedule) => self.trained_scores(&look, schedule, rung, choices, within, &mut record)?,
+            None => self.cut_scores(&look, choices, within, &mut record)?,
         }
         Ok(record)
     }
@@ -70,12 +70,7 @@ impl Executor<'_> {
         let samples = on.map(|data| self.samples_named(id, data)).transpose()?;
         let objective = objective.clone();
         let compares = objective.terms.iter().any(|(_, q)| *q == Quantity::Measured(Measure::Kl));
-        let teacher = self.plan.source(id, Value::Teacher).is_some();
-        let against = match (compares, teacher) {
-            (true, true) => Some(self.model(id, Value::Teacher)?),
-            (true, false) => Some(self.space_parent(id)?),
-            (false, _) => None,
-        };
+        let against = compares.then(|| self.space_parent(id)).transpose()?;
         let (units, fits) = (vec![1.0; objective.terms.len()], vec![None; objective.terms.len()]);
         let mut look = Look { id, objective, samples, against, units, fits };
         if look.objective.alone().is_none() {
@@ -151,32 +146,38 @@ impl Executor<'_> {
     fn cut_scores(
         &self,
         look: &Look,
-        entrants: &[Entrant],
+        choices: &[Choice],
         within: &Within,
         record: &mut RungRecord,
     ) -> Result<(), RunError> {
         let steps = look.samples.as_ref().map_or(1, |samples| samples.record.samples);
         let mut missing = BTreeSet::new();
-        within.begin(steps * entrants.len());
-        for (i, entrant) in entrants.iter().enumerate() {
+        within.begin(steps * choices.len());
+        for (i, choice) in choices.iter().enumerate() {
             if self.settings.stop.is_set() {
                 return Err(RunError::Stopped);
             }
             within.done(i * steps);
             let other = self.other(i);
-            let mut child = self.beside(look.id, entrant, within);
+            let entrant = self.entrant(look.id, choice)?;
+            let mut child = self.beside(look.id, &entrant, within);
             child.preview |= other.is_some();
             let own = Look { id: entrant.lowered.made, ..look.clone() };
-            let scored = child.draft(entrant).and_then(|made| {
+            let made = match look.samples {
+                Some(_) => child.draft(&entrant),
+                // Its sizes are all that counts.
+                None => child.bare(&entrant),
+            };
+            let scored = made.and_then(|made| {
                 let figures = child.figures_as_made(&own, &made)?;
                 Ok((child.values(&own, &made, figures.as_ref())?, figures))
             });
             match (scored, other) {
                 (Err(RunError::NotStored), Some(shard)) => _ = missing.insert(shard),
-                (scored, _) => record.enter(look, entrant, scored)?,
+                (scored, _) => record.enter(look, choice, scored)?,
             }
         }
-        within.done(steps * entrants.len());
+        within.done(steps * choices.len());
         self.all_there(missing)
     }
 
@@ -187,10 +188,12 @@ impl Executor<'_> {
         look: &Look,
         schedule: usize,
         rung: &Rung,
-        entrants: &[Entrant],
+        choices: &[Choice],
         within: &Within,
         record: &mut RungRecord,
     ) -> Result<(), RunError> {
+        let entrants = choices.iter().map(|choice| self.entrant(look.id, choice));
+        let entrants: Vec<Entrant> = entrants.collect::<Result<_, _>>()?;
         let (mut open, mut missing) = (Vec::new(), BTreeSet::new());
         for (i, entrant) in entrants.iter().enumerate() {
             let other = self.other(i);
@@ -209,7 +212,7 @@ impl Executor<'_> {
             record.tokens = Some(trial.inputs.tokens(training, trial.until));
             let run = Run { entrant, child, schedule, trial, done: 0 };
             match (run.figures(look, None)?, other) {
-                (Some(figures), _) => record.enter(look, entrant, run.scored(look, figures))?,
+                (Some(figures), _) => record.enter(look, &entrant.choice, run.scored(look, figures))?,
                 (None, Some(shard)) => _ = missing.insert(shard),
                 (None, None) => open.push(run),
             }
@@ -242,9 +245,11 @@ impl Executor<'_> {
                 within.done(others.sum::<u64>() as usize);
                 match run.advance(look, end, shows) {
                     Ok(None) => {}
-                    Ok(Some(figures)) => record.enter(look, run.entrant, run.scored(look, figures))?,
+                    Ok(Some(figures)) => {
+                        record.enter(look, &run.entrant.choice, run.scored(look, figures))?
+                    }
                     Err(error) => {
-                        record.enter(look, run.entrant, Err(error))?;
+                        record.enter(look, &run.entrant.choice, Err(error))?;
                         continue;
                     }
                 }
@@ -263,7 +268,7 @@ impl Executor<'_> {
         &self,
         id: NodeIndex,
         stage: &plan::Search,
-        entrants: &[Entrant],
+        choices: &[Choice],
         record: &mut RungRecord,
     ) -> Result<Vec<TieRecord>, RunError> {
         let first = self.by_itself(true);
@@ -278,12 +283,13 @@ impl Executor<'_> {
             }
             let names: Vec<String> = values.into_keys().collect();
             values = BTreeMap::new();
-            for entrant in entrants.iter().filter(|entrant| names.contains(&entrant.name)) {
+            for choice in choices.iter().filter(|choice| names.contains(&choice.name)) {
                 let within = Within::new(self.observer, &self.plan.node(id).name);
-                let mut child = first.beside(id, entrant, &within);
-                let made = child.draft(entrant)?;
+                let entrant = first.entrant(id, choice)?;
+                let child = first.beside(id, &entrant, &within);
+                let made = child.bare(&entrant)?;
                 let value = child.quantity(entrant.lowered.made, &tie.by, &made, None)?;
-                values.insert(entrant.name.clone(), value);
+                values.insert(choice.name.clone(), value);
             }
             rises = tie.by.rises();
             ties.push(TieRecord { by: tie.by.to_string(), within: tie.within, values: values.clone() });
@@ -374,7 +380,7 @@ impl RungRecord {
     fn enter(
         &mut self,
         look: &Look,
-        entrant: &Entrant,
+        choice: &Choice,
         scored: Result<(Vec<f64>, Option<Figures>), RunError>,
     ) -> Result<(), RunError> {
         let record = match scored {
@@ -384,7 +390,7 @@ impl RungRecord {
             }
             Err(error) => return Err(error),
         };
-        self.scores.insert(entrant.name.clone(), record);
+        self.scores.insert(choice.name.clone(), record);
         Ok(())
     }
 

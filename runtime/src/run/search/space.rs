@@ -1,7 +1,7 @@
 //! The points of a space once the surviving layers are known, and those that meet every requirement.
 
 use super::super::{Executor, RunError};
-use super::entrant::Entrant;
+use super::entrant::Choice;
 use super::outcome::{CandidateRecord, RungRecord, SearchSummary, TieRecord};
 use super::within::Within;
 use crate::provenance::ModelRecord;
@@ -10,7 +10,7 @@ use minic_compiler::check::{LayerCounts, Outline};
 use minic_compiler::dim::Dim;
 use minic_compiler::model::LayerKind;
 use minic_compiler::model::ModelDesc;
-use minic_compiler::plan::{self, Stage};
+use minic_compiler::plan;
 use minic_compiler::space::Space;
 use petgraph::graph::NodeIndex;
 use std::collections::BTreeMap;
@@ -51,19 +51,11 @@ impl Executor<'_> {
     /// Which layers survive where so many are kept.
     fn survivors(&self, id: NodeIndex, depth: usize) -> Result<Vec<usize>, RunError> {
         let sizes = BTreeMap::from([(Dim::NumLayers, depth)]);
-        let entrant: Entrant = self.entrant(id, "depth", &sizes, None)?;
+        let entrant = self.entrant(id, &self.choice(id, "depth", &sizes, None))?;
         let within = Within::new(&(), "");
         let child = self.beside(id, &entrant, &within);
-        let Stage::Cut(cut) = &child.plan.node(entrant.lowered.cut).stage else {
-            return Err(RunError::Unplanned { what: "a cut".into() });
-        };
-        Ok(child
-            .drafted(entrant.lowered.cut, cut)?
-            .source
-            .cuts()
-            .last()
-            .map(|(plan, _)| plan.layers.clone())
-            .unwrap_or_default())
+        let made = child.bare(&entrant)?;
+        Ok(made.source.cuts().last().map(|(plan, _)| plan.layers.clone()).unwrap_or_default())
     }
 }
 
@@ -98,8 +90,8 @@ impl Points {
         stage: &plan::Search,
         rungs: Vec<RungRecord>,
         ties: Vec<TieRecord>,
-        chosen: &Entrant,
-        controls: &[Entrant],
+        chosen: &Choice,
+        controls: &[Choice],
     ) -> SearchSummary {
         let scored = |name: &str| rungs.iter().any(|rung| rung.scores.contains_key(name));
         let prefix = chosen.name.rsplit_once('.').map_or("", |(prefix, _)| prefix);

@@ -1,7 +1,7 @@
 //! Latency and throughput: measured on the device, and for many candidates fitted to measurements of a few.
 
 use super::super::{Executor, Made, RunError};
-use super::entrant::Entrant;
+use super::entrant::Choice;
 use super::outcome::FitRecord;
 use super::within::Within;
 use crate::decode::{self, Request, Speed};
@@ -54,20 +54,20 @@ impl Executor<'_> {
         &self,
         id: NodeIndex,
         objective: &Objective,
-        entrants: &[Entrant],
+        choices: &[Choice],
         within: &Within,
     ) -> Result<Vec<Option<Fit>>, RunError> {
         let fit = |(_, quantity): &(f64, Quantity)| {
-            if request(quantity).is_none() || entrants.len() <= MEASURED {
+            if request(quantity).is_none() || choices.len() <= MEASURED {
                 return Ok(None);
             }
             let mut seconds = Vec::new();
             within.begin(MEASURED * REPEATS);
             for i in 0..MEASURED {
                 within.done(i * REPEATS);
-                let entrant = &entrants[i * (entrants.len() - 1) / (MEASURED - 1)];
-                let mut child = self.beside(id, entrant, within);
-                let made = child.draft(entrant)?;
+                let entrant = self.entrant(id, &choices[i * (choices.len() - 1) / (MEASURED - 1)])?;
+                let child = self.beside(id, &entrant, within);
+                let made = child.bare(&entrant)?;
                 let value = child.speed(entrant.lowered.made, quantity, &made)?;
                 seconds.push((made.source.desc().clone(), turned(quantity, value)));
             }
