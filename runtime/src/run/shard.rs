@@ -206,15 +206,7 @@ impl Executor<'_> {
                 });
             }
             Share::Part(shard) => {
-                let own = |i: &usize| !self.store.has(&part(&results[*i], shard));
-                let own: Vec<usize> = (0..results.len()).filter(own).collect();
-                if !own.is_empty() {
-                    self.saved(results, &own, Some(shard), |saves| {
-                        let sums = compute(&own, shard.share(samples), saves)?;
-                        let put = |(&i, sum): (&usize, &S)| self.store.put(&part(&results[i], shard), sum);
-                        Ok(own.iter().zip(&sums).try_for_each(put)?)
-                    })?;
-                }
+                self.own_parts(results, shard, |own, saves| compute(own, shard.share(samples), saves))?;
                 shard.of
             }
         };
@@ -228,6 +220,25 @@ impl Executor<'_> {
             true => Ok(()),
             false => Err(RunError::Waits(Waits::Parts { of, missing: missing.into_iter().collect() })),
         }
+    }
+
+    /// Computes what this shard adds to results, as far as the store does not hold it.
+    fn own_parts<S: Serialize>(
+        &self,
+        results: &[Key],
+        shard: Shard,
+        compute: impl FnOnce(&[usize], Saves) -> Result<Vec<S>, RunError>,
+    ) -> Result<(), RunError> {
+        let own = |i: &usize| !self.store.has(&part(&results[*i], shard));
+        let own: Vec<usize> = (0..results.len()).filter(own).collect();
+        if own.is_empty() {
+            return Ok(());
+        }
+        self.saved(results, &own, Some(shard), |saves| {
+            let sums = compute(&own, saves)?;
+            let put = |(&i, sum): (&usize, &S)| self.store.put(&part(&results[i], shard), sum);
+            Ok(own.iter().zip(&sums).try_for_each(put)?)
+        })
     }
 
     /// A pass for some of the results that goes on where it was stopped, until what it computes is in the store.
@@ -284,6 +295,8 @@ impl Executor<'_> {
 
 /// The kind of keys of parts.
 const PART: &str = "part";
+/// Raised when the form of sums changes.
+const VERSION: u32 = 1;
 
 /// The key of what a shard adds to a result.
 fn part(result: &Key, shard: Shard) -> Key {
@@ -291,6 +304,7 @@ fn part(result: &Key, shard: Shard) -> Key {
         .called(format!("part {shard} of {}", result.subject))
         .field("of", result.digest())
         .field("shard", json!([shard.index, shard.of]))
+        .field("version", VERSION)
 }
 
 /// Into how many shards runs were divided that left parts in a store.
