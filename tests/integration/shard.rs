@@ -123,7 +123,7 @@ impl Whole {
         Whole { folder, outcome, exports: exports.to_vec() }
     }
 
-    /// Shards left the same objects; a run of one process computes nothing more, and its exports are the same.
+    /// Shards left the same objects; a run of one process computes nothing more and exports the same.
     #[track_caller]
     fn same(&self, shards: &Path, cached: &[&str], how: &str) {
         let (whole, parts) = (payloads(self.folder.path()), payloads(shards));

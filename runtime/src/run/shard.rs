@@ -1,8 +1,8 @@
 //! Runs that share one store and one recipe: each computes its part of every pass over samples.
 //!
-//! A part is an object like any other, under the key of its result and the shard that made it; the parts of all
-//! shards are joined to the object that a run of one process makes ([`crate::tree`]). What is missing is said and
-//! waited for by nobody: the same command goes on when it is there.
+//! A part is an object like any other, under the key of its result and the shard that made it; the parts of
+//! all shards are joined to the object that a run of one process makes ([`crate::tree`]). What is missing is
+//! said and waited for by nobody: the same command goes on when it is there.
 
 use super::{Artifact, Executor, RunError};
 use crate::events::Event;
@@ -137,8 +137,8 @@ pub(super) enum Share {
 }
 
 impl Executor<'_> {
-    /// What is not there that a stage is made from. An export records what was done before it, and so waits for
-    /// all of that.
+    /// What is not there that a stage is made from. An export records what was done before it, and so waits
+    /// for all of that.
     pub(super) fn blocked(&self, id: NodeIndex) -> Option<Waits> {
         let missing = self.plan.inputs(id).into_iter().filter(|(from, _)| !self.done.contains_key(from));
         let inputs: BTreeSet<&str> = missing.map(|(from, _)| self.plan.node(from).name.as_str()).collect();
@@ -183,10 +183,11 @@ impl Executor<'_> {
         self.preview && !(joins && Work::of(&self.plan.node(id).stage) == Work::Shared)
     }
 
-    /// The sums of all `samples` for results that the store does not hold, each given to `keep`. In a shared run they
-    /// are joined of parts; results with parts that are missing are an error after all others are kept.
+    /// The sums of all `samples` for results that the store does not hold, each given to `keep`. In a shared
+    /// run they are joined of parts; results with parts that are missing are an error after all others are
+    /// kept.
     ///
-    /// `compute` goes over a range of samples for some of the results, `join` adds what follows to a result's sum.
+    /// `compute` goes over a range of samples for some of the results, `join` adds what follows to a sum.
     pub(super) fn pass<S: Serialize + DeserializeOwned>(
         &self,
         results: &[Key],
@@ -241,7 +242,7 @@ impl Executor<'_> {
         })
     }
 
-    /// A pass for some of the results that goes on where it was stopped, until what it computes is in the store.
+    /// A pass for some of the results that goes on where it was stopped, until the store holds them.
     fn saved(
         &self,
         results: &[Key],
