@@ -1,5 +1,6 @@
 //! `minic bench`: how fast this machine does what minic asks of it.
 
+mod decode;
 mod kernels;
 mod surgery;
 mod throughput;
@@ -21,6 +22,8 @@ enum What {
     Forward(throughput::Args),
     /// Tokens a second of updates of a whole model: forwards, in reverse, and AdamW
     Train(throughput::Args),
+    /// Latency and throughput of whole models that decode token by token, side by side
+    Decode(decode::Args),
     /// Cut a large checkpoint by its weights alone, beside a plain copy of as many bytes
     Surgery(surgery::Args),
 }
@@ -30,6 +33,7 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
         What::Kernels(args) => kernels::run(args, output),
         What::Forward(args) => throughput::run(throughput::What::Forward, args, output),
         What::Train(args) => throughput::run(throughput::What::Train, args, output),
+        What::Decode(args) => decode::run(args, output),
         What::Surgery(args) => surgery::run(args, output),
     }
 }

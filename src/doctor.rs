@@ -258,7 +258,8 @@ fn adapter(number: usize) -> Finding {
     let precision = default_precision(caps);
     let variants = vulkan::variants(caps, precision);
     let products = variants.get("linear").into_iter().flatten();
-    let product = products.copied().find(|name| name.starts_with("product")).unwrap_or("nothing");
+    // The last one by name is that of many rows.
+    let product = products.copied().filter(|name| name.starts_with("product")).max().unwrap_or("nothing");
     let shape = |[m, n, k]: &[u32; 3]| format!("{m}x{n}x{k}");
     let shapes: Vec<String> = cooperative.iter().map(shape).collect();
     let told = [

@@ -5,11 +5,12 @@ use crate::eval;
 use crate::output::{Exit, Failure, Output};
 use minic_compiler::autodiff::Recompute;
 use minic_compiler::dim::Dim;
-use minic_compiler::forward::{self, Objective, output as names};
+use minic_compiler::forward::{self, Answer, Objective, output as names};
 use minic_compiler::graph::Masks;
 use minic_compiler::model::DType;
 use minic_compiler::schedule;
 use minic_runtime::convert;
+use minic_runtime::decode::{Decoder, Request};
 use minic_runtime::device::{Bindings, Device, Training, TrainingState, Weights};
 use minic_runtime::error::IoError;
 use minic_runtime::input;
@@ -34,6 +35,10 @@ pub struct Args {
     /// Write the gradient of the mean next-token cross-entropy, too, for every weight under its own name
     #[arg(long)]
     grads: bool,
+    /// Compute the last N positions token by token, all samples side by side, with what is remembered of those before
+    /// (KV cache, convolution windows, SSM states); the position before them is the end of what is remembered first
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    decode: Option<u32>,
     #[command(flatten)]
     device: DeviceArgs,
 }
@@ -44,6 +49,12 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
     let vocab = model.desc().size(Dim::VocabSize);
     let samples = read_tokens(&args.tokens, vocab)?;
     let sequence = samples[0].len();
+    let steps = args.decode.map_or(0, |n| n as usize);
+    if steps >= sequence {
+        let message =
+            format!("--decode {steps}: samples of {sequence} tokens have fewer positions after the first");
+        return Err(Failure::new(Exit::Input, message).help(format!("at most --decode {}", sequence - 1)));
+    }
     let graph = forward::logits(model.desc(), sequence, Masks::default()).map_err(RunError::from)?;
     let schedule = schedule::schedule(&graph).map_err(RunError::from)?;
     let weights = source::bind(&schedule, &model).map_err(RunError::from)?;
@@ -52,6 +63,7 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
     let shape = vec![samples.len(), sequence, vocab];
     let entry = |name: String, shape| Entry { name, dtype: DType::F32, shape };
     let mut entries = vec![entry(names::LOGITS.into(), shape.clone())];
+    let cached = (steps > 0).then(|| decoded(device.as_ref(), &model, &samples, steps)).transpose()?;
     let training = args.grads.then(|| gradients(device.as_ref(), &model, &samples)).transpose()?;
     let table = if args.grads { model.desc().weights() } else { Vec::new() };
     entries.extend(table.iter().map(|weight| entry(weight.name.clone(), weight.sizes())));
@@ -59,10 +71,13 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
     let partial = args.output.with_extension("partial");
     let mut write = || -> Result<(), RunError> {
         let mut writer = Writer::create(&partial, &entries).map_err(RunError::Safetensors)?;
-        for tokens in &samples {
+        for (i, tokens) in samples.iter().enumerate() {
             let outputs = runner.once(tokens)?;
-            let bytes: Vec<u8> = outputs[names::LOGITS].f32().iter().flat_map(|v| v.to_le_bytes()).collect();
-            writer.write(&bytes).map_err(RunError::Safetensors)?;
+            let (whole, cached) =
+                (outputs[names::LOGITS].f32(), cached.as_ref().map_or(&[][..], |all| &all[i]));
+            for rows in [&whole[..whole.len() - cached.len()], cached] {
+                writer.write(&convert::f32_bytes(rows)).map_err(RunError::Safetensors)?;
+            }
         }
         for weight in &table {
             let gradient = training.as_ref().map(|t| t.gradient(&weight.name)).transpose()?.flatten();
@@ -85,6 +100,27 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
         output.answer(&format!("{file}: logits {shape:?}\n"))?;
     }
     Ok(Exit::Done)
+}
+
+/// Of each sample, the logits of its last `steps` positions, and of the one before them.
+fn decoded(
+    device: &dyn Device,
+    model: &WeightSource,
+    samples: &[Vec<u32>],
+    steps: usize,
+) -> Result<Vec<Vec<f32>>, RunError> {
+    let input = samples[0].len() - steps;
+    let request = Request { input, output: steps, batch: samples.len() };
+    let mut decoder = Decoder::new(device, model, request, Answer::Logits)?;
+    let first = |(i, tokens): (usize, &Vec<u32>)| decoder.begin(i, &tokens[..input]);
+    let mut all = samples.iter().enumerate().map(first).collect::<Result<Vec<_>, _>>()?;
+    for position in input..input + steps {
+        let tokens: Vec<u32> = samples.iter().map(|tokens| tokens[position]).collect();
+        let logits = decoder.step(position, &tokens)?;
+        let rows = logits.chunks(logits.len() / samples.len());
+        all.iter_mut().zip(rows).for_each(|(all, row)| all.extend(row));
+    }
+    Ok(all)
 }
 
 /// A training of which nothing but the gradients is asked.

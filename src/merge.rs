@@ -4,7 +4,6 @@ use crate::device::DeviceArgs;
 use crate::output::{Exit, Failure, Output};
 use crate::recipe::{self, Recipe, World, folder_of, parse_override};
 use crate::remote;
-use crate::run::refuse_unsupported;
 use crate::table::Table;
 use minic_compiler::check::Override;
 use minic_runtime::run::{self, Merged, Shard, Waiting, Waits};
@@ -39,7 +38,6 @@ fn parse_shards(text: &str) -> Result<usize, String> {
 pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
     let recipe = Recipe::load(&args.recipe, &args.overrides)?;
     let mut plan = recipe::plan(recipe.checked(output)?)?;
-    refuse_unsupported(&plan, &recipe, output)?;
     let folder = recipe::store_folder(&args.recipe, args.store.as_deref());
     let store = Store::open_existing(&folder)?.ok_or_else(|| {
         Failure::new(Exit::Input, format!("{}: there is no store", folder.display()))

@@ -1,5 +1,7 @@
 //! `minic run RECIPE`
 
+mod weighed;
+
 use crate::device::DeviceArgs;
 use crate::merge;
 use crate::output::{Exit, Failure, Output};
@@ -8,8 +10,6 @@ use crate::recipe::{self, Recipe, World, folder_of, parse_override};
 use crate::remote;
 use crate::table::{Table, bytes, grouped};
 use minic_compiler::check::Override;
-use minic_compiler::plan::Plan;
-use minic_grammar::Diagnostic;
 use minic_grammar::ast::Unit;
 use minic_runtime::device::Profile;
 use minic_runtime::events::{Journal, Observer, Stop};
@@ -92,7 +92,6 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
                 .help("`minic plan` lists the stages")
         })?;
     }
-    refuse_unsupported(&plan, &recipe, output)?;
     if let Some(name) = args.redo.iter().find(|name| plan.find(name).is_none()) {
         return Err(Failure::new(Exit::Input, format!("--redo {name}: there is no such stage or model"))
             .help("`minic plan` lists the stages"));
@@ -126,6 +125,9 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
     remote::fetch(&mut plan, &hub, &observers)?;
     let summary = run::run(&plan, device.as_ref(), &settings, &store, &observers)?;
     progress.clear();
+    for (name, svg) in summary.pictures() {
+        folder.write(&format!("{name}.svg"), &svg)?;
+    }
     folder.write_result(&recipe.text, &summary)?;
     let profile = device.take_profile();
     if let Some(profile) = &profile {
@@ -168,26 +170,6 @@ fn shard_folder(recipe: &Path, shard: Option<Shard>) -> PathBuf {
     folder.into()
 }
 
-/// What this version cannot run is said before anything starts, at the declaration that asks for it.
-pub fn refuse_unsupported(plan: &Plan, recipe: &Recipe, output: &Output) -> Result<(), Failure> {
-    let unsupported = plan.unsupported();
-    if unsupported.is_empty() {
-        return Ok(());
-    }
-    let found: Vec<Diagnostic> = unsupported
-        .iter()
-        .map(|node| {
-            let what = node.stage.name();
-            Diagnostic::new("E1101", node.span, format!("this version of minic cannot run `{what}`"))
-                .label(format!("needed for the stage `{}`", node.name))
-                .help("`minic plan` shows what it would do; `--until NAME` runs what does not need it")
-        })
-        .collect();
-    output.diagnostics(&recipe.file, &recipe.text, &found);
-    let names: Vec<&str> = unsupported.iter().map(|n| n.name.as_str()).collect();
-    Err(Failure::new(Exit::Input, format!("{}: cannot run {}", recipe.file, names.join(", "))))
-}
-
 /// The first Ctrl-C (or SIGTERM, or SIGHUP) asks the run to save and stop, the second ends it at once.
 fn stop_on_signal(quiet: bool) -> Result<Stop, Failure> {
     let stop = Stop::default();
@@ -227,6 +209,12 @@ fn text(summary: &Summary) -> String {
     if !summary.evaluations.is_empty() {
         out.push('\n');
         out += &figures(summary).render(|_, line| line);
+    }
+    for (name, search) in &summary.searches {
+        out += &format!("\n{}", weighed::search(name, search));
+    }
+    for (name, sensitivity) in &summary.sensitivities {
+        out += &format!("\n{}", weighed::sensitivity(name, sensitivity));
     }
     for (name, trained) in &summary.trainings {
         let Trained { updates, tokens, heldout, .. } = trained;

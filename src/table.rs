@@ -2,17 +2,18 @@
 
 /// Rows of cells under a head, columns as wide as their widest cell. Columns of numbers are right-aligned.
 pub struct Table {
-    head: Vec<&'static str>,
+    head: Vec<String>,
     numeric: Vec<bool>,
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
     /// Titles; those of columns of numbers begin with `>`.
-    pub fn new(titles: &[&'static str]) -> Table {
+    pub fn new<T: AsRef<str>>(titles: &[T]) -> Table {
+        let titles = titles.iter().map(AsRef::as_ref);
         Table {
-            head: titles.iter().map(|t| t.trim_start_matches('>')).collect(),
-            numeric: titles.iter().map(|t| t.starts_with('>')).collect(),
+            head: titles.clone().map(|t| t.trim_start_matches('>').to_string()).collect(),
+            numeric: titles.map(|t| t.starts_with('>')).collect(),
             rows: Vec::new(),
         }
     }
@@ -23,12 +24,11 @@ impl Table {
 
     /// `style` is given each line and its number, 0 for the head, and may color it.
     pub fn render(&self, style: impl Fn(usize, String) -> String) -> String {
-        let head: Vec<String> = self.head.iter().map(ToString::to_string).collect();
-        let lines: Vec<&Vec<String>> = std::iter::once(&head).chain(&self.rows).collect();
+        let lines: Vec<&Vec<String>> = std::iter::once(&self.head).chain(&self.rows).collect();
         let width = |column: usize| {
             lines.iter().filter_map(|l| l.get(column)).map(|c| c.chars().count()).max().unwrap_or(0)
         };
-        let widths: Vec<usize> = (0..head.len()).map(width).collect();
+        let widths: Vec<usize> = (0..self.head.len()).map(width).collect();
         let mut out = String::new();
         for (number, line) in lines.iter().enumerate() {
             let cell = |(column, cell): (usize, &String)| {

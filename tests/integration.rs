@@ -6,6 +6,8 @@ mod bench;
 mod check;
 #[path = "integration/command.rs"]
 mod command;
+#[path = "integration/decode.rs"]
+mod decode;
 #[path = "integration/diff.rs"]
 mod diff;
 #[path = "integration/docs.rs"]
@@ -44,6 +46,8 @@ mod recall;
 mod repair;
 #[path = "integration/run.rs"]
 mod run;
+#[path = "integration/search.rs"]
+mod search;
 #[path = "integration/shard.rs"]
 mod shard;
 #[path = "integration/store.rs"]

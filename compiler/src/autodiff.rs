@@ -154,7 +154,7 @@ impl Reverse<'_> {
         }
         let operands = self.b.graph().operands(id);
         let again: Vec<ValueId> = operands.iter().map(|&o| self.need(o)).collect();
-        let is_view = matches!(op, Op::Part { .. });
+        let is_view = op.is_view();
         let value = if is_view && again == operands { id } else { self.b.add_op(op, &again) };
         self.again.insert(id, value);
         value

@@ -17,6 +17,7 @@ mod groups;
 mod loss;
 mod models;
 mod names;
+mod objective;
 mod outline;
 mod overrides;
 mod prune;
@@ -26,13 +27,15 @@ mod require;
 mod schedule;
 mod score;
 mod search;
+mod sensitivity;
 mod space;
 mod streams;
+mod training;
 mod typed;
 pub(crate) mod value;
 
 pub use arguments::{Accepts, Argument, Arguments, Default};
-pub use outline::{LayerCounts, Outline};
+pub use outline::{Counts, LayerCounts, LayerRules, Outline, counts_of};
 pub use overrides::Override;
 
 use crate::hir;
@@ -94,7 +97,7 @@ pub fn check(
 }
 
 /// Codes of faults that a statement which could not be read may be the cause of.
-const PERHAPS_LOST: &[&str] = &["E0202", "E0206", "E0414", "E0606", "E0801"];
+const PERHAPS_LOST: &[&str] = &["E0202", "E0206", "E0414", "E0606", "E0610", "E0801"];
 
 /// A recipe as written and as understood.
 pub struct Checked {
@@ -173,6 +176,7 @@ impl<'a> Checker<'a> {
         for index in names::order(recipe, &self.names, &mut self.found) {
             self.declaration(&recipe.declarations[index]);
         }
+        self.rung_trainings();
         self.exports_apart();
         // Something that could not be understood may have been the use.
         if self.found.iter().all(|d| d.severity() == Severity::Warning) {
@@ -192,6 +196,7 @@ impl<'a> Checker<'a> {
             Declaration::Schedule(s) => self.schedule(s),
             Declaration::Distill(d) => self.distill(d),
             Declaration::Evaluate(e) => self.evaluate(e),
+            Declaration::Sensitivity(s) => self.sensitivity(s),
             Declaration::Deploy(d) => self.deploy(d),
             Declaration::Export(e) => self.export(e),
         }

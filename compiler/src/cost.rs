@@ -171,6 +171,12 @@ impl Parts {
         })
     }
 
+    /// Operations of the forward pass of one token, the mean over a sequence of this length.
+    pub fn per_token(desc: &ModelDesc, sequence: usize) -> Parts {
+        let layer = std::array::from_fn(|at| block_flops(desc, LayerKind::ALL[at], sequence));
+        Parts { outer: head_flops(desc), layer, turns: false }
+    }
+
     /// Of so many layers of each kind.
     pub fn total(&self, counts: &[usize; LayerKind::ALL.len()]) -> u64 {
         let there = counts.iter().zip(self.layer).filter(|(n, _)| **n > 0);
@@ -241,7 +247,7 @@ pub fn disk(params: u64, dtype: DType) -> u64 {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Passes {
     pub whole: u64,
-    /// One for every layer that is left out; it runs the layers after it and the head.
+    /// One for every layer, or block of layers, that is left out; it runs the layers after it and the head.
     pub partial: u64,
 }
 
@@ -256,6 +262,17 @@ impl Passes {
         let rounds = (kept + 1..=layers).map(|n| n as u64);
         let whole = rounds.clone().count() as u64;
         Passes { whole, partial: if crate::plan::leaves_out(metric) { rounds.sum() } else { 0 } }
+    }
+
+    /// One whole pass for every depth, and for a metric of the logits a partial one for every place of the block that
+    /// is left out.
+    pub fn contiguous(metric: LayerMetric, layers: usize, kept: &[usize]) -> Passes {
+        let shorter = kept.iter().filter(|kept| **kept < layers);
+        let places = shorter.clone().map(|kept| *kept as u64 + 1);
+        Passes {
+            whole: shorter.count() as u64,
+            partial: if crate::plan::leaves_out(metric) { places.sum() } else { 0 },
+        }
     }
 
     /// Operations over a sequence, of a model that takes `per_token` of them for a token and `head` for its

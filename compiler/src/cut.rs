@@ -38,6 +38,10 @@ pub struct CutPlan {
     pub model: BTreeMap<Dim, Vec<usize>>,
     /// Members kept in single layers; only layers that survive have an entry.
     pub by_layer: BTreeMap<usize, BTreeMap<Dim, Keep>>,
+    /// Members that lie in groups are kept wherever they lie, and fill the groups in their order: no cut, but the
+    /// baseline that shows what groups are for.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub regrouped: bool,
 }
 
 /// What makes a [`CutPlan`] impossible for a model.
@@ -125,7 +129,11 @@ impl CutPlan {
             Keep::All => Ok(()),
             Keep::Flat(kept) => {
                 ascending(&place, kept, size)?;
-                equal_groups(desc, &place, dim, kept)
+                if self.regrouped {
+                    fills_groups(desc, &place, dim, kept)
+                } else {
+                    equal_groups(desc, &place, dim, kept)
+                }
             }
             Keep::PerHead(lists) => {
                 let Some(outer) = dim.shared_across() else {
@@ -200,6 +208,16 @@ fn equal_groups(desc: &ModelDesc, place: &str, dim: Dim, kept: &[usize]) -> Resu
             Err(CutError::UnevenGroups { place: place.to_string(), outer, group, count, first: counts[0] })
         }
         None => Ok(()),
+    }
+}
+
+/// As many as fill all groups equally, wherever they come from.
+fn fills_groups(desc: &ModelDesc, place: &str, dim: Dim, kept: &[usize]) -> Result<(), CutError> {
+    let Some(outer) = dim.within() else { return Ok(()) };
+    let (size, groups) = (kept.len(), desc.size(outer));
+    match groups > 0 && size.is_multiple_of(groups) {
+        true => Ok(()),
+        false => Err(CutError::UnevenParent { place: place.to_string(), size, groups, outer }),
     }
 }
 

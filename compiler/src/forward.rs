@@ -1,8 +1,12 @@
 //! The graphs that minic runs, put together from a family's embedding, blocks and head.
 
+mod decoding;
 mod training;
 
-pub use training::{Objective, Reading, TEACHER, Training, lanes, targets, training};
+pub use decoding::{Answer, prefill, step};
+pub use training::{
+    Beside, Objective, Reading, Shown, TEACHER, Training, Written, lanes, training, training_beside, written,
+};
 
 use crate::axes;
 use crate::dim::{Dim, Extent};
@@ -13,18 +17,47 @@ use crate::model::ModelDesc;
 use std::sync::Arc;
 
 /// What one pass over a calibration set is to gather.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Gather {
     /// Activation metrics: at every block that has the tap.
     pub metrics: Vec<(&'static str, Arc<Program>)>,
     /// Layer metrics, for every one of the model's layers that is not `removed`.
     pub layers: Vec<LayerMetric>,
+    /// Neighbouring layers that are left out together, at least one.
+    pub span: usize,
     /// Layers that are gone already: what is left out next is compared with the whole model all the same.
     pub removed: Vec<usize>,
     /// The covariance of the stream over all norms, for `pca`.
     pub covariance: bool,
     /// Loss of the model itself.
     pub loss: bool,
+}
+
+impl Default for Gather {
+    fn default() -> Self {
+        Gather {
+            metrics: Vec::new(),
+            layers: Vec::new(),
+            span: 1,
+            removed: Vec::new(),
+            covariance: false,
+            loss: false,
+        }
+    }
+}
+
+impl Gather {
+    /// Of so many layers, those that are not gone already.
+    fn left(&self, layers: usize) -> Vec<usize> {
+        (0..layers).filter(|layer| !self.removed.contains(layer)).collect()
+    }
+
+    /// The first layer of every block of `span` neighbours among them, ascending.
+    pub fn places(&self, layers: usize) -> Vec<usize> {
+        let mut left = self.left(layers);
+        left.truncate((left.len() + 1).saturating_sub(self.span));
+        left
+    }
 }
 
 /// Names of a graph's outputs.
@@ -36,8 +69,10 @@ pub mod output {
     /// Losses of training.
     pub const LOSSES: &str = "losses";
     pub const LOGITS: &str = "logits";
-    /// A teacher's, [L, ids | log_p | rest].
-    pub const TARGETS: &str = "targets";
+    /// The likeliest token, [rows, 1].
+    pub const TOKEN: &str = "token";
+    /// Of a teacher: [`super::Written`].
+    pub const WRITTEN: &str = "targets";
     /// The stream after a block.
     pub const STREAM: &str = "stream";
     /// [E, E], the sum over all norms and positions; the lower triangle.
@@ -62,7 +97,8 @@ pub mod output {
         }
     }
 
-    /// What removing one layer does; `kld` and `mse` are columns 0 and 1 of a divergence.
+    /// What removing the block of layers that begins with this one does; `kld` and `mse` are columns 0 and 1 of a
+    /// divergence.
     pub fn layer(metric: LayerMetric, layer: usize) -> String {
         match metric {
             LayerMetric::Kld => format!("without.{layer} kld"),
@@ -204,7 +240,7 @@ pub fn evaluation(
 }
 
 /// Everything that one pass over a calibration set gathers: one forward pass, and for `kld` and `mse` one
-/// branch a layer, which starts from the stream that the layer was given.
+/// branch for every layer, or block of `span` layers, which starts from the stream that it was given.
 pub fn calibration(desc: &ModelDesc, sequence: usize, gather: &Gather) -> Result<Graph, ShapeError> {
     let mut b = Builder::new();
     b.metrics = gather.metrics.clone();
@@ -230,18 +266,19 @@ pub fn calibration(desc: &ModelDesc, sequence: usize, gather: &Gather) -> Result
         b.output(output::LOSS, loss);
     }
     // The model without what is gone already shares its first layers with the whole one.
-    let left: Vec<usize> = all.iter().copied().filter(|l| !gather.removed.contains(l)).collect();
+    let left = gather.left(all.len());
     let shared = gather.removed.iter().copied().min().unwrap_or(all.len());
     let mut path = streams[..shared].to_vec();
     path.extend(run(&mut b, desc, streams[shared], &left[shared..]));
-    for (at, &layer) in left.iter().enumerate() {
+    for (at, layer) in gather.places(all.len()).into_iter().enumerate() {
+        let after = at + gather.span;
         let mut divergence = None;
         for &metric in &gather.layers {
             let value = if metric == LayerMetric::Cosine {
-                b.cosine_distance(path[at], path[at + 1])
+                b.cosine_distance(path[at], path[after])
             } else {
                 *divergence.get_or_insert_with(|| {
-                    let end = run(&mut b, desc, path[at], &left[at + 1..])[left.len() - at - 1];
+                    let end = run(&mut b, desc, path[at], &left[after..])[left.len() - after];
                     let without = desc.family().last_norm(&mut b, desc, end);
                     b.divergence((hidden, head), (without, head))
                 })

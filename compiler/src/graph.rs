@@ -9,7 +9,7 @@ mod loss;
 mod op;
 mod print;
 
-pub use build::{Builder, MaskInput, Masks};
+pub use build::{Builder, Decoding, MaskInput, Masks, Phase};
 pub use infer::ShapeError;
 pub use loss::{HeadLoss, HeadTerm, StreamLoss, TopK, reads_teacher, targets_of};
 pub use op::{Activation, Elem, Op};
@@ -53,7 +53,7 @@ pub struct Graph {
     pub dag: DiGraph<Node, usize>,
     /// Named results, in the order in which they were asked for.
     pub outputs: Vec<(String, ValueId)>,
-    /// Nodes that are run for the gradient that they add to ([`Op::accumulates`]).
+    /// Nodes that are run for the leaf that they change ([`Op::changes`]).
     pub effects: Vec<ValueId>,
     /// Masks that the runtime binds before a run.
     pub masks: Vec<MaskInput>,

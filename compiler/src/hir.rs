@@ -4,7 +4,7 @@
 
 mod print;
 
-use crate::axes::{Axis, Tap};
+use crate::axes::{Axis, Scope, Tap};
 use crate::losses::Term;
 use crate::metrics::Program;
 use crate::model::{DType, LayerKind, ModelDesc};
@@ -24,6 +24,7 @@ pub struct Recipe {
     pub schedules: IndexMap<String, Schedule>,
     /// `distill` and `train`.
     pub distills: IndexMap<String, Distill>,
+    pub sensitivities: IndexMap<String, Sensitivity>,
     pub evaluations: Vec<Evaluation>,
     pub deployments: Vec<Deployment>,
     pub exports: Vec<Export>,
@@ -122,6 +123,16 @@ impl Prune {
     pub fn is_model(&self) -> bool {
         self.axes.iter().all(|a| a.values.len() == 1)
     }
+
+    /// The axis of depth, where it is cut.
+    pub fn depth(&self) -> Option<&AxisCut> {
+        self.axes.iter().find(|axis| axis.axis.scope == Scope::Depth)
+    }
+
+    /// The numbers of layers to choose from, ascending; empty where depth is not cut.
+    pub fn depths(&self) -> &[usize] {
+        self.depth().map_or(&[], |axis| &axis.values)
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -154,6 +165,8 @@ pub enum Score {
     Layer(LayerMetric),
     /// Depth: the least important layer removed, the others scored again, and so on.
     Iterative(LayerMetric),
+    /// Depth: one block of neighbouring layers goes, that without which the model changes least.
+    Contiguous(LayerMetric),
     Random {
         seed: u64,
     },
@@ -166,6 +179,17 @@ pub enum Score {
     Reverse(Box<Score>),
     /// `hidden_size by pca`
     Pca,
+}
+
+impl Score {
+    /// One block of neighbouring layers goes.
+    pub fn takes_a_block(&self) -> bool {
+        match self {
+            Score::Contiguous(_) => true,
+            Score::Reverse(inner) => inner.takes_a_block(),
+            _ => false,
+        }
+    }
 }
 
 /// A name of [`crate::metrics::LAYER_METRICS`].
@@ -290,6 +314,25 @@ pub enum Quantity {
     Measured(Measure),
 }
 
+impl Quantity {
+    /// The greater, the better.
+    pub fn rises(&self) -> bool {
+        match self {
+            Quantity::Throughput { .. } => true,
+            Quantity::Measured(measure) => matches!(measure, Measure::Top1 | Measure::Accuracy),
+            Quantity::Params
+            | Quantity::ActiveParams
+            | Quantity::BodyParams
+            | Quantity::Flops { .. }
+            | Quantity::DecodeFlops { .. }
+            | Quantity::Memory { .. }
+            | Quantity::Cache { .. }
+            | Quantity::Activations { .. }
+            | Quantity::Latency { .. } => false,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Measure {
     Loss,
@@ -325,6 +368,11 @@ pub struct Objective {
 impl Objective {
     pub fn of(quantity: Quantity) -> Objective {
         Objective { terms: vec![(1.0, quantity)] }
+    }
+
+    /// The greatest value comes first where nothing else is said.
+    pub fn rises(&self) -> bool {
+        self.alone().is_some_and(Quantity::rises)
     }
 
     /// The quantity itself, where it stands alone.
@@ -484,6 +532,19 @@ pub struct Evaluation {
     pub span: Span,
 }
 
+/// Every axis of a space by itself: what each of its sizes does, everything else as in the model that the space is cut
+/// from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sensitivity {
+    /// A name in prunes; its axes may have one value each.
+    pub space: String,
+    /// What measured quantities are measured on.
+    pub on: String,
+    /// At least one, without repeats.
+    pub quantities: Vec<Quantity>,
+    pub span: Span,
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct Deployment {
     pub model: String,
@@ -532,6 +593,7 @@ impl Recipe {
         self.searches.sort_by(|_, a, _, b| a.span.cmp(&b.span));
         self.schedules.sort_by(|_, a, _, b| a.span.cmp(&b.span));
         self.distills.sort_by(|_, a, _, b| a.span.cmp(&b.span));
+        self.sensitivities.sort_by(|_, a, _, b| a.span.cmp(&b.span));
         self.evaluations.sort_by_key(|e| e.span);
         self.deployments.sort_by_key(|d| d.span);
         self.exports.sort_by_key(|e| e.span);

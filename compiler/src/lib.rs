@@ -1,6 +1,7 @@
 //! The compiler of recipes: names and units resolved, a plan over stages, tensor graphs and their schedules.
 //!
-//! Pure: no input, no output, no clock (`clippy.toml` bans the calls). It is called; it calls nobody.
+//! Pure: no input, no output, no clock (`clippy.toml` bans the calls). It is called; it calls nobody. Points of spaces are
+//! judged by the threads of rayon, and put together in their order.
 
 pub mod autodiff;
 pub mod axes;
@@ -19,7 +20,9 @@ pub mod lower;
 pub mod metrics;
 pub mod model;
 pub mod nn;
+pub mod pareto;
 pub mod passes;
 pub mod plan;
 pub mod schedule;
+pub mod space;
 pub mod targets;

@@ -3,10 +3,14 @@
 //! Every declaration is lowered, whatever it depends on first. The checker has seen to it that names resolve
 //! and that nothing depends on itself; where that is not so, an input is missing and [`Plan::verify`] says which.
 
+mod candidate;
+
+pub use candidate::{Candidate, candidate};
+
 use crate::hir::{self, Origin, Recipe};
 use crate::plan::{
-    Calibrate, Cut, CutAxis, Evaluation, Export, Needs, Plan, PlanNode, Score, Search, Source, Stage,
-    Training, Value,
+    Calibrate, Cut, CutAxis, Evaluation, Export, Needs, Plan, PlanNode, Score, Search, Sensitivity, Source,
+    Stage, Training, Value,
 };
 use minic_grammar::Span;
 use petgraph::graph::NodeIndex;
@@ -15,13 +19,14 @@ use std::collections::BTreeMap;
 /// The whole recipe as a plan, before any pass.
 pub fn lower(recipe: &Recipe) -> Plan {
     let mut lowering =
-        Lowering { recipe, plan: Plan::default(), models: BTreeMap::new(), prunes: BTreeMap::new() };
+        Lowering { recipe, plan: Plan::default(), models: BTreeMap::new(), spaces: BTreeMap::new() };
     for name in recipe.models.keys().chain(recipe.prunes.keys()) {
         lowering.model(name);
     }
     for name in recipe.searches.keys().chain(recipe.distills.keys()) {
         lowering.model(name);
     }
+    lowering.sensitivities();
     lowering.evaluations();
     lowering.exports();
     lowering.report();
@@ -33,8 +38,19 @@ struct Lowering<'a> {
     plan: Plan,
     /// `None` while a model is being lowered, and where there is no such model.
     models: BTreeMap<String, Option<NodeIndex>>,
-    /// The scores of each prune's axes, in the order of the axes.
-    prunes: BTreeMap<String, Vec<NodeIndex>>,
+    /// What spaces are made of.
+    spaces: BTreeMap<String, Space>,
+}
+
+/// The stages that the models of a space have in common.
+#[derive(Clone, Default)]
+struct Space {
+    parent: Option<NodeIndex>,
+    /// Its stream, for an axis that keeps leading directions.
+    rotated: Option<NodeIndex>,
+    samples: Option<NodeIndex>,
+    /// In the order of the axes.
+    scores: Vec<NodeIndex>,
 }
 
 impl Lowering<'_> {
@@ -132,8 +148,13 @@ impl Lowering<'_> {
             .filter(|(score, _)| score.score != hir::Score::Pca)
             .map(|(score, cut)| self.score(name, score, cut.span, parent, partials, samples))
             .collect();
-        self.prunes.insert(name.to_string(), ranked.clone());
-        prune.is_model().then(|| self.cut(name, prune, parent, partials, samples, &ranked))
+        let rotated = prune.axes.iter().any(|cut| cut.score == hir::Score::Pca).then(|| {
+            let inputs = [(parent, Value::Model), (partials, Value::Partials)];
+            self.add(format!("{name}.rotate"), Stage::Rotate, prune.span, &inputs)
+        });
+        let space = Space { parent, rotated, samples, scores: ranked };
+        self.spaces.insert(name.to_string(), space.clone());
+        prune.is_model().then(|| self.cut(name, prune, &space))
     }
 
     fn score_of(&self, cut: &hir::AxisCut) -> Score {
@@ -155,64 +176,79 @@ impl Lowering<'_> {
             Needs::Request(_) | Needs::Layer(_) | Needs::Covariance => {
                 inputs.push((partials, Value::Partials))
             }
-            Needs::Iterative(_) | Needs::Residual => inputs.push((samples, Value::Samples)),
+            Needs::Iterative(_) | Needs::Contiguous(_) | Needs::Residual => {
+                inputs.push((samples, Value::Samples))
+            }
             Needs::Nothing => {}
         }
         self.add(format!("{prune}.score.{}", score.axis.name), Stage::Score(score.clone()), span, &inputs)
     }
 
-    fn cut(
-        &mut self,
-        name: &str,
-        prune: &hir::Prune,
-        parent: Option<NodeIndex>,
-        partials: Option<NodeIndex>,
-        samples: Option<NodeIndex>,
-        ranked: &[NodeIndex],
-    ) -> NodeIndex {
+    fn cut(&mut self, name: &str, prune: &hir::Prune, space: &Space) -> NodeIndex {
         let axes: Vec<CutAxis> = prune.axes.iter().filter_map(cut_axis).collect();
-        let mut source = parent;
-        if axes.iter().any(|a| a.leading) {
-            let inputs = [(parent, Value::Model), (partials, Value::Partials)];
-            source = Some(self.add(format!("{name}.rotate"), Stage::Rotate, prune.span, &inputs));
-        }
+        let source = space.rotated.or(space.parent);
         let mut inputs = vec![(source, Value::Model)];
-        inputs.extend(ranked.iter().map(|id| (Some(*id), Value::Scores)));
-        let stage = Stage::Cut(Cut { axes, constraints: prune.constraints.clone() });
+        inputs.extend(space.scores.iter().map(|id| (Some(*id), Value::Scores)));
+        let stage = Stage::Cut(Cut { axes, constraints: prune.constraints.clone(), control: None });
         let cut = self.add(format!("{name}.cut"), stage, prune.span, &inputs);
         if prune.repairs.is_empty() {
             return cut;
         }
         let repairs = prune.repairs.iter().map(|r| r.kind.clone()).collect();
-        let inputs = [(Some(cut), Value::Model), (source, Value::Teacher), (samples, Value::Samples)];
+        let inputs = [(Some(cut), Value::Model), (source, Value::Teacher), (space.samples, Value::Samples)];
         self.add(format!("{name}.repair"), Stage::Repair(repairs), prune.span, &inputs)
     }
 
     fn search(&mut self, name: &str, search: &hir::Search) -> NodeIndex {
-        self.model(&search.space);
-        let space = self.recipe.prunes.get(&search.space).cloned();
-        let mut inputs = Vec::new();
-        let mut schedules: Vec<(String, hir::Schedule)> = Vec::new();
-        if let Some(space) = &space {
-            inputs.push((self.model(&space.from), Value::Model));
-            let scores = self.prunes.get(&search.space).cloned().unwrap_or_default();
-            inputs.extend(scores.into_iter().map(|id| (Some(id), Value::Scores)));
+        let prune = self.recipe.prunes.get(&search.space).cloned();
+        let mut inputs = self.space_inputs(&search.space);
+        let training = search.training.clone();
+        if let Some(training) = &training {
+            let teacher = training.teacher.as_ref().and_then(|teacher| self.model(teacher));
+            inputs.push((teacher, Value::Teacher));
         }
+        let mut schedules: Vec<(String, hir::Schedule)> = Vec::new();
         for rung in &search.rungs {
             if let Some(data) = &rung.on {
                 inputs.push((self.data(data, &search.space), Value::Samples));
             }
             let schedule = rung.after.as_ref().and_then(|s| Some((s, self.recipe.schedules.get(s)?)));
             if let Some((schedule_name, schedule)) = schedule {
+                let default = training.iter().filter(|_| schedule.phases.iter().any(|p| p.data.is_none()));
+                inputs.extend(default.map(|t| (self.data(&t.data, &search.space), Value::Samples)));
                 inputs.extend(self.phases(schedule, &search.space));
                 if schedules.iter().all(|(known, _)| known != schedule_name) {
                     schedules.push((schedule_name.clone(), schedule.clone()));
                 }
             }
         }
-        let space = space.unwrap_or_else(|| empty_space(search.span));
+        let space = prune.unwrap_or_else(|| empty_space(search.span));
         let stage = Stage::Search(Box::new(Search { search: search.clone(), space, schedules }));
         self.add(name.to_string(), stage, search.span, &inputs)
+    }
+
+    /// What the models of a space are made from.
+    fn space_inputs(&mut self, name: &str) -> Vec<(Option<NodeIndex>, Value)> {
+        self.model(name);
+        let space = self.spaces.get(name).cloned().unwrap_or_default();
+        let mut inputs = vec![(space.parent, Value::Model), (space.rotated, Value::Model)];
+        inputs.extend(space.scores.iter().map(|id| (Some(*id), Value::Scores)));
+        let repairs = self.recipe.prunes.get(name).map_or(&[][..], |prune| &prune.repairs);
+        if repairs.iter().any(|repair| repair.kind.reads_data()) {
+            inputs.push((space.samples, Value::Samples));
+        }
+        inputs
+    }
+
+    fn sensitivities(&mut self) {
+        let recipe = self.recipe;
+        for (name, sensitivity) in &recipe.sensitivities {
+            let Some(space) = recipe.prunes.get(&sensitivity.space) else { continue };
+            let mut inputs = self.space_inputs(&sensitivity.space);
+            inputs.push((self.data(&sensitivity.on, &space.from), Value::Samples));
+            let stage = Sensitivity { sensitivity: sensitivity.clone(), space: space.clone() };
+            self.add(name.clone(), Stage::Sensitivity(Box::new(stage)), sensitivity.span, &inputs);
+        }
     }
 
     /// The data that phases name for themselves.
@@ -292,7 +328,7 @@ impl Lowering<'_> {
     /// One report of everything that is measured or published.
     fn report(&mut self) {
         let value = |id: NodeIndex| match self.plan.node(id).stage {
-            Stage::Evaluate(_) => Some((Some(id), Value::Figures)),
+            Stage::Evaluate(_) | Stage::Sensitivity(_) => Some((Some(id), Value::Figures)),
             Stage::Export(_) => Some((Some(id), Value::Folder)),
             _ => None,
         };
@@ -308,6 +344,7 @@ fn metric(score: &hir::Score) -> Option<&str> {
         hir::Score::Reverse(inner) => metric(inner),
         hir::Score::Layer(_)
         | hir::Score::Iterative(_)
+        | hir::Score::Contiguous(_)
         | hir::Score::Residual { .. }
         | hir::Score::Random { .. }
         | hir::Score::Pca => None,
@@ -322,7 +359,9 @@ fn calibration(scores: &[Score]) -> Calibrate {
             Needs::Request(request) => Calibrate { requests: vec![request], ..Calibrate::default() },
             Needs::Layer(metric) => Calibrate { layers: vec![metric], ..Calibrate::default() },
             Needs::Covariance => Calibrate { covariance: true, ..Calibrate::default() },
-            Needs::Iterative(_) | Needs::Residual | Needs::Nothing => Calibrate::default(),
+            Needs::Iterative(_) | Needs::Contiguous(_) | Needs::Residual | Needs::Nothing => {
+                Calibrate::default()
+            }
         };
         wanted.absorb(&one);
     }

@@ -17,10 +17,10 @@ mod text;
 mod verify;
 
 pub use estimate::{Estimate, FITTED};
-pub use shapes::{Bounds, Shape, Shapes, Variant};
+pub use shapes::{Bounds, Points, Shape, Shapes};
 pub use stage::{
-    Calibrate, Cut, CutAxis, Evaluation, Export, Needs, Request, Score, Search, Source, Stage, Training,
-    leaves_out,
+    Calibrate, Cut, CutAxis, Evaluation, Export, Needs, Request, Score, Search, Sensitivity, Source, Stage,
+    Training, leaves_out,
 };
 pub use verify::VerifyError;
 
@@ -256,11 +256,6 @@ impl Plan {
             }
         }
         out
-    }
-
-    /// The stages that this version cannot run, in the order of the run.
-    pub fn unsupported(&self) -> Vec<&PlanNode> {
-        self.order().into_iter().map(|id| self.node(id)).filter(|n| !n.stage.is_supported()).collect()
     }
 }
 

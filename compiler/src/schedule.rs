@@ -30,7 +30,8 @@ pub enum Leaf {
     Tokens,
     Input(String),
     Weight(String),
-    /// The one leaf that steps write: they add to it.
+    /// The two leaves that steps write: one they move on, to the other they add.
+    State(String),
     Gradient(String),
 }
 
@@ -75,6 +76,8 @@ pub struct Schedule {
     pub weights: BTreeMap<String, usize>,
     /// Run-time inputs with their number of elements.
     pub inputs: BTreeMap<String, usize>,
+    /// What is remembered from one run to the next, with its number of elements.
+    pub states: BTreeMap<String, usize>,
     /// Gradients that are added to, with their number of elements.
     pub gradients: BTreeMap<String, usize>,
     pub masks: Vec<crate::graph::MaskInput>,
@@ -83,7 +86,7 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// Bytes that one lane needs beside the weights: arena, results, inputs, gradients.
+    /// Bytes that one lane needs beside the weights and what is remembered: arena, results, inputs, gradients.
     pub fn lane_bytes(&self) -> u64 {
         let elements = self.inputs.values().sum::<usize>() + self.gradients.values().sum::<usize>();
         (self.arena * 4 + self.results.iter().sum::<usize>() * 8 + elements * 4 + self.sequence * 4) as u64
@@ -92,7 +95,7 @@ impl Schedule {
     /// Columns of a leaf of this name, as its readers see it; 1 where nobody reads it.
     pub fn columns_of(&self, name: &str) -> usize {
         let of = |place: &&Place| match &place.home {
-            Home::Leaf(Leaf::Weight(n) | Leaf::Input(n) | Leaf::Gradient(n)) => n == name,
+            Home::Leaf(Leaf::Weight(n) | Leaf::Input(n) | Leaf::State(n) | Leaf::Gradient(n)) => n == name,
             _ => false,
         };
         self.steps.iter().flat_map(|step| &step.operands).find(of).map_or(1, |place| place.stride)
@@ -101,6 +104,11 @@ impl Schedule {
     /// Bytes of the weights in f32.
     pub fn weight_bytes(&self) -> u64 {
         self.weights.values().sum::<usize>() as u64 * 4
+    }
+
+    /// Bytes of what is remembered.
+    pub fn state_bytes(&self) -> u64 {
+        self.states.values().sum::<usize>() as u64 * 4
     }
 
     /// Bytes of the two averages that AdamW keeps of every gradient.
@@ -138,7 +146,7 @@ impl<'a> Planner<'a> {
             for operand in graph.operands(id) {
                 last_use[root[operand.index()]] = id.index();
             }
-            if let (Op::Part { .. }, Some(operand)) = (&graph.node(id).op, graph.operands(id).first()) {
+            if let (true, Some(operand)) = (graph.node(id).op.is_view(), graph.operands(id).first()) {
                 root[id.index()] = root[operand.index()];
             }
         }
@@ -154,7 +162,8 @@ impl<'a> Planner<'a> {
 
     fn plan(mut self) -> Schedule {
         let mut steps = Vec::new();
-        let (mut weights, mut inputs, mut gradients) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let (mut weights, mut inputs) = (BTreeMap::new(), BTreeMap::new());
+        let (mut states, mut gradients) = (BTreeMap::new(), BTreeMap::new());
         let mut sequence = 0;
         for id in self.graph.order() {
             let i = id.index();
@@ -166,6 +175,7 @@ impl<'a> Planner<'a> {
                 Op::Tokens => sequence = node.len(),
                 Op::Weight { name } => drop(weights.insert(name.clone(), node.len())),
                 Op::Input { name } => drop(inputs.insert(name.clone(), node.len())),
+                Op::State { name } => drop(states.insert(name.clone(), node.len())),
                 Op::Gradient { name } => drop(gradients.insert(name.clone(), node.len())),
                 _ => {}
             }
@@ -195,6 +205,7 @@ impl<'a> Planner<'a> {
             outputs,
             weights,
             inputs,
+            states,
             gradients,
             masks: self.graph.masks.clone(),
             sequence,
@@ -210,12 +221,18 @@ impl<'a> Planner<'a> {
             Op::Tokens => leaf(Leaf::Tokens),
             Op::Input { name } => leaf(Leaf::Input(name.clone())),
             Op::Weight { name } => leaf(Leaf::Weight(name.clone())),
+            Op::State { name } => leaf(Leaf::State(name.clone())),
             Op::Gradient { name } => leaf(Leaf::Gradient(name.clone())),
             Op::Part { name } => {
                 let whole = *self.graph.operands(id).first()?;
                 let (offset, _) = self.graph.node(whole).shape.last()?.run(name)?;
                 let place = self.places[whole.index()].clone()?;
                 Some(Place { offset: place.offset + offset, cols, ..place })
+            }
+            Op::Last => {
+                let whole = *self.graph.operands(id).first()?;
+                let place = self.places[whole.index()].clone()?;
+                Some(Place { offset: place.offset + (place.rows - 1) * place.stride, rows, ..place })
             }
             _ => None,
         }
@@ -292,6 +309,7 @@ impl fmt::Display for Place {
             Home::Leaf(Leaf::Tokens) => write!(f, "tokens")?,
             Home::Leaf(Leaf::Input(name)) => write!(f, "input \"{name}\"")?,
             Home::Leaf(Leaf::Weight(name)) => write!(f, "weight \"{name}\"")?,
+            Home::Leaf(Leaf::State(name)) => write!(f, "state \"{name}\"")?,
             Home::Leaf(Leaf::Gradient(name)) => write!(f, "gradient \"{name}\"")?,
             Home::Arena { at, .. } => write!(f, "@{at}")?,
             Home::Result(i) => write!(f, "result {i}")?,

@@ -37,8 +37,20 @@ pub struct Broken {
 
 /// The first words of declarations, in the order of [`Declaration`].
 pub const DECLARATIONS: &[&str] = &[
-    "param", "model", "data", "metric", "group", "prune", "search", "schedule", "distill", "train",
-    "evaluate", "deploy", "export",
+    "param",
+    "model",
+    "data",
+    "metric",
+    "group",
+    "prune",
+    "search",
+    "schedule",
+    "distill",
+    "train",
+    "evaluate",
+    "sensitivity",
+    "deploy",
+    "export",
 ];
 
 pub type Ident = Spanned<String>;
@@ -56,6 +68,7 @@ pub enum Declaration {
     /// `distill` and `train`.
     Distill(Distill),
     Evaluate(Evaluate),
+    Sensitivity(Sensitivity),
     Deploy(Deploy),
     Export(Export),
 }
@@ -73,6 +86,7 @@ impl Declaration {
             Declaration::Schedule(d) => d.span,
             Declaration::Distill(d) => d.span,
             Declaration::Evaluate(d) => d.span,
+            Declaration::Sensitivity(d) => d.span,
             Declaration::Deploy(d) => d.span,
             Declaration::Export(d) => d.span,
         }
@@ -221,7 +235,7 @@ pub enum SearchItem {
     },
 }
 
-/// `rank by QUANTITY [descending] [on DATA] [after SCHEDULE [for TOKENS]] keep N`
+/// `rank by QUANTITY [descending] [on DATA] [after SCHEDULE [for TOKENS]] keep N`, or by a weighted sum of quantities
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rank {
     pub by: Expr,
@@ -266,6 +280,17 @@ pub struct Evaluate {
     pub against: Option<Ident>,
     pub on: Ident,
     pub quantities: Vec<Ident>,
+    pub span: Span,
+}
+
+/// `sensitivity NAME of SPACE on DATA { loss, throughput(input = 1024, output = 64), .. }`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sensitivity {
+    pub name: Ident,
+    pub space: Ident,
+    pub on: Ident,
+    /// Names or calls.
+    pub quantities: Vec<Expr>,
     pub span: Span,
 }
 

@@ -59,7 +59,12 @@ struct Row {
 #[derive(Clone, Copy)]
 enum Given {
     Matrix(usize, usize),
-    Tokens { count: usize, below: usize },
+    Tokens {
+        count: usize,
+        below: usize,
+    },
+    /// The first sequence, and a position.
+    At(usize),
 }
 
 enum Operand {
@@ -83,6 +88,7 @@ fn draw(given: Given) -> Operand {
     };
     match given {
         Given::Matrix(rows, cols) => Operand::F32((0..rows * cols).map(|_| next()).collect(), rows, cols),
+        Given::At(position) => Operand::F32(vec![0.0, position as f32], 1, 2),
         Given::Tokens { count, below } => {
             Operand::U32((0..count).map(|i| (i * 7919 % below) as u32).collect())
         }
@@ -117,6 +123,59 @@ fn head_loss(label: &str, l: usize, [student, teacher]: [usize; 2], vocab: usize
         ],
         flops: 2.0 * (l * vocab * (3 * student + teacher)) as f64,
     }
+}
+
+/// One token of each of some sequences, after so many.
+fn steps(m: &Model, sequences: usize, position: usize) -> Vec<Row> {
+    let (inner, states) = (m.heads * m.head_dim, m.groups * m.state);
+    let (conv, window) = (inner + 2 * states, position + 1);
+    let (q, kv, d) = m.attention;
+    let row = |name: &str, op: Op, operands: Vec<Given>| Row {
+        label: format!("{name} {sequences} at {position}"),
+        op,
+        operands,
+        flops: 0.0,
+    };
+    let ssd = Op::SsdStep {
+        heads: m.heads,
+        head_dim: m.head_dim,
+        groups: m.groups,
+        state: m.state,
+        dt_lo: 1e-3,
+        dt_hi: f64::INFINITY,
+    };
+    let ssd_operands = [inner, m.heads, states, states].map(|cols| matrix(sequences, cols));
+    let of_heads = [matrix(1, m.heads); 3];
+    let ring = matrix(sequences * window, kv * d);
+    vec![
+        linear("in_proj", sequences, m.hidden, inner + conv + m.heads),
+        row(
+            "keep",
+            Op::Keep { positions: 1, window },
+            vec![matrix(sequences, kv * d), Given::At(position), ring],
+        ),
+        row(
+            "conv_step",
+            Op::ConvStep { kernel: 4, bias: true },
+            vec![matrix(sequences * 4, conv), matrix(conv, 4), matrix(1, conv), Given::At(position)],
+        ),
+        row(
+            "ssd_step",
+            ssd,
+            ssd_operands
+                .into_iter()
+                .chain(of_heads)
+                .chain([matrix(sequences, m.heads * m.state * m.head_dim)])
+                .collect(),
+        ),
+        row(
+            "attention_step",
+            Op::AttentionStep { heads: q, kv_heads: kv, head_dim: d, window },
+            vec![matrix(sequences, q * d), ring, ring, Given::At(position)],
+        ),
+        linear("head", sequences, m.hidden, m.vocab),
+        row("argmax", Op::Argmax, vec![matrix(sequences, m.vocab)]),
+    ]
 }
 
 fn rows(m: &Model, l: usize) -> Vec<Row> {
@@ -304,11 +363,11 @@ fn time(row: &Row) -> (Duration, usize) {
     let value = Node { op: row.op.clone(), shape };
     let (rows, cols) = value.matrix();
     let in_place = row.op.in_place_operand();
-    let adds_to = row.op.accumulates().then(|| operands.len() - 1);
+    let changes = row.op.changes().then(|| operands.len() - 1);
     let args: Vec<Arg> = operands
         .iter()
         .enumerate()
-        .filter(|(i, _)| Some(*i) != in_place && Some(*i) != adds_to)
+        .filter(|(i, _)| Some(*i) != in_place && Some(*i) != changes)
         .map(|(_, operand)| match operand {
             Operand::F32(data, rows, cols) => Arg::F32(View::new(data, *rows, *cols, *cols)),
             Operand::U32(ids) => Arg::U32(ids),
@@ -316,8 +375,8 @@ fn time(row: &Row) -> (Duration, usize) {
         .collect();
     let kernel = find(&row.op).expect("the operation has a kernel");
     let (mut f32s, mut f64s) = (vec![0.5f32; rows * cols], vec![0.0f64; rows * cols]);
-    let (sum_rows, sum_cols) = adds_to.map_or((0, 0), |i| nodes[i].matrix());
-    let mut sum = vec![0.0f32; sum_rows * sum_cols];
+    let (leaf_rows, leaf_cols) = changes.map_or((0, 0), |i| nodes[i].matrix());
+    let mut leaf = vec![0.0f32; leaf_rows * leaf_cols];
     let mut best = Duration::MAX;
     let begin = Instant::now();
     let mut runs = 0;
@@ -327,8 +386,8 @@ fn time(row: &Row) -> (Duration, usize) {
             Elem::F64 => Out::F64(&mut f64s),
             _ => Out::F32(ViewMut::new(&mut f32s, rows, cols, cols)),
         };
-        let gradient = adds_to.map(|_| ViewMut::new(&mut sum, sum_rows, sum_cols, sum_cols));
-        (kernel.cpu)(Call { op: &row.op, args: &args, out, gradient });
+        let changed = changes.map(|_| ViewMut::new(&mut leaf, leaf_rows, leaf_cols, leaf_cols));
+        (kernel.cpu)(Call { op: &row.op, args: &args, out, changed });
         best = best.min(start.elapsed());
         runs += 1;
     }
@@ -341,6 +400,8 @@ fn main() {
     let pools = [1, threads].map(|n| rayon::ThreadPoolBuilder::new().num_threads(n).build().expect("a pool"));
     let mut table = vec![("", linear("square", 1024, 1024, 1024))];
     for model in MODELS {
+        let steps = [1, 8].into_iter().flat_map(|sequences| steps(model, sequences, 4095));
+        table.extend(steps.map(|row| (model.name, row)));
         table.extend([512, 1024].into_iter().flat_map(|l| rows(model, l)).map(|row| (model.name, row)));
     }
     if std::env::args().any(|a| a == "--large") {

@@ -20,7 +20,7 @@ use std::sync::Arc;
 pub struct Gathered {
     /// Partials of all samples together, by [`output::metric`].
     pub metrics: BTreeMap<String, Partial>,
-    /// One score a layer that was not removed, in the order of the layers: what the model loses without it.
+    /// One score for each of [`Gather::places`]: what the model loses without the layer, or the block that begins there.
     pub layers: Vec<(LayerMetric, Vec<f64>)>,
     /// The mean covariance of the normalised stream over all norms and positions, [E, E].
     pub covariance: Option<Arc<Vec<f64>>>,
@@ -230,7 +230,7 @@ struct Sink {
 impl Sink {
     fn new(layers: usize, gather: &Gather, begin: usize, sequence: usize) -> Sink {
         let items = Item::all(gather);
-        let left: Vec<usize> = (0..layers).filter(|l| !gather.removed.contains(l)).collect();
+        let left = gather.places(layers);
         let all = || (0..layers).map(Some).chain([None]);
         let mut places = BTreeMap::new();
         for (i, item) in items.iter().enumerate() {

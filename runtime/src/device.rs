@@ -60,12 +60,19 @@ pub enum DeviceError {
     /// Arena and results of one lane.
     #[error("a sample needs {} MiB of memory, which are not free: take shorter sequences", bytes.div_ceil(1 << 20))]
     Memory { bytes: u64 },
+    /// Weights, and what sequences that are decoded side by side remember.
+    #[error(
+        "decoding needs {} MiB of memory, {} of them for what the sequences remember, and {} MiB are free: take fewer \
+         sequences, or shorter ones", bytes.div_ceil(1 << 20), states.div_ceil(1 << 20), has >> 20
+    )]
+    Decoding { bytes: u64, states: u64, has: u64 },
 }
 
 impl DeviceError {
     pub fn kind(&self) -> Kind {
         match self {
             DeviceError::Memory { .. }
+            | DeviceError::Decoding { .. }
             | DeviceError::DeviceMemory { .. }
             | DeviceError::DeviceFull { .. }
             | DeviceError::NoAdapter { .. }
@@ -134,7 +141,7 @@ pub type Outputs = BTreeMap<String, Output>;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
     pub weights: u64,
-    /// Arena, results and inputs of all lanes.
+    /// Arena, results and inputs of all lanes, and what is remembered between runs.
     pub lanes: u64,
     /// What the kernels' worker threads need beside their operands.
     pub scratch: u64,
@@ -180,6 +187,14 @@ pub trait Device: Send + Sync {
 
     /// Binds weights to a schedule; each session is one lane.
     fn prepare(&self, schedule: Arc<Schedule>, weights: Weights) -> Result<Box<dyn Session>, DeviceError>;
+
+    /// Binds weights to the two schedules of decoding, that of first tokens and that of steps. Their sessions share what
+    /// is remembered, which is zero at first.
+    fn decode(
+        &self,
+        schedules: [Arc<Schedule>; 2],
+        weights: Weights,
+    ) -> Result<[Box<dyn Session>; 2], DeviceError>;
 
     /// Binds a model in training, and weights that stay as they are, to a schedule that adds up gradients.
     /// `lanes` sum the gradients of their own samples first: their number decides bits, and is the schedule's.

@@ -2,7 +2,8 @@
 //!
 //! What every kernel keeps to:
 //! - Same bits for any number of threads: work is cut by shape alone, and every reduction has a fixed order.
-//! - Operations that accumulate ([`Op::accumulates`]) add to their gradient, and leave an empty `out` alone.
+//! - Operations that change a leaf ([`Op::changes`]) add to their gradient or move their state on, and leave an empty
+//!   `out` alone.
 //! - In-place operations ([`Op::in_place_operand`]) find that operand in `out` when they are called and update
 //!   it there; it is left out of `args`. All other kernels write every element of `out` and read none.
 //! - Beyond its operands, one worker thread holds at most [`Kernel::scratch`] bytes at a time.
@@ -11,6 +12,7 @@
 mod activation;
 pub(crate) mod adamw;
 mod add;
+mod argmax;
 mod attention;
 mod attention_grad;
 mod column_sum;
@@ -23,6 +25,7 @@ mod embed;
 mod gated_norm;
 mod gemm;
 mod head_loss;
+mod keep;
 mod linear;
 mod logits;
 mod mask;
@@ -83,6 +86,12 @@ pub const KERNELS: &[Kernel] = &[
     stream_loss::KERNEL,
     head_loss::KERNEL,
     ssd::GRAD,
+    keep::KERNEL,
+    conv_silu::STEP,
+    ssd::PREFILL,
+    ssd::STEP,
+    attention::STEP,
+    argmax::KERNEL,
 ];
 
 /// One operation's implementations, side by side with the tolerance of their test.
@@ -93,7 +102,7 @@ pub struct Kernel {
     pub version: u32,
     pub cpu: fn(Call),
     /// The same in f64, naive and plain: all operands in order -> the value, row-major, and behind it the
-    /// gradient after the operation, where it accumulates.
+    /// gradient or state after the operation, where it changes one.
     pub reference: fn(&Op, &[Exact]) -> Vec<f64>,
     /// Bytes that one worker thread needs beyond the operands, from the operands' (rows, columns), in order.
     pub scratch: fn(&Op, &[(usize, usize)]) -> usize,
@@ -107,7 +116,7 @@ pub struct Kernel {
 pub struct Shaders {
     /// As [`Kernel::version`].
     pub version: u32,
-    /// Makes the dispatches of one call. Operations that accumulate add to their last operand.
+    /// Makes the dispatches of one call. Operations that change a leaf change their last operand.
     pub plan: fn(&mut shader::Plan, shader::Call) -> Result<(), shader::Unfit>,
     /// As [`Kernel::tolerance`].
     pub tolerance: f64,
@@ -126,13 +135,13 @@ pub enum Out<'a> {
     F64(&'a mut [f64]),
 }
 
-/// One invocation: the operation, its operands in order less the in-place one and the gradient, the place of its
-/// value, and the gradient that it adds to.
+/// One invocation: the operation, its operands in order less the in-place one and the leaf that it changes, the place
+/// of its value, and that leaf.
 pub struct Call<'a> {
     pub op: &'a Op,
     pub args: &'a [Arg<'a>],
     pub out: Out<'a>,
-    pub gradient: Option<ViewMut<'a>>,
+    pub changed: Option<ViewMut<'a>>,
 }
 
 impl<'a> Call<'a> {
@@ -151,12 +160,18 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// The gradient of an operation that accumulates; a vector is one row.
-    fn gradient(&mut self) -> ViewMut<'a> {
-        match self.gradient.take() {
-            Some(gradient) => gradient,
-            None => panic!("bug: `{}` has no gradient to add to", self.op.name()),
+    /// The gradient or the state that the operation changes; a vector is one row.
+    fn changed(&mut self) -> ViewMut<'a> {
+        match self.changed.take() {
+            Some(leaf) => leaf,
+            None => panic!("bug: `{}` has nothing to change", self.op.name()),
         }
+    }
+
+    /// Argument `i` as the sequence and the position at which the rows of a run begin.
+    fn at(&self, i: usize) -> [usize; 2] {
+        let at = self.f32(i).row(0);
+        [at[0] as usize, at[1] as usize]
     }
 
     fn out_f32(self) -> ViewMut<'a> {
@@ -206,6 +221,10 @@ impl Exact {
     fn row(&self, r: usize) -> &[f64] {
         let cols = self.cols();
         &self.data()[r * cols..(r + 1) * cols]
+    }
+
+    fn at(&self) -> [usize; 2] {
+        [self.data()[0] as usize, self.data()[1] as usize]
     }
 
     fn tokens(&self) -> &[u32] {

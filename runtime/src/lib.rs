@@ -2,10 +2,12 @@
 
 pub mod bench;
 pub mod calibrate;
+pub(crate) mod chart;
 pub mod checkpoint;
 pub mod compare;
 pub mod convert;
 pub mod data;
+pub mod decode;
 pub mod device;
 pub mod error;
 pub mod evaluate;
@@ -33,6 +35,7 @@ pub mod score;
 pub mod shader;
 pub mod source;
 pub mod stamp;
+pub mod stats;
 pub mod store;
 pub mod synth;
 pub mod tokens;

@@ -52,6 +52,9 @@ pub struct Provenance {
     /// Trainings and distillations on the way, which change weights and no shape.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub trainings: Vec<TrainingRecord>,
+    /// Searches whose winners it comes from.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub searches: Vec<SearchRecord>,
     pub result: ModelRecord,
     /// Parameters by the family's formula, and as counted in the files.
     pub planned_params: u64,
@@ -153,6 +156,25 @@ pub struct TrainingRecord {
     /// What computed it, and to what it rounded the factors of products.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub device: String,
+}
+
+/// A search, and what it chose.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SearchRecord {
+    /// In the recipe, as that of the space.
+    pub name: String,
+    pub space: String,
+    /// Points of the space, and those that met every requirement.
+    pub points: u64,
+    pub feasible: u64,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub require: Vec<String>,
+    pub rungs: Vec<String>,
+    /// The winner, by its place in the space, and its score in the last rung.
+    pub chosen: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub score: Option<f64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -11,6 +11,8 @@ mod load;
 mod passes;
 mod repair;
 mod rotate;
+pub mod search;
+pub mod sensitivity;
 mod shard;
 mod summary;
 mod train;
@@ -24,7 +26,7 @@ use crate::device::Device;
 use crate::events::{Event, Observer, Stop, Watch};
 use crate::importance::DepthRule;
 use crate::memory;
-use crate::provenance::{DataRecord, Parent, Step, TrainingRecord};
+use crate::provenance::{DataRecord, Parent, SearchRecord, Step, TrainingRecord};
 use crate::residual;
 use crate::score::{By, Ranked, Scorer};
 use crate::source::WeightSource;
@@ -100,6 +102,7 @@ impl Settings {
 }
 
 /// What a stage leaves behind.
+#[derive(Clone)]
 #[expect(clippy::large_enum_variant, reason = "there are as many as stages")]
 enum Artifact {
     Model(Made),
@@ -126,6 +129,7 @@ struct Made {
     /// Its cuts, the first one first.
     steps: Vec<Step>,
     trainings: Vec<TrainingRecord>,
+    searches: Vec<SearchRecord>,
     /// Its stream is rotated, and not yet cut.
     turned: Option<Turned>,
 }
@@ -171,8 +175,7 @@ pub enum State {
     Run(Option<String>),
 }
 
-/// Runs every stage of a plan that [`Plan::unsupported`] finds nothing in. What the store holds is not
-/// computed again.
+/// Runs every stage of a plan. What the store holds is not computed again.
 pub fn run(
     plan: &Plan,
     device: &dyn Device,
@@ -180,9 +183,6 @@ pub fn run(
     store: &Store,
     observer: &dyn Observer,
 ) -> Result<Summary, RunError> {
-    if let Some(node) = plan.unsupported().first() {
-        return Err(RunError::Unsupported { stage: node.name.clone(), kind: node.stage.name() });
-    }
     let started = Instant::now();
     observer.observe(&Event::RunStarted {
         recipe: &settings.recipe,
@@ -212,7 +212,7 @@ pub fn preview(
 ) -> BTreeMap<NodeIndex, State> {
     let mut executor = Executor::new(plan, device, settings, store, &(), true);
     let mut states = BTreeMap::new();
-    for id in plan.order().into_iter().filter(|id| plan.node(*id).stage.is_supported()) {
+    for id in plan.order() {
         let reason = executor.reason(id).unwrap_or_default();
         match executor.perform(id) {
             Ok((artifact, _)) => {
@@ -395,9 +395,11 @@ impl<'a> Executor<'a> {
             }
             Stage::Rotate => vec![self.rotation_key(id, &self.model(id, Value::Model)?)?],
             Stage::Repair(repairs) => vec![self.repair_key(id, repairs)?],
-            Stage::Load(Source::Checkpoint { .. }) | Stage::Export(_) | Stage::Report | Stage::Search(_) => {
-                Vec::new()
-            }
+            Stage::Load(Source::Checkpoint { .. })
+            | Stage::Export(_)
+            | Stage::Report
+            | Stage::Sensitivity(_) => Vec::new(),
+            Stage::Search(search) => vec![self.search_key(id, search)?],
             Stage::Train(training) | Stage::Distill(training) => {
                 vec![self.training_key(training, &self.training_inputs(id, training)?)?]
             }
@@ -431,9 +433,8 @@ impl<'a> Executor<'a> {
             Stage::Train(training) | Stage::Distill(training) => self.train(id, training),
             Stage::Rotate => self.rotate(id),
             Stage::Repair(repairs) => self.repair(id, repairs),
-            Stage::Search(_) => {
-                Err(RunError::Unsupported { stage: node.name.clone(), kind: node.stage.name() })
-            }
+            Stage::Search(search) => self.search(id, search),
+            Stage::Sensitivity(sensitivity) => self.sensitivity(id, sensitivity),
         }
     }
 
@@ -476,7 +477,7 @@ impl<'a> Executor<'a> {
 
     fn scored(&self, id: NodeIndex, model: &Made, score: &plan::Score) -> Result<By, RunError> {
         let gathered = self.partials(id);
-        let depth = self.depth_rule(id, &model.source, score)?;
+        let depths = self.depth_rules(id, &model.source, score)?;
         let gather = |gather: &Gather| self.gathered(id, model, &*self.samples(id)?, gather);
         let watch = self.watch(id);
         let residual = |damping| {
@@ -491,7 +492,7 @@ impl<'a> Executor<'a> {
             gathered: gathered.as_deref(),
             gather: &gather,
             residual: &residual,
-            depth: depth.as_ref(),
+            depths: &depths,
             watch: &watch,
         };
         scorer.score(score)
@@ -508,8 +509,8 @@ impl<'a> Executor<'a> {
     fn score_key(&self, id: NodeIndex, score: &plan::Score) -> Result<Key, RunError> {
         let model = self.model(id, Value::Model)?;
         let samples = self.score_samples(id);
-        let depth = self.depth_rule(id, &model.source, score)?;
-        self.keys().score(&model, samples.as_deref(), score, depth.as_ref())
+        let depths = self.depth_rules(id, &model.source, score)?;
+        self.keys().score(&model, samples.as_deref(), score, &depths)
     }
 
     /// The samples behind a score: its own, or those of the calibration that it reads.
@@ -518,23 +519,36 @@ impl<'a> Executor<'a> {
         self.samples(id).ok().or_else(|| self.samples(calibration?).ok())
     }
 
-    /// What the cut that reads these scores asks of the surviving layers.
-    fn depth_rule(
+    /// What those who read these scores ask of the surviving layers, the fewest layers first.
+    fn depth_rules(
         &self,
         id: NodeIndex,
         model: &WeightSource,
         score: &plan::Score,
-    ) -> Result<Option<DepthRule>, RunError> {
+    ) -> Result<Vec<DepthRule>, RunError> {
+        let mut rules: Vec<DepthRule> = Vec::new();
         if score.axis.scope != Scope::Depth {
-            return Ok(None);
+            return Ok(rules);
         }
         for (reader, _) in self.plan.outputs(id) {
-            let Stage::Cut(cut) = &self.plan.node(reader).stage else { continue };
-            if let Some(axis) = cut.axes.iter().find(|a| a.axis.name == score.axis.name) {
-                return Ok(Some(DepthRule::new(&model.desc().layers, axis.size, &cut.constraints)?));
+            let (depths, constraints) = match &self.plan.node(reader).stage {
+                Stage::Cut(cut) => {
+                    let own = cut.axes.iter().filter(|a| a.axis.name == score.axis.name);
+                    (own.map(|axis| axis.size).collect(), &cut.constraints)
+                }
+                Stage::Search(search) => (search.space.depths().to_vec(), &search.space.constraints),
+                Stage::Sensitivity(of) => (of.space.depths().to_vec(), &of.space.constraints),
+                _ => continue,
+            };
+            for depth in depths {
+                let rule = DepthRule::new(&model.desc().layers, depth, constraints)?;
+                if !rules.contains(&rule) {
+                    rules.push(rule);
+                }
             }
         }
-        Ok(None)
+        rules.sort_by_key(DepthRule::target);
+        Ok(rules)
     }
 
     fn watch(&self, id: NodeIndex) -> Watch<'_> {

@@ -9,9 +9,11 @@ use minic_compiler::axes::{Axis, Scope, Tap};
 use minic_compiler::forward::{Gather, output};
 use minic_compiler::hir::{self, LayerMetric};
 use minic_compiler::metrics::Program;
+use minic_compiler::model::ModelDesc;
 use minic_compiler::plan;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// What one axis is ranked by; `reverse` turns the ranking upside down once it is joined.
 #[derive(Clone, Debug)]
@@ -25,6 +27,11 @@ pub struct Ranked {
 }
 
 impl Ranked {
+    /// By scores that stand for themselves.
+    pub fn by(axis: &'static Axis, by: By) -> Ranked {
+        Ranked { axis, metric: String::new(), tap: None, reverse: false, by }
+    }
+
     pub fn new(stage: &plan::Score, by: By) -> Ranked {
         let mut reverse = false;
         let mut score = &stage.score;
@@ -42,6 +49,10 @@ impl Ranked {
         };
         match &self.by {
             By::Layers(scores) => take(scores),
+            By::Blocks(depths) => depths.iter().for_each(|(kept, scores)| {
+                take(&[*kept as f64]);
+                take(scores);
+            }),
             By::Members(Table::Layers(layers)) => layers.values().for_each(|s| take(&s.values)),
             By::Members(Table::Model(all)) => all.iter().for_each(|s| take(&s.values)),
         }
@@ -50,6 +61,23 @@ impl Ranked {
         }
         hasher.finalize().to_hex().to_string()
     }
+
+    /// The layers that survive a rule, ascending, where it is layers that are ranked.
+    pub fn survivors(&self, rule: &DepthRule) -> Result<Vec<usize>, RunError> {
+        let sign = if self.reverse { -1.0 } else { 1.0 };
+        let signed = |scores: &[f64]| scores.iter().map(|score| score * sign).collect::<Vec<f64>>();
+        let unplanned = |what: String| RunError::Unplanned { what };
+        match &self.by {
+            By::Layers(scores) => Ok(rule.choose(&signed(scores))?),
+            By::Blocks(_) if rule.keeps_all() => Ok((0..rule.target()).collect()),
+            By::Blocks(depths) => {
+                let scores = depths.get(&rule.target());
+                let scores = scores.ok_or_else(|| unplanned(format!("a depth of {}", rule.target())))?;
+                Ok(rule.without_block(&signed(scores))?)
+            }
+            By::Members(_) => Err(unplanned(format!("a ranking of layers by {}", self.metric))),
+        }
+    }
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -57,6 +85,9 @@ pub enum By {
     Members(Table),
     /// One score a layer of the parent.
     Layers(Vec<f64>),
+    /// For each number of layers that may be kept, one score for every place of the block that goes: the greater,
+    /// the more is lost.
+    Blocks(BTreeMap<usize, Vec<f64>>),
 }
 
 /// Elements of a weight that are held at once, by each thread.
@@ -66,12 +97,13 @@ const PIECE: usize = 1 << 18;
 pub struct Scorer<'a> {
     pub model: &'a WeightSource,
     pub gathered: Option<&'a Gathered>,
-    /// One more pass, for iterative removal.
+    /// One more pass, for iterative removal and for blocks of layers.
     pub gather: &'a (dyn Fn(&Gather) -> Result<Gathered, RunError> + Sync),
     /// A pass of its own, for what a repair makes up for, by its damping.
     pub residual: &'a (dyn Fn(f64) -> Result<Table, RunError> + Sync),
-    /// How many layers survive, and which must: iterative removal stops there.
-    pub depth: Option<&'a DepthRule>,
+    /// How many layers survive, and which must, for every depth that is asked for, the fewest first: there iterative
+    /// removal stops.
+    pub depths: &'a [DepthRule],
     pub watch: &'a Watch<'a>,
 }
 
@@ -89,9 +121,10 @@ impl Scorer<'_> {
                 };
                 By::Members(self.at_taps(stage.axis, tap, program)?)
             }
-            hir::Score::Random { seed } => self.random(stage.axis, *seed),
+            hir::Score::Random { seed } => random(self.model.desc(), stage.axis, *seed),
             hir::Score::Layer(metric) => By::Layers(self.layers(*metric)?),
             hir::Score::Iterative(metric) => By::Layers(self.iterative(*metric)?),
+            hir::Score::Contiguous(metric) => By::Blocks(self.blocks(*metric)?),
             hir::Score::Residual { damping } => By::Members((self.residual)(*damping)?),
             hir::Score::Pca => return Err(RunError::Unplanned { what: "a rotation".into() }),
         })
@@ -164,20 +197,6 @@ impl Scorer<'_> {
         Ok(statistics.finish())
     }
 
-    fn random(&self, axis: &Axis, seed: u64) -> By {
-        let desc = self.model.desc();
-        let size = desc.size(axis.dim);
-        let scores = |layer| Scores::of(axis.dim, importance::random(seed, axis.name, layer, size));
-        match axis.scope {
-            Scope::Depth => By::Layers(importance::random(seed, axis.name, None, desc.layers.len())),
-            Scope::Model => By::Members(Table::Model(vec![scores(None)])),
-            Scope::Layer(kind) => {
-                let layers = (0..desc.layers.len()).filter(|&l| desc.layers[l] == kind);
-                By::Members(Table::Layers(layers.map(|l| (l, scores(Some(l)))).collect()))
-            }
-        }
-    }
-
     fn layers(&self, metric: LayerMetric) -> Result<Vec<f64>, RunError> {
         let scores = self.gathered.and_then(|g| g.layer_scores(metric));
         scores.map(<[f64]>::to_vec).ok_or_else(|| RunError::Unplanned { what: "a layer metric".into() })
@@ -191,7 +210,7 @@ impl Scorer<'_> {
         let mut gather = Gather { layers: vec![metric], ..Gather::default() };
         loop {
             let left: Vec<usize> = (0..layers).filter(|l| !gather.removed.contains(l)).collect();
-            let may_go = self.depth.map(|rule| rule.droppable(&left)).unwrap_or_default();
+            let may_go = self.depths.first().map(|rule| rule.droppable(&left)).unwrap_or_default();
             if may_go.is_empty() {
                 return Ok(scores);
             }
@@ -205,4 +224,36 @@ impl Scorer<'_> {
             self.watch.note(&format!("layer {layer} goes, score {:.6}", candidates[&layer]));
         }
     }
+
+    /// Every block of neighbours that would leave as many layers as are asked for, against the whole model.
+    fn blocks(&self, metric: LayerMetric) -> Result<BTreeMap<usize, Vec<f64>>, RunError> {
+        let layers = self.model.desc().layers.len();
+        let mut blocks = BTreeMap::new();
+        for kept in self.depths.iter().map(DepthRule::target) {
+            let span = layers.saturating_sub(kept);
+            if span == 0 || blocks.contains_key(&kept) {
+                continue;
+            }
+            let gathered = (self.gather)(&Gather { layers: vec![metric], span, ..Gather::default() })?;
+            blocks.insert(kept, gathered.layer_scores(metric).unwrap_or_default().to_vec());
+        }
+        Ok(blocks)
+    }
 }
+
+/// Scores drawn by a seed.
+pub fn random(desc: &ModelDesc, axis: &Axis, seed: u64) -> By {
+    let size = desc.size(axis.dim);
+    let scores = |layer| Scores::of(axis.dim, importance::random(seed, axis.name, layer, size));
+    match axis.scope {
+        Scope::Depth => By::Layers(importance::random(seed, axis.name, None, desc.layers.len())),
+        Scope::Model => By::Members(Table::Model(vec![scores(None)])),
+        Scope::Layer(kind) => {
+            let layers = (0..desc.layers.len()).filter(|&l| desc.layers[l] == kind);
+            By::Members(Table::Layers(layers.map(|l| (l, scores(Some(l)))).collect()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -161,6 +161,12 @@ impl Store {
         self.put_bytes(key, &pack(value))
     }
 
+    /// Takes an object out that can be made again.
+    pub fn forget(&self, key: &Key) {
+        // What cannot be removed is collected.
+        let _ = fs::remove_file(self.object(key));
+    }
+
     /// How far a pass had come.
     pub fn partial<T: DeserializeOwned>(&self, key: &Key) -> Result<Option<T>, StoreError> {
         Ok(self.partial_bytes(key)?.and_then(|bytes| rmp_serde::from_slice(&bytes).ok()))

@@ -24,7 +24,7 @@ use crate::samples::{Pass, Saves};
 use crate::store::StoreError;
 use minic_compiler::autodiff::Recompute;
 use minic_compiler::dim::Dim;
-use minic_compiler::forward::{self, Comparison, Objective, Reading, TEACHER};
+use minic_compiler::forward::{self, Beside, Comparison, Objective, Reading, TEACHER};
 use minic_compiler::hir::{self, LossTerm};
 use minic_compiler::model::ModelDesc;
 use minic_compiler::schedule::{self, Schedule};
@@ -50,13 +50,21 @@ pub struct Job<'a> {
     pub heldout: Option<Heldout<'a>>,
     /// Where the teacher's targets are kept, for losses that read them.
     pub shelf: Shelf<'a>,
+    /// Updates after which it stops, and is saved.
+    pub until: Option<u64>,
+    /// A save after more updates than these is left alone.
+    pub most: Option<u64>,
+    /// The teacher runs over each window once, for several students: what their losses read of it is written down.
+    /// That changes no bit.
+    pub shows: bool,
 }
 
 /// A teacher whose weights are read where they are needed: to run beside the student, to be compared with on
 /// data that is held out, and to make targets.
 pub struct Teacher<'a> {
     pub desc: &'a ModelDesc,
-    pub weights: &'a dyn Fn() -> Result<Weights, RunError>,
+    /// Those whose names are wanted.
+    pub weights: &'a dyn Fn(&dyn Fn(&str) -> bool) -> Result<Weights, RunError>,
 }
 
 /// A phase, and the windows that it takes: the feed's from `first` on.
@@ -93,6 +101,28 @@ impl Job<'_> {
         self.phases.iter().map(|phase| phase.updates).sum()
     }
 
+    /// Updates that are made.
+    fn end(&self) -> u64 {
+        self.until.map_or(self.updates(), |until| until.min(self.updates()))
+    }
+
+    /// Of every phase, those of its updates that are yet to be made after `done`.
+    fn ahead(&self, done: u64) -> Vec<(&Phase<'_>, Range<u64>)> {
+        let mut before = 0;
+        let mut all = Vec::new();
+        for phase in &self.phases {
+            let within = |n: u64| n.saturating_sub(before).min(phase.updates);
+            all.push((phase, within(done)..within(self.end()).max(within(done))));
+            before += phase.updates;
+        }
+        all
+    }
+
+    /// Takes what was written down of the teacher for the updates after `done` out of the store.
+    pub fn forget(&self, feeds: &mut [Feed], done: u64, watch: &Watch) -> Result<(), RunError> {
+        targets::forget(self, feeds, done, watch)
+    }
+
     fn vocab(&self) -> usize {
         self.student.size(Dim::VocabSize)
     }
@@ -116,15 +146,25 @@ impl Job<'_> {
         Ok(4 * self.student.params() + memory.lanes + memory.scratch)
     }
 
-    /// The teacher's weights, where more than its targets is asked for.
+    /// The teacher's weights that are read beside the student: none where its targets are enough, its head where
+    /// the rest is written down.
     fn beside(&self) -> Result<Weights, RunError> {
-        let reads = |phase: &Phase| Objective::new(&phase.phase.loss, &self.origins).reads_teacher();
-        let is_read = self.heldout.is_some() || self.phases.iter().any(reads);
-        let teacher = self.teacher.as_ref().filter(|_| is_read);
-        Ok(teacher.map(|teacher| (teacher.weights)()).transpose()?.unwrap_or_default())
+        let Some(teacher) = &self.teacher else { return Ok(Weights::default()) };
+        let mut read = BTreeSet::new();
+        for phase in &self.phases {
+            let setup = Setup::with(self, phase, Recompute::Cheap)?;
+            let names = setup.schedule.weights.keys().filter_map(|name| name.strip_prefix(TEACHER));
+            read.extend(names.map(|name| name.trim_start_matches('/').to_string()));
+        }
+        match self.heldout.is_some() {
+            true => (teacher.weights)(&|_| true),
+            false if read.is_empty() => Ok(Weights::default()),
+            false => (teacher.weights)(&|name| read.contains(name)),
+        }
     }
 
-    /// Trains `begin`, or goes on from the last save. `feeds` are those that the phases name.
+    /// Trains `begin`, or goes on from the last save, to the end or as far as is asked for. `feeds` are those that
+    /// the phases name.
     pub fn train(
         &self,
         feeds: &mut [Feed],
@@ -134,11 +174,14 @@ impl Job<'_> {
         record: impl FnOnce(u64) -> Result<Option<Record>, RunError>,
     ) -> Result<(Weights, Trained), RunError> {
         let saved = saves.map_or(Ok(None), |saves| save::load(&saves))?;
+        let saved = saved.filter(|(_, trained)| self.most.is_none_or(|most| trained.updates <= most));
         let done = saved.as_ref().map_or(0, |(_, trained)| trained.updates);
         let targets = targets::of_phases(self, feeds, done, watch)?;
         let (state, trained) = match saved {
             Some((state, trained)) => {
-                watch.note(&format!("goes on after {done} of {} updates", self.updates()));
+                if done < self.end() {
+                    watch.note(&format!("goes on after {done} of {} updates", self.updates()));
+                }
                 (state, trained)
             }
             None => (TrainingState { weights: begin()?, ..TrainingState::default() }, Trained::default()),
@@ -200,9 +243,9 @@ impl Run<'_> {
         targets: &[Vec<Targets>],
         mut state: TrainingState,
     ) -> Result<TrainingState, RunError> {
-        let mut before = 0;
+        let (mut before, begun) = (0, self.trained.updates);
         for (phase, targets) in self.job.phases.iter().zip(targets) {
-            let end = before + phase.updates;
+            let end = (before + phase.updates).min(self.job.end());
             if self.trained.updates < end {
                 let setup = Setup::new(self.job, phase)?;
                 self.watch.planned(setup.memory(self.job));
@@ -216,9 +259,14 @@ impl Run<'_> {
                 }
                 state = training.into_state()?;
             }
-            before = end;
+            before += phase.updates;
         }
-        self.evaluate_state(&state)?;
+        if self.job.end() == self.job.updates() {
+            self.evaluate_state(&state)?;
+        }
+        if self.job.until.is_some() && self.trained.updates > begun {
+            self.save(&state)?;
+        }
         Ok(state)
     }
 
@@ -269,7 +317,7 @@ impl Run<'_> {
                 tokens_per_second: tokens as f64 / began.elapsed().as_secs_f64().max(1e-9),
             })?;
         }
-        self.watch.progress(self.trained.updates as usize, self.job.updates() as usize);
+        self.watch.progress(self.trained.updates as usize, self.job.end() as usize);
         Ok(())
     }
 
@@ -298,7 +346,7 @@ impl Run<'_> {
 
     /// Saves when it is time, and stops when that was asked for.
     fn pause(&mut self, training: &dyn Training) -> Result<(), RunError> {
-        let (stop, done) = (self.watch.stop.is_set(), self.trained.updates == self.job.updates());
+        let (stop, done) = (self.watch.stop.is_set(), self.trained.updates == self.job.end());
         let due = self.saves.is_some_and(|saves| self.saver.is_due(saves.every));
         if !done && (stop || due) {
             self.save(training.state()?.as_ref())?;
@@ -424,9 +472,10 @@ impl Setup {
     fn with(job: &Job, phase: &Phase, recompute: Recompute) -> Result<Setup, RunError> {
         let hir::Phase { loss, batch, .. } = phase.phase;
         let objective = Objective::new(loss, &job.origins);
-        let teacher = job.teacher.as_ref().map(|teacher| teacher.desc);
+        let beside = if job.shows { Beside::Written } else { Beside::Running };
+        let teacher = job.teacher.as_ref().map(|teacher| beside(teacher.desc));
         let forward::Training { graph, readings } =
-            forward::training(job.student, teacher, &objective, phase.sequence, *batch, recompute)?;
+            forward::training_beside(job.student, teacher, &objective, phase.sequence, *batch, recompute)?;
         let schedule = Arc::new(schedule::schedule(&graph)?);
         let lanes = forward::lanes(job.student.params(), *batch);
         Ok(Setup { objective, names: names(loss), readings, schedule, lanes })

@@ -298,9 +298,6 @@ fn obstacle(plan: &Plan, id: StageId, world: &World) -> Option<String> {
     match &plan.node(id).stage {
         Stage::Load(Source::Checkpoint { path, .. }) => no_checkpoint(path, plan.reads_weights(id), world),
         Stage::Load(Source::Data(data)) => no_data(data, world),
-        stage if !stage.is_supported() => {
-            Some(format!("this version of minic cannot run `{}`", stage.name()))
-        }
         _ => None,
     }
 }
@@ -343,7 +340,9 @@ fn no_data(data: &hir::Data, world: &World) -> Option<String> {
 /// The detail that fits a line: paths and sizes, but no lists of requests.
 fn brief(stage: &Stage) -> String {
     match stage {
-        Stage::Load(Source::Data(_)) | Stage::Search(_) | Stage::Evaluate(_) => String::new(),
+        Stage::Load(Source::Data(_)) | Stage::Search(_) | Stage::Sensitivity(_) | Stage::Evaluate(_) => {
+            String::new()
+        }
         stage => stage.detail(),
     }
 }

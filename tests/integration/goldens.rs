@@ -116,7 +116,7 @@ impl Importance {
             gathered: Some(&self.gathered),
             gather: &|_: &Gather| unreachable!("nothing is removed layer by layer here"),
             residual: &|_| unreachable!("nothing is refitted here"),
-            depth: None,
+            depths: &[],
             watch: &watch,
         };
         let axis = axes::find(axis).unwrap();
@@ -128,14 +128,14 @@ impl Importance {
         let score = hir::Score::Metric(metric.into());
         match self.score(axis, Some(tap), score, Some(program(metric))) {
             By::Members(table) => table,
-            By::Layers(_) => panic!(),
+            By::Layers(_) | By::Blocks(_) => panic!(),
         }
     }
 
     fn layers(&self, metric: LayerMetric) -> Vec<f64> {
         match self.score("num_layers", None, hir::Score::Layer(metric), None) {
             By::Layers(scores) => scores,
-            By::Members(_) => panic!(),
+            By::Members(_) | By::Blocks(_) => panic!(),
         }
     }
 }
@@ -205,7 +205,7 @@ fn what_the_papers_ranking_keeps_is_pytorchs() {
         axis("ffn_hidden_size", "ffn.up", size("neurons")),
     ];
     let all: Vec<usize> = (0..desc.layers.len()).collect();
-    let plan = choose(desc, &all, &axes, &hir::Constraints::default()).unwrap();
+    let plan = choose(desc, &all, &axes, &hir::Constraints::default(), false).unwrap();
     for (layer, expected) in kept["mamba"].as_object().unwrap() {
         let layer = layer.parse().unwrap();
         assert_eq!(plan.keep(layer, Dim::MambaNumHeads), &Keep::Flat(indices(&expected["heads"])));

@@ -190,7 +190,10 @@ impl<'a> Checker<'a> {
         let possible = |n: usize| (1..=total).contains(&n) && parent.survivors(n, &rules.layers).is_some();
         let impossible = values.iter().find(|v| (1..=total).contains(&v.node) && !possible(v.node));
         let Some(value) = impossible else { return };
-        let mut report = impossible_depth(value, total, line.is_some(), possible);
+        let mut report = match rules.layers.block {
+            true => impossible_block(value, total, possible),
+            false => impossible_depth(value, total, line.is_some(), possible),
+        };
         for rule in &rules.rules {
             if matches!(rule.kind, RuleKind::Protect(_) | RuleKind::Keep(..)) {
                 report = report.also(rule.span, "this rule holds");
@@ -219,6 +222,13 @@ fn impossible_depth(
     Diagnostic::new("E0505", value.span, format!("keeping all {total} layers breaks the rules"))
         .label("no layer is dropped here")
         .help(help)
+}
+
+fn impossible_block(value: &Spanned<usize>, total: usize, possible: impl Fn(usize) -> bool) -> Diagnostic {
+    let message = format!("no block of {} neighbouring layers can go", total - value.node);
+    Diagnostic::new("E0505", value.span, message)
+        .label("each holds a layer that must survive")
+        .help(nearest_help(value.node, total, possible))
 }
 
 /// The nearest legal values at and below, and above.

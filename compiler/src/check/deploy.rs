@@ -80,20 +80,22 @@ impl<'a> Checker<'a> {
         space: &Space,
         targets: &[(&'static Target, Arguments, Span)],
     ) {
-        if space.parent.is_none() {
-            return;
-        }
-        let mut left: Vec<_> = space.models().map(|(_, model)| model).collect();
+        let (Some(points), Some(left)) = (&space.points, &space.left) else { return };
+        let mut left: Vec<u64> = left.to_vec();
         if left.is_empty() {
             return;
         }
+        let mut outline = points.parent().clone();
         for (target, arguments, span) in targets {
             let argument = |name: &str| arguments.whole(name);
             let refusal =
                 |outline: &Outline| (target.check)(outline, &argument).into_iter().find(|f| f.refused);
-            let first = left.first().and_then(refusal);
+            if let Some(&first) = left.first() {
+                points.enter(&mut outline, first);
+            }
+            let first = refusal(&outline);
             let before = left.len();
-            left.retain(|outline| refusal(outline).is_none());
+            left = points.filter(&left, |outline| refusal(outline).is_none());
             if left.is_empty() {
                 let cause = first.map_or(String::new(), |f| f.message);
                 self.report(

@@ -7,6 +7,7 @@ use super::models::Shape;
 use super::names::Want;
 use super::schedule::Known;
 use super::score::RANDOM;
+use super::streams::Candidates;
 use crate::hir;
 use minic_grammar::ast::{Distill, Expr, ExprKind, Ident};
 use minic_grammar::{Diagnostic, Span};
@@ -47,9 +48,10 @@ impl<'a> Checker<'a> {
         {
             self.teacher_for(&known, span, !distill.teacherless);
             if let (Some(from), Some(Some((teacher, _)))) = (from, teacher) {
-                self.compared_streams(&known, span, from, teacher);
+                self.compared_streams(&known, span, from, teacher, Candidates::Winner);
             }
-            self.trained_on(&known, data);
+            self.updates_on(&known, data);
+            self.tokens_on(&known, data);
         }
         if !self.is_first(name) {
             return;
@@ -125,15 +127,20 @@ impl<'a> Checker<'a> {
         Some(Some(hir::Heldout { data: name.to_string(), every }))
     }
 
-    /// Updates and tokens of a schedule, on this data where its phases name no other.
-    fn trained_on(&mut self, schedule: &Known<'a>, data: Option<(&'a str, Span)>) {
+    /// Updates of a schedule whose phases name no length, on this data where they name no other.
+    pub(super) fn updates_on(&mut self, schedule: &Known, data: Option<(&str, Span)>) {
+        for phase in schedule.phases.iter().filter(|phase| phase.sequence.is_none()) {
+            let known = phase.data.or(data).and_then(|(name, _)| self.data.get(name));
+            self.enough_updates(phase, known.and_then(|known| known.sequence));
+        }
+    }
+
+    /// Tokens of all phases on the same data, against those that it has.
+    pub(super) fn tokens_on(&mut self, schedule: &Known<'a>, data: Option<(&'a str, Span)>) {
         let mut wanted: Vec<(&'a str, Span, u64)> = Vec::new();
         for phase in &schedule.phases {
             let Some((name, span)) = phase.data.or(data) else { continue };
             let sequence = self.data.get(name).and_then(|d| d.sequence);
-            if phase.sequence.is_none() {
-                self.enough_updates(phase, sequence);
-            }
             let tokens = phase.trained(sequence);
             match wanted.iter_mut().find(|(other, ..)| *other == name) {
                 Some((_, _, sum)) => *sum = sum.saturating_add(tokens),

@@ -181,7 +181,7 @@ impl<'a> Checker<'a> {
         match self.shapes.get(name)? {
             Shape::Unknown => None,
             Shape::One(outline) => dim(outline),
-            Shape::Space(space) | Shape::Chosen(space) => space.parent.as_ref().and_then(dim),
+            Shape::Space(space) | Shape::Chosen(space) => space.parent().and_then(dim),
         }
     }
 

@@ -21,6 +21,7 @@ pub(super) enum Kind {
     Search,
     Schedule,
     Distill,
+    Sensitivity,
 }
 
 impl Kind {
@@ -35,6 +36,7 @@ impl Kind {
             Kind::Search => "a search",
             Kind::Schedule => "a schedule",
             Kind::Distill => "a distilled or trained model",
+            Kind::Sensitivity => "a sensitivity",
         }
     }
 }
@@ -129,6 +131,7 @@ fn declared(declaration: &Declaration) -> Option<(Kind, &Ident)> {
         Declaration::Search(d) => (Kind::Search, &d.name),
         Declaration::Schedule(d) => (Kind::Schedule, &d.name),
         Declaration::Distill(d) => (Kind::Distill, &d.name),
+        Declaration::Sensitivity(d) => (Kind::Sensitivity, &d.name),
         Declaration::Evaluate(_) | Declaration::Deploy(_) | Declaration::Export(_) => return None,
     })
 }
@@ -248,6 +251,10 @@ fn references(declaration: &Declaration) -> Vec<&str> {
             out.extend([d.model.node.as_str(), d.on.node.as_str()]);
             out.extend(d.against.iter().map(|a| a.node.as_str()));
         }
+        Declaration::Sensitivity(d) => {
+            out.extend([d.space.node.as_str(), d.on.node.as_str()]);
+            d.quantities.iter().for_each(|q| walk(q, &mut out));
+        }
         Declaration::Deploy(d) => {
             out.push(&d.model.node);
             d.targets.iter().for_each(|t| walk(t, &mut out));
@@ -353,7 +360,10 @@ impl<'a> Checker<'a> {
 
     /// What is declared and serves nothing.
     pub(super) fn unused(&mut self) {
-        let unused: Vec<(&str, Entry)> = self.names.iter().filter(|(n, _)| !self.used.contains(n)).collect();
+        // A sensitivity is a figure: it is asked for by itself.
+        let serves =
+            |(name, entry): &(&'a str, Entry)| self.used.contains(name) || entry.kind == Kind::Sensitivity;
+        let unused: Vec<(&str, Entry)> = self.names.iter().filter(|named| !serves(named)).collect();
         for (name, entry) in unused {
             let (code, help) = match entry.kind {
                 Kind::Param => ("W0201", "remove it, or use it where its value is meant"),

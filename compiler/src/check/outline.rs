@@ -1,6 +1,7 @@
 //! What is known of a model before anything runs: its sizes, and how many layers of each kind it may have.
 
 use crate::dim::Dim;
+use crate::hir;
 use crate::model::{LayerKind, ModelDesc};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,30 +14,49 @@ pub struct Outline {
     pub layers: LayerCounts,
 }
 
+/// How many layers of each kind of [`LayerKind::ALL`].
+pub type Counts = [usize; LayerKind::ALL.len()];
+
 /// Number of layers in all, and the fewest and the most of each kind of [`LayerKind::ALL`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LayerCounts {
     pub total: usize,
-    pub fewest: [usize; 3],
-    pub most: [usize; 3],
+    pub fewest: Counts,
+    pub most: Counts,
 }
 
 /// What a prune says about layers.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct LayerRules {
+pub struct LayerRules {
     /// In the parent's numbering.
     pub protect: BTreeSet<usize>,
     pub keep: BTreeMap<LayerKind, usize>,
+    /// One block of neighbouring layers goes.
+    pub block: bool,
+}
+
+impl LayerRules {
+    pub fn of(prune: &hir::Prune) -> LayerRules {
+        let hir::Constraints { protect, keep, .. } = &prune.constraints;
+        let block = prune.depth().is_some_and(|axis| axis.score.takes_a_block());
+        LayerRules { protect: protect.clone(), keep: keep.clone(), block }
+    }
+}
+
+/// Layers by their kind.
+pub fn counts_of<'a>(layers: impl IntoIterator<Item = &'a LayerKind>) -> Counts {
+    let mut counts = [0; LayerKind::ALL.len()];
+    layers.into_iter().for_each(|kind| counts[position(*kind)] += 1);
+    counts
 }
 
 impl LayerCounts {
     pub fn of(layers: &[LayerKind]) -> LayerCounts {
-        let counts = LayerKind::ALL.iter().map(|kind| layers.iter().filter(|l| *l == kind).count());
-        let mut exact = [0; 3];
-        for (slot, count) in exact.iter_mut().zip(counts) {
-            *slot = count;
-        }
-        LayerCounts { total: layers.len(), fewest: exact, most: exact }
+        LayerCounts::exactly(counts_of(layers))
+    }
+
+    pub(crate) fn exactly(counts: Counts) -> LayerCounts {
+        LayerCounts { total: counts.iter().sum(), fewest: counts, most: counts }
     }
 
     /// The number of layers of each kind is the same whatever is ranked how.
@@ -47,20 +67,6 @@ impl LayerCounts {
     pub fn range(&self, kind: LayerKind) -> (usize, usize) {
         let i = position(kind);
         (self.fewest[i], self.most[i])
-    }
-
-    /// The counts with which `sum(count * cost)` is least or greatest; costs may not be negative.
-    pub fn extreme(&self, costs: [u64; 3], greatest: bool) -> [usize; 3] {
-        let mut order = [0, 1, 2];
-        order.sort_by_key(|&i| if greatest { u64::MAX - costs[i] } else { costs[i] });
-        let mut counts = self.fewest;
-        let mut left = self.total.saturating_sub(counts.iter().sum());
-        for i in order {
-            let more = left.min(self.most[i] - self.fewest[i]);
-            counts[i] += more;
-            left -= more;
-        }
-        counts
     }
 }
 
@@ -106,6 +112,54 @@ impl Outline {
 
     /// Bounds of the layers of each kind when `total` are kept.
     pub(crate) fn survivors(&self, total: usize, rules: &LayerRules) -> Option<LayerCounts> {
+        let Some(left) = self.blocks(total, rules) else { return self.ranges(total, rules) };
+        let range = |least, (a, b): (usize, usize)| if least { a.min(b) } else { a.max(b) };
+        let end = |least: bool| {
+            let both = |a: Counts, b: Counts| std::array::from_fn(|i| range(least, (a[i], b[i])));
+            left.iter().copied().reduce(both)
+        };
+        Some(LayerCounts { total, fewest: end(true)?, most: end(false)? })
+    }
+
+    /// Every number of layers of each kind that `total` layers may be, without repeats; none where the rules allow no
+    /// choice.
+    pub(crate) fn choices(&self, total: usize, rules: &LayerRules) -> Vec<Counts> {
+        if let Some(left) = self.blocks(total, rules) {
+            return left.into_iter().collect();
+        }
+        let Some(LayerCounts { fewest, most, .. }) = self.ranges(total, rules) else { return Vec::new() };
+        let mut choices = Vec::new();
+        for first in fewest[0]..=most[0] {
+            for second in fewest[1]..=most[1] {
+                let third = total.checked_sub(first + second).filter(|n| (fewest[2]..=most[2]).contains(n));
+                choices.extend(third.map(|third| [first, second, third]));
+            }
+        }
+        choices
+    }
+
+    /// The same where one block of neighbours goes and it is certain which layer is of which kind; `None` elsewhere.
+    fn blocks(&self, total: usize, rules: &LayerRules) -> Option<BTreeSet<Counts>> {
+        let span = self.layers.total.checked_sub(total)?;
+        if !rules.block || self.desc.layers.len() != self.layers.total {
+            return None;
+        }
+        let exact = |counts: &Counts| {
+            let wanted =
+                LayerKind::ALL.iter().map(|kind| (rules.keep.get(kind), wanted(rules, &self.layers, *kind)));
+            let allowed = |(n, (exactly, least)): (&usize, (Option<&usize>, Option<usize>))| {
+                exactly.is_none_or(|exactly| n == exactly) && least.is_none_or(|least| *n >= least)
+            };
+            counts.iter().zip(wanted).all(allowed)
+        };
+        let free = |place: &usize| !rules.protect.iter().any(|layer| (*place..place + span).contains(layer));
+        let (all, places) = (&self.desc.layers, (0..=total).filter(free));
+        let left = places.map(|place| counts_of(all[..place].iter().chain(&all[place + span..])));
+        Some(left.filter(exact).collect())
+    }
+
+    /// Bounds where any layers may go.
+    fn ranges(&self, total: usize, rules: &LayerRules) -> Option<LayerCounts> {
         let removed = self.layers.total.checked_sub(total)?;
         let mut fewest = [0; 3];
         let mut most = [0; 3];
@@ -146,17 +200,6 @@ fn tighten(fewest: &mut [usize; 3], most: &mut [usize; 3], total: usize) -> Opti
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn counts(total: usize, fewest: [usize; 3], most: [usize; 3]) -> LayerCounts {
-        LayerCounts { total, fewest, most }
-    }
-
-    #[test]
-    fn the_dearest_layers_are_taken_first_for_the_greatest_cost() {
-        let layers = counts(44, [16, 16, 1], [24, 24, 4]);
-        assert_eq!(layers.extreme([100, 176, 42], true), [19, 24, 1]);
-        assert_eq!(layers.extreme([100, 176, 42], false), [24, 16, 4]);
-    }
 
     #[test]
     fn bounds_shrink_until_they_agree() {

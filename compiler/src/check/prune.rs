@@ -5,11 +5,12 @@ use super::axis::{Line, either, nearest};
 use super::groups::Rules;
 use super::models::Shape;
 use super::outline::{LayerRules, Outline};
-use super::space::{MOST_POINTS, Point, Space, expressible};
+use super::space::{Point, Space, expressible};
 use crate::axes::{AXES, Axis, Scope};
 use crate::cost;
 use crate::dim::Dim;
 use crate::hir::{self, AxisCut, Score};
+use crate::space::{self, MOST_POINTS};
 use minic_grammar::ast::{self, Ident, PruneItem};
 use minic_grammar::{Diagnostic, Span};
 
@@ -18,8 +19,9 @@ impl<'a> Checker<'a> {
         let from = self.weighted_model(&prune.from);
         let parent = from.and_then(|name| self.outline(name)).cloned();
         let calibrate = self.calibration(prune);
-        let rules = self.rules(prune, parent.as_ref());
+        let mut rules = self.rules(prune, parent.as_ref());
         let lines = self.lines(prune, parent.as_ref(), &rules);
+        rules.layers.block = lines.iter().any(|l| l.score.as_ref().is_some_and(Score::takes_a_block));
         self.uncut_sizes(&lines, &rules, parent.as_ref());
         self.depth(prune, &lines, &rules, parent.as_ref());
         self.rotation(&lines, parent.as_ref());
@@ -183,7 +185,7 @@ impl<'a> Checker<'a> {
         });
         let Some(axes) = values.collect::<Option<Vec<(Dim, Vec<usize>)>>>() else { return Shape::Unknown };
         if axes.iter().any(|(_, values)| values.len() > 1) {
-            let space = Space::new(parent, axes, rules);
+            let space = Space::new(parent.as_ref(), axes, &rules);
             return if self.expressible_space(prune, &space) { Shape::Space(space) } else { Shape::Unknown };
         }
         let Some(parent) = parent else { return Shape::Unknown };
@@ -218,12 +220,13 @@ impl<'a> Checker<'a> {
             );
             return false;
         }
-        let Some(parent) = &space.parent else { return true };
+        let Some(points) = &space.points else { return true };
+        let parent = points.parent();
         let possible = |(dim, values): &(Dim, Vec<usize>)| {
             parent.dim(*dim).is_some_and(|size| values.iter().all(|v| (1..=size).contains(v)))
         };
         let sound = space.axes.iter().all(possible);
-        if sound && space.models().next().is_none() {
+        if sound && points.feasible(&[]).legal == 0 {
             let family = parent.desc.family;
             self.report(
                 Diagnostic::new(
@@ -232,7 +235,7 @@ impl<'a> Checker<'a> {
                     format!("no point of `{}` can be stored as {family}", name.node),
                 )
                 .label("every combination breaks a constraint of the family")
-                .help(first_refusal(space).unwrap_or_else(|| "widen the sets of values".into())),
+                .help(first_refusal(points).unwrap_or_else(|| "widen the sets of values".into())),
             );
             return false;
         }
@@ -366,10 +369,9 @@ fn cut_of(line: Line) -> Option<AxisCut> {
 }
 
 /// Why the first point of a space is refused, in the family's words.
-fn first_refusal(space: &Space) -> Option<String> {
-    let parent = space.parent.as_ref()?;
-    let point: Point = space.axes.iter().filter_map(|(dim, v)| v.first().map(|v| (*dim, *v))).collect();
-    let model = parent.cut(&point, &space.rules)?;
+fn first_refusal(points: &space::Space) -> Option<String> {
+    let mut model = points.parent().clone();
+    points.enter(&mut model, 0);
     let error = expressible(&model).err()?;
     Some(error.help.unwrap_or(error.message))
 }

@@ -3,8 +3,6 @@
 use super::Checker;
 use super::arguments::{Accepts, Argument, Default, call_of};
 use super::names::suggestion;
-use super::outline::Outline;
-use crate::cost::Parts;
 use crate::hir::{Measure, Quantity};
 use minic_grammar::Diagnostic;
 use minic_grammar::ast::{Expr, Unit};
@@ -34,6 +32,11 @@ const ANALYTIC: &[(&str, &[Argument])] = &[
     ("latency", &[INPUT, ONE]),
     ("throughput", &[INPUT, OUTPUT, ONE]),
 ];
+
+/// There is a quantity of this name.
+pub(super) fn is_quantity(name: &str) -> bool {
+    ANALYTIC.iter().any(|(known, _)| *known == name) || Measure::ALL.iter().any(|m| m.name() == name)
+}
 
 impl Quantity {
     /// Follows from the sizes alone.
@@ -88,12 +91,4 @@ impl<'a> Checker<'a> {
             _ => Quantity::Throughput { input: size("input"), output: size("output"), batch: size("batch") },
         })
     }
-}
-
-/// The least and the greatest value of an analytic quantity over all choices of layers; `None` for what
-/// sizes do not determine.
-pub(super) fn bounds(quantity: &Quantity, model: &Outline) -> Option<(f64, f64)> {
-    let parts = Parts::of(quantity, &model.desc)?;
-    let total = |greatest| parts.total(&model.layers.extreme(parts.layer, greatest)) as f64;
-    Some((total(false), total(true)))
 }

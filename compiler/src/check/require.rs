@@ -1,13 +1,14 @@
 //! `require QUANTITY in A ..= B`, and the points of a space that can meet every constraint.
 
 use super::Checker;
-use super::outline::Outline;
-use super::quantity::bounds;
-use super::space::{Point, Space, describe};
+use super::space::describe;
 use super::value::Number;
 use crate::hir::{Quantity, Require};
+use crate::space::{Feasible, Relaxed, Space};
 use minic_grammar::ast::{BinaryOp, Expr, ExprKind, Unit};
 use minic_grammar::{Diagnostic, Span};
+use std::collections::BTreeMap;
+use std::fmt;
 
 impl<'a> Checker<'a> {
     pub(super) fn requirement(&mut self, condition: &Expr, span: Span) -> Option<Require> {
@@ -101,35 +102,102 @@ impl<'a> Checker<'a> {
         None
     }
 
-    /// Applies every constraint to a space; reports the one that leaves nothing.
-    pub(super) fn feasible(&mut self, name: &str, space: &Space, requires: &[Require]) -> Option<Vec<Point>> {
-        space.parent.as_ref()?;
-        let all: Vec<(Point, Outline)> = space.models().collect();
-        let total = all.len();
-        let mut left: Vec<&(Point, Outline)> = all.iter().collect();
-        let mut history: Vec<(Span, String)> = Vec::new();
-        for require in requires {
-            let before = left.clone();
-            left.retain(|(_, model)| may_meet(require, model));
-            if left.is_empty() && total > 0 {
-                let mut report = Diagnostic::new(
-                    "E0605",
-                    require.span,
-                    format!("no point of `{name}` can meet this constraint"),
-                )
-                .label(format!("removes the last {} of {total} points", before.len()));
-                for (span, text) in history {
-                    report = report.also(span, text);
-                }
-                self.report(report.help(nearest_feasible(require, &before)));
-                return None;
-            }
-            history.push((
-                require.span,
-                format!("removes {} points, leaves {}", before.len() - left.len(), left.len()),
-            ));
+    /// The points of a space that can meet every constraint; reports the constraint that leaves nothing.
+    pub(super) fn feasible(&mut self, name: &str, space: &Space, requires: &[Require]) -> Option<Vec<u64>> {
+        let found = space.feasible(requires);
+        let emptied = found.left.iter().position(|left| *left == 0);
+        let Some(at) = emptied.filter(|_| found.legal > 0) else { return Some(found.points) };
+        let before = at.checked_sub(1).map_or(found.legal, |earlier| found.left[earlier]);
+        let mut report = Diagnostic::new(
+            "E0605",
+            requires[at].span,
+            format!("no point of `{name}` can meet this constraint"),
+        )
+        .label(format!("removes the last {before} of {} points", found.legal));
+        for other in (0..requires.len()).filter(|other| *other != at) {
+            let leaves = if other < at { format!(", leaves {}", found.left[other]) } else { String::new() };
+            let removes = format!("removes {} points by itself{leaves}", found.removed[other]);
+            report = report.also(requires[other].span, removes);
         }
-        Some(left.into_iter().map(|(point, _)| point.clone()).collect())
+        let room = room(space, requires);
+        let help = if requires.len() == 1 { room } else { format!("{}; {room}", ranked(requires, &found)) };
+        self.report(report.help(help));
+        None
+    }
+}
+
+/// The constraints by how many points each removes by itself, the most first.
+fn ranked(requires: &[Require], found: &Feasible) -> String {
+    let mut order: Vec<usize> = (0..requires.len()).collect();
+    order.sort_by_key(|at| std::cmp::Reverse(found.removed[*at]));
+    let each = order.into_iter().map(|at| format!("`{}` {}", requires[at].quantity, found.removed[at]));
+    format!("each removes by itself: {}", each.collect::<Vec<_>>().join(", "))
+}
+
+/// The least change of one limit, for each constraint of which one is enough, with the point that it makes room for.
+/// Where none is, those that must give way together.
+fn room(space: &Space, requires: &[Require]) -> String {
+    let relaxed = space.relaxed(requires);
+    let alone = requires.iter().zip(&relaxed).flat_map(|(require, relaxed)| ways(require, relaxed));
+    let alone: Vec<String> = alone.map(|way| format!("{way}{}", at(space, way.point))).collect();
+    let shown = if alone.is_empty() { together(space, requires) } else { alone.join("; or ") };
+    format!("nearest feasible: {shown}")
+}
+
+/// From the first constraint to the last, the least change that leaves something.
+fn together(space: &Space, requires: &[Require]) -> String {
+    let mut loosened = requires.to_vec();
+    let mut made: BTreeMap<(usize, bool), String> = BTreeMap::new();
+    loop {
+        let found = space.feasible(&loosened);
+        let Some(emptied) = found.left.iter().position(|left| *left == 0) else {
+            let point = found.points.first().map_or(String::new(), |point| at(space, *point));
+            return format!("{}{point}", made.into_values().collect::<Vec<_>>().join(" with "));
+        };
+        let relaxed = space.relaxed(&loosened[..=emptied]);
+        let each = relaxed.iter().zip(&loosened).enumerate();
+        let all = each.flat_map(|(at, (relaxed, require))| {
+            ways(require, relaxed).into_iter().map(move |way| (at, way))
+        });
+        let Some((at, way)) = all.min_by(|(_, a), (_, b)| a.change.total_cmp(&b.change)) else {
+            return "several constraints must give way".into();
+        };
+        let end = if way.least { &mut loosened[at].lo } else { &mut loosened[at].hi };
+        *end = way.limit.value;
+        made.insert((at, way.least), way.to_string());
+    }
+}
+
+/// ` at ffn_hidden_size 320`
+fn at(space: &Space, point: u64) -> String {
+    let sizes = describe(&space.sizes(point));
+    if sizes.is_empty() { sizes } else { format!(" at {sizes}") }
+}
+
+/// Another end of a constraint.
+struct Way {
+    quantity: Quantity,
+    least: bool,
+    limit: Number,
+    /// As a share of the end that it stands for.
+    change: f64,
+    point: u64,
+}
+
+fn ways(require: &Require, relaxed: &Relaxed) -> Vec<Way> {
+    let way = |end: Option<(f64, u64)>, old: f64, least: bool| {
+        let (value, point) = end?;
+        let limit = Number::new(value, require.quantity.unit()).outward(!least);
+        let change = ((limit.value - old) / old).abs();
+        Some(Way { quantity: require.quantity.clone(), least, limit, change, point })
+    };
+    [way(relaxed.lo, require.lo, true), way(relaxed.hi, require.hi, false)].into_iter().flatten().collect()
+}
+
+/// `params <= 1.16M`
+impl fmt::Display for Way {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "`{} {} {}`", self.quantity, if self.least { ">=" } else { "<=" }, self.limit)
     }
 }
 
@@ -145,32 +213,6 @@ fn interval(op: BinaryOp, limit: f64, flipped: bool) -> Option<(f64, f64)> {
         (BinaryOp::Equal, _) => (limit, limit),
         _ => return None,
     })
-}
-
-/// Whether some choice of layers meets the constraint.
-fn may_meet(require: &Require, model: &Outline) -> bool {
-    bounds(&require.quantity, model).is_none_or(|(lo, hi)| lo <= require.hi && hi >= require.lo)
-}
-
-/// The values next to the interval, of the points that the earlier constraints leave.
-fn nearest_feasible(require: &Require, points: &[&(Point, Outline)]) -> String {
-    let mut above: Option<(f64, &Point)> = None;
-    let mut below: Option<(f64, &Point)> = None;
-    for (point, model) in points {
-        let Some((lo, hi)) = bounds(&require.quantity, model) else { continue };
-        if lo > require.hi && above.is_none_or(|(v, _)| lo < v) {
-            above = Some((lo, point));
-        }
-        if hi < require.lo && below.is_none_or(|(v, _)| hi > v) {
-            below = Some((hi, point));
-        }
-    }
-    let unit = require.quantity.unit();
-    let shown = [below, above].into_iter().flatten().map(|(value, point)| {
-        let point = if point.is_empty() { String::new() } else { format!(" at {}", describe(point)) };
-        format!("{}{point}", Number::new(value, unit))
-    });
-    format!("nearest feasible: {}", shown.collect::<Vec<_>>().join("; "))
 }
 
 #[cfg(test)]

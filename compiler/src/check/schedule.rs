@@ -73,12 +73,33 @@ impl KnownPhase<'_> {
     }
 }
 
-impl Known<'_> {
+impl<'a> Known<'a> {
     /// Of all phases; `None` where one of them could not be understood.
     pub fn tokens(&self) -> Option<u64> {
         let tokens = self.phases.iter().map(|phase| phase.tokens.map(|(tokens, _)| tokens));
         tokens.reduce(|sum, tokens| sum?.checked_add(tokens?)).flatten()
     }
+
+    /// Its first part, of so many tokens.
+    pub fn until(&self, tokens: u64) -> Known<'a> {
+        let mut left = tokens;
+        let mut part = self.clone();
+        for (tokens, _) in part.phases.iter_mut().filter_map(|phase| phase.tokens.as_mut()) {
+            *tokens = left.min(*tokens);
+            left -= *tokens;
+        }
+        part
+    }
+
+    /// Some loss compares with a teacher.
+    pub fn reads_teacher(&self) -> bool {
+        let terms = self.phases.iter().flat_map(|phase| &phase.loss).flat_map(|(terms, _)| terms);
+        terms.into_iter().any(reads_teacher)
+    }
+}
+
+fn reads_teacher(term: &LossTerm) -> bool {
+    losses::find(term.loss).is_some_and(|loss| loss.needs_teacher)
 }
 
 impl<'a> Checker<'a> {
@@ -254,10 +275,9 @@ impl<'a> Checker<'a> {
 
     /// Losses against whether there is a teacher.
     pub(super) fn teacher_for(&mut self, schedule: &Known, used: Span, teacher: bool) {
-        let reads = |term: &LossTerm| losses::find(term.loss).is_some_and(|l| l.needs_teacher);
         for phase in &schedule.phases {
             let Some((terms, span)) = &phase.loss else { return };
-            if !teacher && let Some(term) = terms.iter().find(|t| reads(t)) {
+            if !teacher && let Some(term) = terms.iter().find(|t| reads_teacher(t)) {
                 self.report(
                     Diagnostic::new(
                         "E0705",
@@ -270,8 +290,7 @@ impl<'a> Checker<'a> {
                 return;
             }
         }
-        let all: Vec<&LossTerm> = schedule.phases.iter().flat_map(|p| &p.loss).flat_map(|(t, _)| t).collect();
-        if teacher && !all.iter().any(|t| reads(t)) {
+        if teacher && !schedule.reads_teacher() {
             let place =
                 schedule.phases.iter().find_map(|p| p.loss.as_ref()).map_or(schedule.span, |(_, s)| *s);
             self.report(

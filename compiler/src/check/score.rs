@@ -131,7 +131,12 @@ impl<'a> Checker<'a> {
                 return Some(Score::Random { seed: arguments.whole("seed") });
             }
             Some(RankingKind::Reverse) => return self.reverse(axis, &call),
-            Some(RankingKind::Iterative) => return self.iterative(axis, &call),
+            Some(RankingKind::Iterative) => {
+                return self.of_layers(axis, &call, "removes one layer at a time", Score::Iterative);
+            }
+            Some(RankingKind::Contiguous) => {
+                return self.of_layers(axis, &call, "removes a block of layers", Score::Contiguous);
+            }
             Some(RankingKind::Residual) => return self.residual(axis, &call),
             None => {}
         }
@@ -203,7 +208,7 @@ impl<'a> Checker<'a> {
         self.arguments(call, &[]).map(|_| ())
     }
 
-    /// The metric within `reverse(..)` or `iterative(..)`.
+    /// The metric within `reverse(..)`, `iterative(..)` or `contiguous(..)`.
     fn inner<'e>(&mut self, call: &Call<'e>) -> Option<&'e Expr> {
         if let [ast::Argument { name: None, value }] = call.arguments {
             return Some(value);
@@ -230,17 +235,24 @@ impl<'a> Checker<'a> {
         }
     }
 
-    fn iterative(&mut self, axis: &'static Axis, call: &Call) -> Option<Score> {
+    /// `iterative(METRIC)` and `contiguous(METRIC)`.
+    fn of_layers(
+        &mut self,
+        axis: &'static Axis,
+        call: &Call,
+        does: &str,
+        make: fn(hir::LayerMetric) -> Score,
+    ) -> Option<Score> {
         let inner = self.inner(call)?;
         if axis.scope != Scope::Depth {
-            self.unfit(axis, call, "removes one layer at a time");
+            self.unfit(axis, call, does);
             return None;
         }
         match self.score(axis, inner)? {
-            Score::Layer(metric) => Some(Score::Iterative(metric)),
+            Score::Layer(metric) => Some(make(metric)),
             _ => {
                 self.report(
-                    Diagnostic::new("E0408", inner.span, "`iterative` takes a layer metric")
+                    Diagnostic::new("E0408", inner.span, format!("`{}` takes a layer metric", call.name))
                         .help(format!("layer metrics: {}", list(&layer_names()))),
                 );
                 None
@@ -328,7 +340,11 @@ impl<'a> Checker<'a> {
                 Some(Some(program)) => program.uses_x(),
                 _ => false,
             },
-            Score::Layer(_) | Score::Iterative(_) | Score::Residual { .. } | Score::Pca => true,
+            Score::Layer(_)
+            | Score::Iterative(_)
+            | Score::Contiguous(_)
+            | Score::Residual { .. }
+            | Score::Pca => true,
             Score::Random { .. } => false,
             Score::Reverse(inner) => self.needs_data(inner),
         }

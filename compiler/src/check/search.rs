@@ -4,12 +4,11 @@ use super::Checker;
 use super::arguments::call_of;
 use super::models::Shape;
 use super::names::{Want, suggestion};
+use super::objective::Term;
 use super::outline::LayerRules;
 use super::prune::twice;
-use super::schedule::Known;
 use super::score::RANDOM;
 use super::space::Space;
-use super::value::count;
 use crate::hir::{self, Control, Measure, Quantity, Require, Rung, Tie};
 use minic_grammar::ast::{self, Expr, Rank, SearchItem};
 use minic_grammar::{Diagnostic, Span};
@@ -47,7 +46,7 @@ impl<'a> Checker<'a> {
         match self.shapes.get(name)? {
             Shape::Space(space) => Some(space.clone()),
             Shape::One(outline) => {
-                let only = Space::new(Some(outline.clone()), Vec::new(), LayerRules::default());
+                let only = Space::new(Some(outline), Vec::new(), &LayerRules::default());
                 self.report(
                     Diagnostic::new("W0602", search.space.span, format!("`{name}` has one point"))
                         .label("there is nothing to choose")
@@ -60,12 +59,10 @@ impl<'a> Checker<'a> {
     }
 
     fn winner(&mut self, name: &str, mut space: Space, require: &[Require]) -> Shape {
-        if space.parent.is_none() {
-            return Shape::Chosen(space);
-        }
-        match self.feasible(name, &space, require) {
-            Some(points) => {
-                space.left = Some(Arc::new(points));
+        let Some(points) = space.points.clone() else { return Shape::Chosen(space) };
+        match self.feasible(name, &points, require) {
+            Some(left) => {
+                space.left = Some(Arc::new(left));
                 Shape::Chosen(space)
             }
             None => Shape::Unknown,
@@ -129,7 +126,7 @@ impl<'a> Checker<'a> {
     }
 
     fn rung(&mut self, rank: &'a Rank) -> Option<Rung> {
-        let by = self.quantity(&rank.by);
+        let by = self.objective(&rank.by);
         let on = rank.on.as_ref().map(|ident| self.resolve_data(ident));
         let after = rank.after.as_ref().map(|ident| self.resolve(ident, Want::Schedule));
         let tokens = rank.tokens.as_ref().map(|e| self.at_least(e, "the number of tokens", 1));
@@ -137,16 +134,11 @@ impl<'a> Checker<'a> {
         if let Some(by) = &by {
             self.measured_on_data(rank, by);
         }
-        if let Some(Some(schedule)) = after
-            && let Some(known) = self.schedules.get(schedule).cloned()
-        {
-            self.short_training(rank, &known, tokens.flatten(), on.flatten());
-        }
         if on == Some(None) || after == Some(None) || tokens == Some(None) {
             return None;
         }
         Some(Rung {
-            by: hir::Objective::of(by?),
+            by: hir::Objective::of_terms(by?),
             descending: rank.descending,
             on: on.flatten().map(str::to_string),
             after: after.flatten().map(str::to_string),
@@ -157,76 +149,37 @@ impl<'a> Checker<'a> {
     }
 
     /// `on` where something is measured on data, and only there.
-    fn measured_on_data(&mut self, rank: &Rank, by: &Quantity) {
-        let measured = matches!(by, Quantity::Measured(_));
-        if let (Quantity::Measured(Measure::Accuracy), Some(data)) = (by, &rank.on) {
-            self.accuracy_of(self.names.get(&data.node).map(|(name, _)| name), rank.by.span);
+    fn measured_on_data(&mut self, rank: &Rank, terms: &[Term]) {
+        let measured = terms.iter().find(|term| matches!(term.quantity, Quantity::Measured(_)));
+        let answers = |term: &&Term| term.quantity == Quantity::Measured(Measure::Accuracy);
+        if let (Some(term), Some(data)) = (terms.iter().find(answers), &rank.on) {
+            self.accuracy_of(self.names.get(&data.node).map(|(name, _)| name), term.span);
         }
-        if measured && rank.on.is_none() {
+        if let Some(Term { quantity, span, .. }) = measured.filter(|_| rank.on.is_none()) {
             self.report(
                 Diagnostic::new(
                     "E0602",
-                    rank.by.span,
-                    format!("`{by}` is measured on data, and none is named"),
+                    *span,
+                    format!("`{quantity}` is measured on data, and none is named"),
                 )
                 .label("on which data?")
-                .help(format!("write `rank by {by} on {} ..`", self.some_data())),
+                .help(format!("write `rank by {quantity} on {} ..`", self.some_data())),
             );
         }
         let needless = [(&rank.on, "on"), (&rank.after, "after")];
-        for (ident, word) in needless.iter().filter(|_| !measured) {
-            if let Some(ident) = ident {
+        for (ident, word) in needless.iter().filter(|_| measured.is_none()) {
+            if let (Some(ident), Some(first)) = (ident, terms.first()) {
+                let which = if terms.len() > 1 { "this sum".into() } else { format!("`{}`", first.quantity) };
                 self.report(
                     Diagnostic::new(
                         "E0602",
                         ident.span,
-                        format!("`{by}` does not depend on data or training"),
+                        format!("{which} does not depend on data or training"),
                     )
                     .label(format!("`{word}` says nothing here"))
                     .help(format!("leave out `{word} {}`", ident.node)),
                 );
             }
-        }
-    }
-
-    /// A rung's training: within its schedule, with updates, and beyond the warm-up.
-    fn short_training(&mut self, rank: &Rank, schedule: &Known<'a>, tokens: Option<u64>, on: Option<&str>) {
-        let place = rank.tokens.as_ref().map_or(rank.span, |e| e.span);
-        let whole: Option<u64> = schedule.phases.iter().map(|p| p.tokens.map(|(t, _)| t)).sum();
-        if let (Some(tokens), Some(whole)) = (tokens, whole)
-            && tokens > whole
-        {
-            self.report(
-                Diagnostic::new("E0609", place, "the rung trains longer than its schedule")
-                    .label(format!("{} tokens", count(tokens as f64)))
-                    .also(schedule.span, format!("{} tokens in all", count(whole as f64)))
-                    .help("leave out `for` to train the whole schedule"),
-            );
-            return;
-        }
-        let Some(first) = schedule.phases.first() else { return };
-        let length = |name: Option<&str>| name.and_then(|n| self.data.get(n)).and_then(|d| d.sequence);
-        let sequence = length(first.data.map(|(name, _)| name)).or(length(on));
-        let Some(tokens) = tokens else {
-            self.enough_updates(first, sequence);
-            return;
-        };
-        let (Some(update), Some((warmup, _))) = (first.update(sequence), first.warmup) else { return };
-        let updates = tokens / update.max(1);
-        if updates == 0 {
-            self.report(
-                Diagnostic::new("E0703", place, "no optimizer update would be made")
-                    .label(format!("{} tokens", count(tokens as f64)))
-                    .also(schedule.span, format!("one update takes {update} tokens"))
-                    .help(format!("at least {update} tokens")),
-            );
-        } else if updates <= warmup {
-            self.report(
-                Diagnostic::new("W0601", place, "the rung ends within the warm-up of its schedule")
-                    .label(format!("{updates} updates"))
-                    .also(schedule.span, format!("{warmup} updates of warm-up"))
-                    .help(format!("train for more than {} tokens", count((warmup * update) as f64))),
-            );
         }
     }
 

@@ -9,17 +9,42 @@ use crate::hir::{LossTerm, Score};
 use crate::losses::{Streams, Term};
 use minic_grammar::{Diagnostic, Span};
 
+/// Which of the models that a student may turn out to be are trained.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Candidates {
+    /// The one that is found: it is enough that some of them fit.
+    Winner,
+    /// Each of them.
+    All,
+}
+
+impl Candidates {
+    fn fit(self, sizes: &[usize], fits: impl Fn(&usize) -> bool) -> bool {
+        match self {
+            Candidates::Winner => sizes.iter().any(fits),
+            Candidates::All => sizes.iter().all(fits),
+        }
+    }
+}
+
 impl<'a> Checker<'a> {
     /// Widths and layers of every loss between streams; `used` is where the schedule meets its models.
-    pub(super) fn compared_streams(&mut self, schedule: &Known, used: Span, student: &str, teacher: &str) {
+    pub(super) fn compared_streams(
+        &mut self,
+        schedule: &Known,
+        used: Span,
+        student: &str,
+        teacher: &str,
+        which: Candidates,
+    ) {
         let terms = schedule.phases.iter().filter_map(|p| p.loss.as_ref()).flat_map(|(terms, _)| terms);
         for term in terms {
             let Term::Streams(streams) = &term.term else { continue };
-            let widths = || self.unequal_widths(student, teacher);
+            let widths = || self.unequal_widths(student, teacher, which);
             let fault = widths().or_else(|| self.unequal_bases(student, teacher)).or_else(|| {
-                let own = self.outside(student, streams.layers.as_deref());
-                own.or_else(|| self.outside(teacher, streams.teacher_layers.as_deref()))
-                    .or_else(|| self.unpaired(streams, student, teacher))
+                let own = self.outside(student, streams.layers.as_deref(), which);
+                own.or_else(|| self.outside(teacher, streams.teacher_layers.as_deref(), Candidates::Winner))
+                    .or_else(|| self.unpaired(streams, student, teacher, which))
             });
             if let Some(fault) = fault {
                 self.report(fault.at(term, used));
@@ -35,16 +60,16 @@ impl<'a> Checker<'a> {
             Shape::Space(space) | Shape::Chosen(space) => {
                 match space.axes.iter().find(|(axis, _)| *axis == dim) {
                     Some((_, sizes)) => Some(sizes.clone()),
-                    None => space.parent.as_ref()?.dim(dim).map(|size| vec![size]),
+                    None => space.parent()?.dim(dim).map(|size| vec![size]),
                 }
             }
         }
     }
 
-    fn unequal_widths(&self, student: &str, teacher: &str) -> Option<Fault> {
+    fn unequal_widths(&self, student: &str, teacher: &str, which: Candidates) -> Option<Fault> {
         let [own, other] = [student, teacher].map(|name| self.possible(name, Dim::HiddenSize));
         let (own, other) = (own?, other?);
-        if own.iter().any(|size| other.contains(size)) {
+        if which.fit(&own, |size| other.contains(size)) {
             return None;
         }
         Some(Fault {
@@ -77,8 +102,9 @@ impl<'a> Checker<'a> {
     }
 
     /// A listed layer that the model does not have.
-    fn outside(&self, model: &str, layers: Option<&[usize]>) -> Option<Fault> {
-        let total = self.possible(model, Dim::NumLayers)?.into_iter().max()?;
+    fn outside(&self, model: &str, layers: Option<&[usize]>, which: Candidates) -> Option<Fault> {
+        let totals = self.possible(model, Dim::NumLayers)?.into_iter();
+        let total = if which == Candidates::All { totals.min() } else { totals.max() }?;
         let layer = layers?.iter().find(|layer| **layer >= total)?;
         Some(Fault {
             code: "E0707",
@@ -89,7 +115,7 @@ impl<'a> Checker<'a> {
     }
 
     /// The student's layers, where they are not listed, against the teacher's.
-    fn unpaired(&self, streams: &Streams, student: &str, teacher: &str) -> Option<Fault> {
+    fn unpaired(&self, streams: &Streams, student: &str, teacher: &str, which: Candidates) -> Option<Fault> {
         let [own, other] = [student, teacher].map(|name| self.possible(name, Dim::NumLayers));
         let own = own?;
         let fault = |message: String, label: String| {
@@ -97,13 +123,13 @@ impl<'a> Checker<'a> {
             Some(Fault { code: "E0707", message, label, help })
         };
         match (&streams.layers, &streams.teacher_layers) {
-            (None, Some(listed)) if !own.contains(&listed.len()) => fault(
+            (None, Some(listed)) if !which.fit(&own, |total| *total == listed.len()) => fault(
                 format!("`teacher_layers` does not name one layer for each of `{student}`"),
                 format!("{} against {} layers", listed.len(), either(&own)),
             ),
             (_, None) if !self.descends(student, teacher) => {
                 let other = other?;
-                if own.iter().any(|total| other.contains(total)) {
+                if which.fit(&own, |total| other.contains(total)) {
                     return None;
                 }
                 fault(

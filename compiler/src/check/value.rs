@@ -66,6 +66,19 @@ impl Number {
         self.class() == Class::Plain
     }
 
+    /// Rounded to what is printed, away from what lies below it or above.
+    pub fn outward(self, up: bool) -> Number {
+        let units = match self.unit {
+            Unit::Count => COUNTS,
+            Unit::Bytes => BYTES,
+            _ => return self,
+        };
+        let Some((size, _)) = units.iter().find(|(size, _)| self.value.abs() >= *size) else { return self };
+        let shown = self.value / size * 1000.0;
+        let shown = if up { shown.ceil() } else { shown.floor() };
+        Number { value: shown / 1000.0 * size, ..self }
+    }
+
     /// The whole number meant, rounding of the arithmetic forgiven; `None` for fractions, negative numbers,
     /// and what f64 does not hold exactly.
     pub fn whole(self) -> Option<u64> {
@@ -211,15 +224,19 @@ impl fmt::Display for Number {
     }
 }
 
+const COUNTS: &[(f64, &str)] = &[(1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K")];
+const KI: f64 = 1024.0;
+const BYTES: &[(f64, &str)] =
+    &[(KI * KI * KI * KI, "TiB"), (KI * KI * KI, "GiB"), (KI * KI, "MiB"), (KI, "KiB")];
+
 /// A count in the largest decimal unit that leaves at most four digits after the point, `4.489B`.
 pub(crate) fn count(value: f64) -> String {
-    scaled(value, &[(1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K")], "")
+    scaled(value, COUNTS, "")
 }
 
 /// Bytes in the largest binary unit, `40GiB`, `19.66GiB`.
 pub(crate) fn bytes(value: f64) -> String {
-    let ki = 1024.0_f64;
-    scaled(value, &[(ki.powi(4), "TiB"), (ki.powi(3), "GiB"), (ki.powi(2), "MiB"), (ki, "KiB")], "B")
+    scaled(value, BYTES, "B")
 }
 
 fn scaled(value: f64, units: &[(f64, &str)], none: &str) -> String {
@@ -304,6 +321,16 @@ mod tests {
         assert_eq!(n(42_949_672_960.0, Unit::Bytes).to_string(), "40GiB");
         assert_eq!(n(999.0, Unit::Count).to_string(), "999");
         assert_eq!(n(512.0, Unit::Bytes).to_string(), "512B");
+    }
+
+    #[test]
+    fn limits_are_rounded_so_that_they_hold() {
+        let limit = |value, unit, up| n(value, unit).outward(up).to_string();
+        assert_eq!(limit(1_159_480.0, Unit::Count, true), "1.16M");
+        assert_eq!(limit(1_159_480.0, Unit::Count, false), "1.159M");
+        assert_eq!(limit(1_160_000.0, Unit::Count, false), "1.16M");
+        assert_eq!(limit(3_070_000.0, Unit::Bytes, true), "2.928MiB");
+        assert_eq!(limit(999.0, Unit::Count, true), "999");
     }
 
     #[test]

@@ -45,6 +45,7 @@ fn plan() -> CutPlan {
             (1, BTreeMap::from([(Dim::FfnHiddenSize, Keep::Flat(vec![1, 5]))])),
             (2, mamba()),
         ]),
+        regrouped: false,
     }
 }
 

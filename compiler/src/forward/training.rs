@@ -3,13 +3,15 @@
 
 use super::{Ends, ends, output};
 use crate::autodiff::{self, Recompute};
-use crate::dim::{Dim, Extent};
+use crate::dim::{Dim, Extent, Part};
 use crate::graph::{
-    Builder, Graph, HeadLoss, HeadTerm, Op, ShapeError, StreamLoss, TopK, reads_teacher, targets_of,
+    Builder, Graph, HeadLoss, HeadTerm, Op, ShapeError, StreamLoss, TopK, ValueId, reads_teacher, targets_of,
 };
 use crate::hir::LossTerm;
 use crate::losses::Term;
 use crate::model::ModelDesc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 /// What the weights of the teacher are named with: `teacher/lm_head.weight`. The student's have no prefix.
 pub const TEACHER: &str = "teacher";
@@ -72,6 +74,24 @@ impl Objective {
         all
     }
 
+    /// What the terms read of a teacher that runs beside the student.
+    pub fn shown(&self) -> Option<Shown> {
+        if !self.reads_teacher() {
+            return None;
+        }
+        let of = |term: &Wanted| match term {
+            Wanted::Head(_) => Vec::new(),
+            Wanted::Streams(_, pairs) => pairs.iter().map(|(_, layer)| *layer).collect(),
+        };
+        Some(Shown { layers: self.terms.iter().flat_map(|(_, term)| of(term)).collect() })
+    }
+
+    /// What is to be written down of a teacher before students are trained; with `shows` all that they read of it.
+    pub fn written(&self, vocab: usize, shows: bool) -> Vec<Written> {
+        let shown = self.shown().filter(|_| shows).map(Written::Shown);
+        self.targets(vocab).into_iter().map(Written::Targets).chain(shown).collect()
+    }
+
     /// Weights of the terms.
     pub fn weights(&self) -> Vec<f64> {
         self.terms.iter().map(|(weight, _)| *weight).collect()
@@ -95,6 +115,110 @@ impl Wanted {
             Wanted::Head(HeadLoss::CrossEntropy) => sequence - 1,
             _ => sequence,
         }
+    }
+}
+
+/// A teacher's values at every position that students of several trainings read: the hidden state that its head
+/// reads, and the streams after some of its layers. Logits are V / E times as many; whoever reads these makes
+/// the logits of a few positions at a time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shown {
+    pub layers: BTreeSet<usize>,
+}
+
+impl Shown {
+    /// [hidden | stream 3 | ..], each of the teacher's width.
+    fn columns(&self, teacher: &ModelDesc) -> Extent {
+        let width = (Dim::HiddenSize, teacher.size(Dim::HiddenSize));
+        let streams = self.layers.iter().map(|layer| Shown::stream(*layer));
+        let names = std::iter::once(HIDDEN.to_string()).chain(streams);
+        Extent::concat(names.map(|name| Part::new(&name, &[width])).collect())
+    }
+
+    fn stream(layer: usize) -> String {
+        format!("stream {layer}")
+    }
+}
+
+const HIDDEN: &str = "hidden";
+
+/// What is written down of a teacher, window by window, for trainings that read it as an input.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Written {
+    Targets(TopK),
+    Shown(Shown),
+}
+
+impl Written {
+    /// Its columns at a position.
+    pub fn columns(&self, teacher: &ModelDesc) -> Extent {
+        match self {
+            Written::Targets(targets) => targets.columns(),
+            Written::Shown(shown) => shown.columns(teacher),
+        }
+    }
+
+    /// What the input of a graph that holds it is called.
+    pub fn input(&self) -> String {
+        match self {
+            Written::Targets(targets) => targets.input(),
+            Written::Shown(_) => format!("{TEACHER} {self}"),
+        }
+    }
+}
+
+impl fmt::Display for Written {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Written::Targets(targets) => targets.fmt(f),
+            Written::Shown(Shown { layers }) if layers.is_empty() => f.write_str("hidden states"),
+            Written::Shown(Shown { layers }) => write!(f, "hidden states and streams {layers:?}"),
+        }
+    }
+}
+
+/// The teacher of a training.
+#[derive(Clone, Copy)]
+pub enum Beside<'a> {
+    /// It runs in the same graph.
+    Running(&'a ModelDesc),
+    /// What is read of it comes in ([`Shown`]), but for its head.
+    Written(&'a ModelDesc),
+}
+
+/// The teacher's values in a graph of training.
+struct Teacher {
+    hidden: ValueId,
+    head: ValueId,
+    /// After each layer.
+    streams: BTreeMap<usize, ValueId>,
+}
+
+impl Teacher {
+    fn new(
+        b: &mut Builder,
+        beside: Beside,
+        objective: &Objective,
+        tokens: ValueId,
+        sequence: usize,
+    ) -> Teacher {
+        b.scope = format!("{TEACHER}/");
+        let teacher = match beside {
+            Beside::Running(desc) => {
+                let Ends { streams, hidden, head } = ends(b, desc, tokens);
+                Teacher { hidden, head, streams: streams.into_iter().skip(1).enumerate().collect() }
+            }
+            Beside::Written(desc) => {
+                let shown = objective.shown().unwrap_or(Shown { layers: BTreeSet::new() });
+                let shape = vec![Extent::of(Dim::Sequence, sequence), shown.columns(desc)];
+                let all = b.input(&Written::Shown(shown.clone()).input(), shape);
+                let stream = |layer: &usize| (*layer, b.part(all, &Shown::stream(*layer)));
+                let streams = shown.layers.iter().map(stream).collect();
+                Teacher { hidden: b.part(all, HIDDEN), head: desc.family().head(b, desc), streams }
+            }
+        };
+        b.scope.clear();
+        teacher
     }
 }
 
@@ -125,11 +249,22 @@ pub fn training(
     batch: usize,
     recompute: Recompute,
 ) -> Result<Training, ShapeError> {
+    training_beside(student, teacher.map(Beside::Running), objective, sequence, batch, recompute)
+}
+
+/// The same beside a teacher that need not run.
+pub fn training_beside(
+    student: &ModelDesc,
+    teacher: Option<Beside>,
+    objective: &Objective,
+    sequence: usize,
+    batch: usize,
+    recompute: Recompute,
+) -> Result<Training, ShapeError> {
     let mut b = Builder::new();
     let tokens = b.tokens(sequence);
-    b.scope = format!("{TEACHER}/");
-    let beside = teacher.filter(|_| objective.reads_teacher()).map(|desc| ends(&mut b, desc, tokens));
-    b.scope.clear();
+    let teacher = teacher.filter(|_| objective.reads_teacher());
+    let beside = teacher.map(|teacher| Teacher::new(&mut b, teacher, objective, tokens, sequence));
     let own = ends(&mut b, student, tokens);
     b.layer = None;
     let (mut seeds, mut readings) = (Vec::new(), Vec::new());
@@ -161,8 +296,8 @@ pub fn training(
         let (Wanted::Streams(loss, pairs), Some(teacher)) = (wanted, &beside) else { continue };
         let scale = 1.0 / (wanted.positions(sequence) * pairs.len()) as f64;
         for &(layer, of_teacher) in pairs {
-            let after = |ends: &Ends, layer: usize| ends.streams.get(layer + 1).copied();
-            let (Some(x), Some(y)) = (after(&own, layer), after(teacher, of_teacher)) else {
+            let (x, y) = (own.streams.get(layer + 1).copied(), teacher.streams.get(&of_teacher).copied());
+            let (Some(x), Some(y)) = (x, y) else {
                 let message = format!("there is no layer {layer} beside layer {of_teacher} of the teacher");
                 return Err(ShapeError { op: "stream_loss", message });
             };
@@ -190,13 +325,20 @@ pub fn lanes(params: u64, batch: usize) -> usize {
     most.min(batch)
 }
 
-/// What a teacher's targets at every position of a sample are made by.
-pub fn targets(teacher: &ModelDesc, sequence: usize, targets: TopK) -> Result<Graph, ShapeError> {
+/// A teacher over a sample: what is written down of it at every position.
+pub fn written(teacher: &ModelDesc, sequence: usize, written: &Written) -> Result<Graph, ShapeError> {
     let mut b = Builder::new();
     let tokens = b.tokens(sequence);
-    let Ends { hidden, head, .. } = ends(&mut b, teacher, tokens);
+    let Ends { streams, hidden, head } = ends(&mut b, teacher, tokens);
     b.layer = None;
-    let value = b.add_op(Op::TopK(targets), &[hidden, head]);
-    b.output(output::TARGETS, value);
+    let value = match written {
+        Written::Targets(targets) => b.add_op(Op::TopK(*targets), &[hidden, head]),
+        Written::Shown(shown) => {
+            let mut parts = vec![hidden];
+            parts.extend(shown.layers.iter().filter_map(|layer| streams.get(layer + 1)));
+            b.add_op(Op::Concat { extent: shown.columns(teacher) }, &parts)
+        }
+    };
+    b.output(output::WRITTEN, value);
     b.finish()
 }

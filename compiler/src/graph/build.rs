@@ -1,7 +1,7 @@
 //! Building a graph: one method an operation, masks and taps on the way.
 
 use super::{Activation, Graph, Node, Op, ShapeError, ValueId};
-use crate::dim::{Dim, Extent, Sized};
+use crate::dim::{Dim, Extent, Part, Sized};
 use crate::metrics::Program;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -31,6 +31,25 @@ pub struct MaskInput {
     pub factors: Vec<Sized>,
 }
 
+/// Decoding, which remembers of a sequence what its next token needs. Blocks are built as ever; what goes over positions
+/// takes up what the positions before have left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decoding {
+    pub phase: Phase,
+    /// Sequences that are remembered side by side.
+    pub sequences: usize,
+    /// Positions of a sequence that attention can remember.
+    pub capacity: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// The first tokens of one sequence: rows are its positions.
+    Prefill,
+    /// The next token of every sequence: rows are the sequences.
+    Step,
+}
+
 /// Adds nodes to a graph. The first shape that does not fit is kept and told by [`Builder::finish`].
 #[derive(Default)]
 pub struct Builder {
@@ -42,15 +61,27 @@ pub struct Builder {
     pub metrics: Vec<(&'static str, Arc<Program>)>,
     /// The tap whose value is the output [`crate::forward::output::READ`].
     pub shown: Option<&'static str>,
+    /// Without it, a sample is all that there is.
+    pub decoding: Option<Decoding>,
     leaves: BTreeMap<String, ValueId>,
     error: Option<ShapeError>,
     /// Put before the names of weights, so that two models can share a graph.
     pub scope: String,
 }
 
+impl Decoding {
+    /// The name of the input that says where the rows of a run begin: a sequence and a position.
+    pub const AT: &str = "at";
+}
+
 impl Builder {
     pub fn new() -> Builder {
         Builder::default()
+    }
+
+    /// A builder whose blocks remember.
+    pub fn decoding(decoding: Decoding) -> Builder {
+        Builder { decoding: Some(decoding), ..Builder::default() }
     }
 
     /// A builder whose blocks mask their activations.
@@ -101,12 +132,12 @@ impl Builder {
             self.error.get_or_insert(error);
             nodes.first().map(|n| n.shape.clone()).unwrap_or_default()
         });
-        let accumulates = op.accumulates();
+        let changes = op.changes();
         let id = self.graph.dag.add_node(Node { op, shape });
         for (position, &operand) in operands.iter().enumerate() {
             self.graph.dag.add_edge(operand, id, position);
         }
-        if accumulates {
+        if changes {
             self.graph.effects.push(id);
         }
         id
@@ -171,12 +202,37 @@ impl Builder {
         bias: Option<ValueId>,
         kernel: usize,
     ) -> ValueId {
-        let operands: Vec<ValueId> = [x, weight].into_iter().chain(bias).collect();
-        self.add_op(Op::ConvSilu { kernel, bias: bias.is_some() }, &operands)
+        let ring = self.decoding.map(|decoding| (decoding.phase, self.keep("window", x, kernel)));
+        let (weights, bias) = ([weight].into_iter().chain(bias), bias.is_some());
+        if let Some((Phase::Step, ring)) = ring {
+            let operands: Vec<ValueId> = [ring].into_iter().chain(weights).chain([self.at()]).collect();
+            return self.add_op(Op::ConvStep { kernel, bias }, &operands);
+        }
+        let operands: Vec<ValueId> = [x].into_iter().chain(weights).collect();
+        self.add_op(Op::ConvSilu { kernel, bias }, &operands)
     }
 
     /// Operands as [`Op::Ssd`] lists them.
-    pub fn ssd(&mut self, op: Op, operands: [ValueId; 7]) -> ValueId {
+    pub fn ssd(&mut self, scan: Op, operands: [ValueId; 7]) -> ValueId {
+        let (mut op, mut operands) = (scan, operands.to_vec());
+        if let (Some(decoding), Op::Ssd { heads, head_dim, groups, state, dt_lo, dt_hi }) =
+            (self.decoding, &op)
+        {
+            let (heads, head_dim, groups, state) = (*heads, *head_dim, *groups, *state);
+            let (dt_lo, dt_hi) = (*dt_lo, *dt_hi);
+            let factors =
+                [(Dim::MambaNumHeads, heads), (Dim::SsmStateSize, state), (Dim::MambaHeadDim, head_dim)];
+            let columns = Extent::concat(vec![Part::new("state", &factors)]);
+            let states = self.state("state", vec![Extent::of(Dim::Sequence, decoding.sequences), columns]);
+            op = match decoding.phase {
+                Phase::Prefill => {
+                    operands.push(self.at());
+                    Op::SsdPrefill { heads, head_dim, groups, state, dt_lo, dt_hi }
+                }
+                Phase::Step => Op::SsdStep { heads, head_dim, groups, state, dt_lo, dt_hi },
+            };
+            operands.push(states);
+        }
         let y = self.add_op(op, &operands);
         self.mask(y)
     }
@@ -198,8 +254,41 @@ impl Builder {
         self.mask(y)
     }
 
+    /// `op` as [`Op::Attention`].
     pub fn attention(&mut self, op: Op, q: ValueId, k: ValueId, v: ValueId) -> ValueId {
-        self.add_op(op, &[q, k, v])
+        let Some(Decoding { phase, capacity: window, .. }) = self.decoding else {
+            return self.add_op(op, &[q, k, v]);
+        };
+        let rings = [("keys", k), ("values", v)].map(|(name, x)| self.keep(name, x, window));
+        match op {
+            Op::Attention { heads, kv_heads, head_dim } if phase == Phase::Step => {
+                let operands = [q, rings[0], rings[1], self.at()];
+                self.add_op(Op::AttentionStep { heads, kv_heads, head_dim, window }, &operands)
+            }
+            op => self.add_op(op, &[q, k, v]),
+        }
+    }
+
+    /// Where the rows of a run begin: a sequence and a position.
+    fn at(&mut self) -> ValueId {
+        self.input(Decoding::AT, vec![Extent::of(Dim::One, 2)])
+    }
+
+    /// What this block remembers under a name.
+    fn state(&mut self, name: &str, shape: Vec<Extent>) -> ValueId {
+        let name = format!("{}{name}.{}", self.scope, self.layer.unwrap_or_default());
+        self.leaf(format!("state {name}"), Op::State { name: name.clone() }, shape)
+    }
+
+    /// The rings of all sequences for the last `window` rows of x, with those of this run.
+    fn keep(&mut self, name: &str, x: ValueId, window: usize) -> ValueId {
+        let Some(Decoding { phase, sequences, .. }) = self.decoding else { return x };
+        let positions = if phase == Phase::Prefill { self.graph.node(x).matrix().0 } else { 1 };
+        let width = self.extent(x).cloned().unwrap_or_else(|| Extent::of(Dim::One, 0));
+        let ring = self.state(name, vec![Extent::of(Dim::Sequence, sequences * window), width]);
+        let at = self.at();
+        self.add_op(Op::Keep { positions, window }, &[x, at, ring]);
+        ring
     }
 
     pub fn token_loss(&mut self, hidden: ValueId, head: ValueId, tokens: ValueId) -> ValueId {

@@ -5,6 +5,7 @@
 //! - operands come before the node (the graph is in topological order, so it has no cycle);
 //! - operand shapes fit each other and the operation's own constants;
 //! - a gradient is the last operand of an operation that adds to it, and nothing else;
+//! - the last operand of an operation that moves a state on is a state;
 //! - the stored shape is the inferred one; outputs name nodes of the graph.
 
 use super::loss::{reads_teacher, targets_of};
@@ -22,8 +23,8 @@ pub struct ShapeError {
 impl Op {
     fn arity(&self) -> usize {
         match self {
-            Op::Tokens | Op::Input { .. } | Op::Weight { .. } | Op::Gradient { .. } => 0,
-            Op::Part { .. } | Op::Activation(_) | Op::Metric { .. } => 1,
+            Op::Tokens | Op::Input { .. } | Op::Weight { .. } | Op::State { .. } | Op::Gradient { .. } => 0,
+            Op::Part { .. } | Op::Last | Op::Activation(_) | Op::Metric { .. } | Op::Argmax => 1,
             Op::Embed | Op::RmsNorm { .. } | Op::Add | Op::Mask | Op::CosineDistance | Op::TopK(_) => 2,
             Op::Covariance { onto, .. } => 1 + usize::from(*onto),
             Op::Linear { bias, residual } => 2 + usize::from(*bias) + usize::from(*residual),
@@ -44,6 +45,11 @@ impl Op {
             Op::SsdGrad { .. } => 8,
             Op::HeadLoss { terms } => 4 + 2 * usize::from(reads_teacher(terms)) + targets_of(terms).count(),
             Op::Concat { extent } => extent.parts.len(),
+            Op::Keep { .. } => 3,
+            Op::ConvStep { bias, .. } => 3 + usize::from(*bias),
+            Op::AttentionStep { .. } => 4,
+            Op::SsdStep { .. } => 8,
+            Op::SsdPrefill { .. } => 9,
         }
     }
 
@@ -61,7 +67,7 @@ impl Op {
             Err(ShapeError { op: self.name(), message: format!("{what} is {got}, expected {expected}") })
         };
         match self {
-            Op::Tokens | Op::Input { .. } | Op::Weight { .. } | Op::Gradient { .. } => {
+            Op::Tokens | Op::Input { .. } | Op::Weight { .. } | Op::State { .. } | Op::Gradient { .. } => {
                 fail("a leaf has no operands to infer from".into())
             }
             Op::Embed => Ok(vec![operands[0].shape[0].clone(), operands[1].shape[1].clone()]),
@@ -88,6 +94,10 @@ impl Op {
             Op::Part { name } => match operands[0].shape.last().and_then(|e| e.run(name)) {
                 Some((_, run)) => Ok(vec![operands[0].shape[0].clone(), run]),
                 None => fail(format!("no part `{name}`")),
+            },
+            Op::Last => match rows[0] {
+                0 => fail("there is no row".into()),
+                _ => Ok(vec![Extent::of(Dim::Sequence, 1), last_extent(operands[0])]),
             },
             Op::ConvSilu { kernel, bias } => {
                 want("elements of the weight", operands[1].len(), cols[0] * kernel)?;
@@ -301,8 +311,75 @@ impl Op {
                 want("columns of the gradient", cols[2], cols[1])?;
                 Ok(nothing())
             }
+            Op::Keep { positions, window } => {
+                ring(self, "ring", rows[2], *window)?;
+                want("columns of the ring", cols[2], cols[0])?;
+                want("elements of `at`", operands[1].len(), 2)?;
+                if *positions == 0 || rows[0] % positions != 0 {
+                    return fail(format!("{} rows are no multiple of {positions} positions", rows[0]));
+                }
+                Ok(nothing())
+            }
+            Op::ConvStep { kernel, bias } => {
+                let sequences = ring(self, "ring", rows[0], *kernel)?;
+                want("elements of the weight", operands[1].len(), cols[0] * kernel)?;
+                if *bias {
+                    want("width of the bias", operands[2].len(), cols[0])?;
+                }
+                want("elements of `at`", operands[operands.len() - 1].len(), 2)?;
+                Ok(vec![Extent::of(Dim::Sequence, sequences), last_extent(operands[0])])
+            }
+            Op::SsdPrefill { heads, head_dim, groups, state, dt_lo, dt_hi }
+            | Op::SsdStep { heads, head_dim, groups, state, dt_lo, dt_hi } => {
+                let (dt_lo, dt_hi) = (*dt_lo, *dt_hi);
+                let (heads, head_dim, groups, state) = (*heads, *head_dim, *groups, *state);
+                let scan = Op::Ssd { heads, head_dim, groups, state, dt_lo, dt_hi };
+                let value = scan.infer(&operands[..7])?;
+                let last = operands.len() - 1;
+                want("columns of the states", cols[last], heads * state * head_dim)?;
+                match self {
+                    Op::SsdStep { .. } => want("rows of the states", rows[last], rows[0])?,
+                    _ => want("elements of `at`", operands[7].len(), 2)?,
+                }
+                Ok(value)
+            }
+            Op::AttentionStep { heads, kv_heads, head_dim, window } => {
+                if *kv_heads == 0 || heads % kv_heads != 0 {
+                    return fail(format!("{heads} query heads do not divide into {kv_heads} key heads"));
+                }
+                want("width of q", cols[0], heads * head_dim)?;
+                for (i, what) in [(1, "k"), (2, "v")] {
+                    want(&format!("width of {what}"), cols[i], kv_heads * head_dim)?;
+                    want(&format!("sequences of {what}"), ring(self, what, rows[i], *window)?, rows[0])?;
+                }
+                want("elements of `at`", operands[3].len(), 2)?;
+                Ok(operands[0].shape.clone())
+            }
+            Op::Argmax => {
+                if cols[0] == 0 || cols[0] > TopK::MOST_TOKENS {
+                    return fail(format!("ids of {} tokens are no whole numbers of f32", cols[0]));
+                }
+                Ok(vec![operands[0].shape[0].clone(), columns("id", 1)])
+            }
         }
     }
+}
+
+/// The sequences whose rings of `window` rows have so many rows together.
+fn ring(op: &Op, what: &str, rows: usize, window: usize) -> Result<usize, ShapeError> {
+    let fail = |message: String| Err(ShapeError { op: op.name(), message });
+    if window == 0 || rows % window != 0 {
+        return fail(format!("{rows} rows of {what} are no multiple of {window}"));
+    }
+    // Positions are given in f32.
+    if window > TopK::MOST_TOKENS {
+        return fail(format!("positions up to {window} are no whole numbers of f32"));
+    }
+    Ok(rows / window)
+}
+
+fn last_extent(node: &Node) -> Extent {
+    node.shape.last().cloned().unwrap_or_else(|| columns("nothing", 0))
 }
 
 /// The shape of the value of an operation that only adds to a gradient.
@@ -343,11 +420,14 @@ impl Graph {
             if adds_to != node.op.accumulates() {
                 return fail("gradients are last operands of operations that add to them, and of no others");
             }
+            if node.op.moves_on() && !nodes.last().is_some_and(|n| matches!(n.op, Op::State { .. })) {
+                return fail("what it moves on is no state");
+            }
             if node.op.infer(&nodes)? != node.shape {
                 return fail("the stored shape is not the inferred one");
             }
         }
-        if let Some(id) = self.effects.iter().find(|id| !self.node(**id).op.accumulates()) {
+        if let Some(id) = self.effects.iter().find(|id| !self.node(**id).op.changes()) {
             let message = "is run for an effect that it does not have".into();
             return Err(ShapeError { op: self.node(*id).op.name(), message });
         }

@@ -40,6 +40,8 @@ pub enum Op {
     Input { name: String },
     /// A parameter, by its name in the checkpoint.
     Weight { name: String },
+    /// What is remembered from one run to the next; operations that [`Op::changes`] move it on.
+    State { name: String },
     /// (tokens [L], table [V, E]) -> [L, E]
     Embed,
     /// (x [L, E], weight [E]) -> x / sqrt(sum(x^2) / active + eps) * weight. `active` is E, or the number
@@ -50,6 +52,8 @@ pub enum Op {
     Linear { bias: bool, residual: bool },
     /// (x [L, C]) -> the columns of one named part, or of a run of neighbours `x|B|C`; a view.
     Part { name: String },
+    /// (x [L, C]) -> its last row [1, C]; a view.
+    Last,
     /// (x [L, C], weight [C, 1, K], bias [C] if `bias`) -> silu(causal depthwise convolution), zero left pad:
     /// y[t, c] = silu(b[c] + sum_k w[c, 0, k] x[t - (K-1) + k, c])
     ConvSilu { kernel: usize, bias: bool },
@@ -138,6 +142,27 @@ pub enum Op {
     AttentionGrad { heads: usize, kv_heads: usize, head_dim: usize },
     /// (tokens [L], dx [L, E], gradient [V, E]): adds row t of dx to the row of token t.
     EmbedGrad,
+
+    // Decoding: S sequences, token by token. `at` [2] are the sequence and the position at which the rows of a run
+    // begin, whole numbers; where there is one row a sequence, they begin with sequence 0. Rows are remembered in
+    // rings of R rows, one a sequence: that of position t at row t mod R.
+    /// (x [n T, C], at [2], ring [S R, C]): row i, of sequence at[0] + i / T at position at[1] + i mod T, is put into
+    /// its ring; of more than R rows of a sequence, the last R. T is `positions`, R is `window`.
+    Keep { positions: usize, window: usize },
+    /// (ring [S K, C], weight [C, 1, K], bias [C] if `bias`, at [2]) -> y [S, C], the rows of an [`Op::ConvSilu`] at
+    /// position at[1], whose input is in the ring.
+    ConvStep { kernel: usize, bias: bool },
+    /// (the operands of [`Op::Ssd`], at [2], states [S, H*N*P]) -> y [L, H*P] of the scan; what it leaves is put into
+    /// row at[0], a state [N, P] for each head.
+    SsdPrefill { heads: usize, head_dim: usize, groups: usize, state: usize, dt_lo: f64, dt_hi: f64 },
+    /// (the operands of [`Op::Ssd`] with a row for each sequence, states [S, H*N*P]) -> y [S, H*P], one position of
+    /// the scan; the states are moved on.
+    SsdStep { heads: usize, head_dim: usize, groups: usize, state: usize, dt_lo: f64, dt_hi: f64 },
+    /// (q [S, heads*d], ring of k [S R, kv_heads*d], ring of v, at [2]) -> [S, heads*d]: [`Op::Attention`] of the query
+    /// of each sequence at position at[1] over what its ring holds up to there. R is `window`.
+    AttentionStep { heads: usize, kv_heads: usize, head_dim: usize, window: usize },
+    /// (x [L, V]) -> [L, 1]: the column of the largest element, of equals the first.
+    Argmax,
 }
 
 impl Op {
@@ -147,10 +172,12 @@ impl Op {
             Op::Tokens => "tokens",
             Op::Input { .. } => "input",
             Op::Weight { .. } => "weight",
+            Op::State { .. } => "state",
             Op::Embed => "embed",
             Op::RmsNorm { .. } => "rms_norm",
             Op::Linear { .. } => "linear",
             Op::Part { .. } => "part",
+            Op::Last => "last",
             Op::ConvSilu { .. } => "conv_silu",
             Op::Ssd { .. } => "ssd",
             Op::GatedNorm { .. } => "gated_norm",
@@ -184,16 +211,41 @@ impl Op {
             Op::ActivationGrad(Activation::Silu) => "silu_activation_grad",
             Op::AttentionGrad { .. } => "attention_grad",
             Op::EmbedGrad => "embed_grad",
+            Op::Keep { .. } => "keep",
+            Op::ConvStep { .. } => "conv_step",
+            Op::SsdPrefill { .. } => "ssd_prefill",
+            Op::SsdStep { .. } => "ssd_step",
+            Op::AttentionStep { .. } => "attention_step",
+            Op::Argmax => "argmax",
         }
     }
 
     /// Bound before a run rather than computed by it.
     pub fn is_leaf(&self) -> bool {
-        matches!(self, Op::Tokens | Op::Input { .. } | Op::Weight { .. } | Op::Gradient { .. })
+        matches!(
+            self,
+            Op::Tokens | Op::Input { .. } | Op::Weight { .. } | Op::State { .. } | Op::Gradient { .. }
+        )
     }
 
-    /// Its last operand is a gradient that it adds to, beside its value; most have an empty value. Such an
-    /// operation is run for that effect ([`super::Graph::effects`]), in the order of the graph.
+    /// Shows a part of its operand and computes nothing.
+    pub fn is_view(&self) -> bool {
+        matches!(self, Op::Part { .. } | Op::Last)
+    }
+
+    /// Its last operand is a leaf that it changes beside its value: a gradient that it adds to, or a state that it
+    /// moves on. Many have an empty value. Such an operation is run for that effect ([`super::Graph::effects`]), in
+    /// the order of the graph.
+    pub fn changes(&self) -> bool {
+        self.accumulates() || self.moves_on()
+    }
+
+    /// What it changes is a state.
+    pub fn moves_on(&self) -> bool {
+        matches!(self, Op::Keep { .. } | Op::SsdPrefill { .. } | Op::SsdStep { .. })
+    }
+
+    /// What it changes is a gradient.
     pub fn accumulates(&self) -> bool {
         matches!(
             self,

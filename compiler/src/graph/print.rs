@@ -36,18 +36,24 @@ fn attributes(op: &Op) -> String {
         Op::Linear { bias, residual } => {
             format!("{}{}", if *bias { " bias" } else { "" }, if *residual { " residual" } else { "" })
         }
-        Op::ConvSilu { kernel, .. } => format!(" kernel={kernel}"),
+        Op::ConvSilu { kernel, .. } | Op::ConvStep { kernel, .. } => format!(" kernel={kernel}"),
         Op::Ssd { heads, head_dim, groups, state, dt_lo, dt_hi }
-        | Op::SsdGrad { heads, head_dim, groups, state, dt_lo, dt_hi } => {
+        | Op::SsdGrad { heads, head_dim, groups, state, dt_lo, dt_hi }
+        | Op::SsdPrefill { heads, head_dim, groups, state, dt_lo, dt_hi }
+        | Op::SsdStep { heads, head_dim, groups, state, dt_lo, dt_hi } => {
             format!(" heads={heads} head_dim={head_dim} groups={groups} state={state} dt={dt_lo}..={dt_hi}")
         }
         Op::GatedNorm { groups, eps, active } => format!(" groups={groups} eps={eps} active={active}"),
         Op::Attention { heads, kv_heads, head_dim } | Op::AttentionGrad { heads, kv_heads, head_dim } => {
             format!(" heads={heads} kv_heads={kv_heads} head_dim={head_dim}")
         }
+        Op::AttentionStep { heads, kv_heads, head_dim, window } => {
+            format!(" heads={heads} kv_heads={kv_heads} head_dim={head_dim} window={window}")
+        }
+        Op::Keep { positions, window } => format!(" positions={positions} window={window}"),
         Op::TopK(TopK { k, temperature }) => format!(" k={k} T={temperature}"),
         Op::Metric { program } => format!(" {program}"),
-        Op::Gradient { name } => format!(" \"{name}\""),
+        Op::State { name } | Op::Gradient { name } => format!(" \"{name}\""),
         Op::HeadLoss { terms } => terms.iter().map(|term| format!(" {term}")).collect(),
         Op::StreamLoss { loss, scale } => format!(" {loss:?} * {scale}").to_lowercase(),
         Op::RmsNormGrad { eps, onto } => format!(" eps={eps}{}", if *onto { " onto" } else { "" }),

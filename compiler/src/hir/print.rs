@@ -30,6 +30,7 @@ impl Display for Recipe {
         for (name, distill) in &self.distills {
             writeln!(f, "{} {name} {distill}", if distill.teacher.is_some() { "distill" } else { "train" })?;
         }
+        self.sensitivities.iter().try_for_each(|(name, s)| writeln!(f, "sensitivity {name} {s}"))?;
         self.evaluations.iter().try_for_each(|e| writeln!(f, "{e}"))?;
         self.deployments.iter().try_for_each(|d| writeln!(f, "{d}"))?;
         self.exports.iter().try_for_each(|e| writeln!(f, "{e}"))
@@ -134,6 +135,7 @@ impl Display for Score {
             Score::Metric(name) => f.write_str(name),
             Score::Layer(metric) => f.write_str(metric.name()),
             Score::Iterative(metric) => write!(f, "iterative({})", metric.name()),
+            Score::Contiguous(metric) => write!(f, "contiguous({})", metric.name()),
             Score::Random { seed } => write!(f, "random(seed = {seed})"),
             Score::Residual { damping } => write!(f, "residual(damping = {damping})"),
             Score::Reverse(inner) => write!(f, "reverse({inner})"),
@@ -325,6 +327,12 @@ impl Display for Evaluation {
     fn fmt(&self, f: &mut Formatter) -> Result {
         write!(f, "evaluate {}{} on {}: ", self.model, clause("against", &self.against), self.on)?;
         f.write_str(&joined(self.measures.iter().map(|m| m.name()), ", "))
+    }
+}
+
+impl Display for Sensitivity {
+    fn fmt(&self, f: &mut Formatter) -> Result {
+        write!(f, "of {} on {}: {}", self.space, self.on, joined(&self.quantities, ", "))
     }
 }
 

@@ -38,6 +38,7 @@ pub enum RankingKind {
     Random,
     Reverse,
     Iterative,
+    Contiguous,
     Residual,
 }
 
@@ -69,6 +70,12 @@ pub const RANKINGS: &[Ranking] = &[
         form: "iterative(METRIC)",
         kind: RankingKind::Iterative,
         doc: "one layer is removed at a time, then the others are scored again",
+    },
+    Ranking {
+        name: "contiguous",
+        form: "contiguous(METRIC)",
+        kind: RankingKind::Contiguous,
+        doc: "one block of neighbouring layers is removed, that without which the model changes least",
     },
     Ranking {
         name: "residual",

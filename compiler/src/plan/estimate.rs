@@ -39,7 +39,12 @@ impl Plan {
         match &self.node(id).stage {
             Stage::Calibrate(wanted) => self.calibration(shapes, id, wanted),
             Stage::Score(score) => match score.needs() {
-                Needs::Iterative(metric) => self.iterative(shapes, id, metric),
+                Needs::Iterative(metric) => self.depth_scores(shapes, id, |layers, kept| {
+                    Passes::iterative(metric, layers, kept.iter().copied().min().unwrap_or(layers))
+                }),
+                Needs::Contiguous(metric) => {
+                    self.depth_scores(shapes, id, |layers, kept| Passes::contiguous(metric, layers, kept))
+                }
                 Needs::Residual => self.residual(shapes, id, score.axis),
                 _ => Estimate::default(),
             },
@@ -55,7 +60,9 @@ impl Plan {
             }
             Stage::Rotate => self.rotation(shapes, id),
             Stage::Repair(repairs) => self.repair(shapes, id, repairs),
-            Stage::Load(_) | Stage::Cut(_) | Stage::Search(_) | Stage::Report => Estimate::default(),
+            Stage::Load(_) | Stage::Cut(_) | Stage::Search(_) | Stage::Sensitivity(_) | Stage::Report => {
+                Estimate::default()
+            }
         }
     }
 
@@ -97,12 +104,21 @@ impl Plan {
         }
     }
 
-    fn iterative(&self, shapes: &Shapes, id: NodeIndex, metric: hir::LayerMetric) -> Estimate {
+    /// Scores of layers with passes of their own: so many for the model's layers and for the depths that are wanted.
+    fn depth_scores(
+        &self,
+        shapes: &Shapes,
+        id: NodeIndex,
+        passes: impl Fn(usize, &[usize]) -> Passes,
+    ) -> Estimate {
         let shape = self.source(id, Value::Model).and_then(|from| self.shape(shapes, from));
         let (Some(shape), Some(data)) = (shape, self.data(id)) else { return Estimate::default() };
         let layers = shape.sizes(Dim::NumLayers).last().copied().unwrap_or(0);
-        let kept = self.outputs(id).iter().filter_map(|(to, _)| self.depth_after(*to)).min();
-        passing(shape, data, Passes::iterative(metric, layers, kept.unwrap_or(layers)))
+        let mut kept: Vec<usize> =
+            self.outputs(id).iter().flat_map(|(to, _)| self.depths_after(*to)).collect();
+        kept.sort_unstable();
+        kept.dedup();
+        passing(shape, data, passes(layers, &kept))
     }
 
     /// One block at a time, once over all samples.
@@ -118,15 +134,15 @@ impl Plan {
         Estimate { flops, memory: Bounds::of([cost::residual_bytes(&desc, kind)]), ..passed }
     }
 
-    /// The fewest layers that a cut or a search keeps.
-    fn depth_after(&self, id: NodeIndex) -> Option<usize> {
+    /// The numbers of layers that a cut or a search may keep.
+    fn depths_after(&self, id: NodeIndex) -> Vec<usize> {
         match &self.node(id).stage {
-            Stage::Cut(cut) => cut.axes.iter().find(|a| a.axis.dim == Dim::NumLayers).map(|a| a.size),
-            Stage::Search(search) => {
-                let axis = search.space.axes.iter().find(|a| a.axis.dim == Dim::NumLayers)?;
-                axis.values.iter().copied().min()
+            Stage::Cut(cut) => {
+                cut.axes.iter().filter(|a| a.axis.dim == Dim::NumLayers).map(|a| a.size).collect()
             }
-            _ => None,
+            Stage::Search(search) => search.space.depths().to_vec(),
+            Stage::Sensitivity(sensitivity) => sensitivity.space.depths().to_vec(),
+            _ => Vec::new(),
         }
     }
 
@@ -295,7 +311,7 @@ fn held(student: &Shape, teacher: Option<&Shape>, phase: &hir::Phase, sequence: 
 
 fn passing(shape: &Shape, data: &hir::Data, passes: Passes) -> Estimate {
     let sequence = data.sequence;
-    let flops = shape.bounds(|v| passes.flops(v.flops_per_token(sequence), v.head_flops(), sequence));
+    let flops = shape.bounds_of_flops(sequence, |token, head| passes.flops(token, head, sequence));
     Estimate { passes: Some(passes), ..over_samples(data, Some(flops.map(|f| f as f64))) }
 }
 
@@ -354,6 +370,24 @@ mod tests {
         let score = estimate(&recipe, "half.score.num_layers");
         assert_eq!(score.passes, Some(Passes { whole: 4, partial: 0 }));
         assert_eq!(score.flops.and_then(Bounds::exact), Some(4.0 * 64.0 * 256.0 * token("8b")));
+    }
+
+    #[test]
+    fn blocks_of_layers_have_a_pass_for_every_depth_and_a_branch_for_every_place() {
+        let passes = |metric, depths: &[usize]| {
+            let mut recipe = fixture::base("8b");
+            let axis = axis("num_layers", depths, hir::Score::Contiguous(metric));
+            recipe.prunes.insert("half".into(), fixture::prune("parent", vec![axis]));
+            let (controls, training, span) = (Vec::new(), None, Default::default());
+            let (require, rungs, ties, space) = (Vec::new(), Vec::new(), Vec::new(), "half".into());
+            let search = hir::Search { space, require, rungs, ties, controls, training, span };
+            recipe.searches.insert("best".into(), search);
+            fixture::export(&mut recipe, "best");
+            estimate(&recipe, "half.score.num_layers").passes
+        };
+        // 52 layers as they are need no pass.
+        assert_eq!(passes(LayerMetric::Kld, &[44, 48, 52]), Some(Passes { whole: 2, partial: 45 + 49 }));
+        assert_eq!(passes(LayerMetric::Cosine, &[44, 48]), Some(Passes { whole: 2, partial: 0 }));
     }
 
     #[test]

@@ -1,24 +1,23 @@
-//! The shape of every model of a recipe, before anything runs: exact where the recipe decides it, a range
-//! where the surviving layers or a search are known only at run time.
+//! What is known of every model before the run, exact or as a range.
 //!
-//! A shape is a set of widths (sizes of all dimensions but depth) times a set of depths (how many layers of
-//! each kind), less what a search's `require` lines refuse. All costs are sums over layers, so that the
-//! order of the layers does not matter to them.
+//! Widths are known from the recipe alone. Which layers survive a depth cut is decided by ranking at run time, so
+//! that only the possible numbers of layers of each kind are known; every cost is a sum over layers ([`Parts`]), and
+//! grows with every size. What a search may find are the points of its space that can meet its requirements.
 
-use crate::cost;
+use crate::check::{Counts, LayerCounts, Outline, counts_of};
+use crate::cost::{self, Parts};
 use crate::dim::Dim;
 use crate::hir::{self, Origin, Quantity, Recipe, Require};
 use crate::model::{DType, LayerKind, ModelDesc};
+use crate::space::Space;
 use indexmap::IndexMap;
+use rayon::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-
-/// A space of more widths than this is described by the corners of its axes: every cost grows with every
-/// dimension, so that unfiltered ranges stay exact and filtered ones are only too wide.
-const MOST_WIDTHS: usize = 100_000;
+use std::sync::Arc;
 
 /// Least and greatest value. Operations of a whole stage do not fit 64 bits and are floating-point numbers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Bounds<T = u64> {
     pub min: T,
     pub max: T,
@@ -64,65 +63,17 @@ impl fmt::Display for Bounds {
     }
 }
 
-/// How many layers of each kind, in the order of [`LayerKind::ALL`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Depth([usize; LayerKind::ALL.len()]);
-
-impl Depth {
-    pub fn of(layers: &[LayerKind]) -> Depth {
-        let mut counts = [0; LayerKind::ALL.len()];
-        for (count, kind) in counts.iter_mut().zip(LayerKind::ALL) {
-            *count = layers.iter().filter(|k| *k == kind).count();
-        }
-        Depth(counts)
-    }
-
-    pub fn count(&self, kind: LayerKind) -> usize {
-        LayerKind::ALL.iter().zip(self.0).find(|(k, _)| **k == kind).map_or(0, |(_, n)| n)
-    }
-
-    pub fn layers(&self) -> usize {
-        self.0.iter().sum()
-    }
-
-    /// The sum of a cost over the layers.
-    fn total(&self, cost: &[u64; LayerKind::ALL.len()]) -> u64 {
-        self.0.iter().zip(cost).fold(0, |sum, (n, c)| sum.saturating_add(c.saturating_mul(*n as u64)))
-    }
+/// The points of a space.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Points {
+    /// Combinations of the values of the axes.
+    pub all: u64,
+    /// Those that meet every requirement: whichever layers survive, and with some choice of them.
+    pub feasible: Bounds,
 }
 
-/// The sizes of a model without its layers, and the parameters that follow from them.
-#[derive(Clone, Debug, PartialEq)]
-struct Width {
-    /// Of no layer.
-    desc: ModelDesc,
-    outer: u64,
-    layer: [u64; LayerKind::ALL.len()],
-}
-
-impl Width {
-    fn new(desc: &ModelDesc, sizes: &BTreeMap<Dim, usize>) -> Width {
-        let mut desc = desc.resized(sizes, &[]);
-        // The config's text plays no part in sizes, and would be copied for every width.
-        desc.config.clear();
-        let outer = desc.params();
-        let mut layer = [0; LayerKind::ALL.len()];
-        for (params, kind) in layer.iter_mut().zip(LayerKind::ALL) {
-            desc.layers = vec![*kind];
-            *params = desc.params().saturating_sub(outer);
-        }
-        desc.layers.clear();
-        Width { desc, outer, layer }
-    }
-
-    fn per_layer(&self, cost: impl Fn(&ModelDesc, LayerKind) -> u64) -> [u64; LayerKind::ALL.len()] {
-        let mut out = [0; LayerKind::ALL.len()];
-        for (slot, kind) in out.iter_mut().zip(LayerKind::ALL) {
-            *slot = cost(&self.desc, *kind);
-        }
-        out
-    }
-}
+/// Rows that one thread goes through at a time.
+const CHUNK: usize = 1024;
 
 /// What is known of one model.
 #[derive(Clone, Debug, PartialEq)]
@@ -131,243 +82,259 @@ pub struct Shape {
     pub from: Option<String>,
     /// The kinds in order, where no layer is dropped.
     pub layers: Option<Vec<LayerKind>>,
-    widths: Vec<Width>,
-    depths: Vec<Depth>,
+    /// Of a space, and of what a search finds in it, where it is known what is cut.
+    pub points: Option<Points>,
+    /// Of no layer, without the text of its config; sizes that vary are overwritten.
+    desc: ModelDesc,
+    /// The values that each dimension may have, ascending.
+    sizes: BTreeMap<Dim, Vec<usize>>,
+    /// Dimensions that vary, and their sizes, one row after the other: every combination that is possible. Of a space
+    /// of which all are, the smallest and the largest: nothing is made of a space but what is found in it.
+    varying: Vec<Dim>,
+    rows: Arc<Vec<u32>>,
+    depths: Vec<Counts>,
     require: Vec<Require>,
-}
-
-/// One architecture that a model may turn out to have.
-#[derive(Clone, Copy)]
-pub struct Variant<'a> {
-    width: &'a Width,
-    pub depth: Depth,
-}
-
-impl Variant<'_> {
-    pub fn size(&self, dim: Dim) -> Option<usize> {
-        if dim == Dim::NumLayers { Some(self.depth.layers()) } else { self.width.desc.dim(dim) }
-    }
-
-    pub fn params(&self) -> u64 {
-        self.width.outer.saturating_add(self.depth.total(&self.width.layer))
-    }
-
-    /// Operations of a forward pass, per token of a sequence.
-    pub fn flops_per_token(&self, sequence: usize) -> u64 {
-        let blocks = self.width.per_layer(|desc, kind| cost::block_flops(desc, kind, sequence));
-        cost::head_flops(&self.width.desc).saturating_add(self.depth.total(&blocks))
-    }
-
-    /// Bytes of a deployment, see [`cost::memory`].
-    pub fn memory(&self, batch: usize, sequence: usize) -> u64 {
-        let states = self.width.per_layer(|desc, kind| cost::block_state(desc, kind, sequence));
-        let states = self.depth.total(&states).saturating_mul(batch as u64);
-        self.params().saturating_mul(2).saturating_add(states)
-    }
-
-    /// Operations of the head, per token.
-    pub fn head_flops(&self) -> u64 {
-        cost::head_flops(&self.width.desc)
-    }
-
-    /// What a `require` looks at; `None` for what is measured.
-    pub fn quantity(&self, quantity: &Quantity) -> Option<f64> {
-        Some(cost::Parts::of(quantity, &self.width.desc)?.total(&self.depth.0) as f64)
-    }
-
-    fn meets(&self, require: &Require) -> bool {
-        self.quantity(&require.quantity).is_none_or(|v| require.lo <= v && v <= require.hi)
-    }
 }
 
 impl Shape {
     /// The shape of a model as it stands.
     pub fn of_model(desc: &ModelDesc) -> Shape {
+        let mut bare = desc.resized(&BTreeMap::new(), &[]);
+        bare.config.clear();
+        let sizes = desc.dims.iter().map(|(dim, size)| (*dim, vec![*size])).collect();
         Shape {
             from: None,
             layers: Some(desc.layers.clone()),
-            widths: vec![Width::new(desc, &BTreeMap::new())],
-            depths: vec![Depth::of(&desc.layers)],
+            points: None,
+            desc: bare,
+            sizes,
+            varying: Vec::new(),
+            rows: Arc::default(),
+            depths: vec![counts_of(&desc.layers)],
             require: Vec::new(),
         }
     }
 
-    /// Everything that the model may turn out to be.
-    pub fn variants(&self) -> impl Iterator<Item = Variant<'_>> {
-        let depths = |width| self.depths.iter().map(move |depth| Variant { width, depth: *depth });
-        let all = self.widths.iter().flat_map(depths);
-        all.filter(|variant| self.require.iter().all(|require| variant.meets(require)))
+    /// Combinations of widths in the rows.
+    fn widths(&self) -> usize {
+        if self.varying.is_empty() { 1 } else { self.rows.len() / self.varying.len() }
     }
 
-    /// The least and the greatest value over everything that the model may turn out to be.
-    pub fn bounds(&self, value: impl Fn(&Variant) -> u64) -> Bounds {
-        Bounds::of(self.variants().map(|v| value(&v))).unwrap_or(Bounds { min: 0, max: 0 })
+    /// Gives a description the widths of a row.
+    fn enter(&self, desc: &mut ModelDesc, row: usize) {
+        let sizes = self.rows.iter().skip(row * self.varying.len());
+        for (dim, size) in self.varying.iter().zip(sizes) {
+            desc.dims.insert(*dim, *size as usize);
+        }
+    }
+
+    /// The least and the greatest value over everything that the model may turn out to be: `of` is given the widths,
+    /// and its result the numbers of layers. Nothing is left where no model meets the requirements.
+    fn over<F: Fn(&Counts) -> u64>(&self, of: impl Fn(&ModelDesc) -> F + Sync) -> Option<Bounds> {
+        let piece = |first: usize| {
+            let mut desc = self.desc.clone();
+            let mut found: Option<Bounds> = None;
+            for row in first..(first + CHUNK).min(self.widths()) {
+                self.enter(&mut desc, row);
+                let parts: Vec<Option<Parts>> =
+                    self.require.iter().map(|require| Parts::of(&require.quantity, &desc)).collect();
+                let value = of(&desc);
+                let met = self.depths.iter().filter(|counts| meets(&self.require, &parts, counts));
+                let here = Bounds::of(met.map(value));
+                found = both(found, here);
+            }
+            found
+        };
+        let pieces: Vec<usize> = (0..self.widths()).step_by(CHUNK).collect();
+        pieces.into_par_iter().map(piece).reduce(|| None, both)
+    }
+
+    /// The same of a function of the operations of a token, and of those of the head among them.
+    pub fn bounds_of_flops(&self, sequence: usize, of: impl Fn(u64, u64) -> u64 + Sync) -> Bounds {
+        let of = &of;
+        let value = |desc: &ModelDesc| {
+            let (whole, head) = (Parts::per_token(desc, sequence), cost::head_flops(desc));
+            move |counts: &Counts| of(whole.total(counts), head)
+        };
+        self.over(value).unwrap_or_default()
+    }
+
+    /// Of a quantity that follows from the sizes; `None` for what is measured, and where nothing is left.
+    pub fn quantity(&self, quantity: &Quantity) -> Option<Bounds> {
+        Parts::of(quantity, &self.desc)?;
+        self.over(|desc| {
+            let parts = Parts::of(quantity, desc);
+            move |counts: &Counts| parts.as_ref().map_or(0, |parts| parts.total(counts))
+        })
     }
 
     /// Both may turn out to be the same things, whatever they are made from.
     pub fn is_same(&self, other: &Shape) -> bool {
+        let whole = |points: &Points| points.feasible.exact() == Some(points.all);
+        let all = self.points == other.points && self.points.as_ref().is_some_and(whole);
         self.layers == other.layers
-            && self.widths == other.widths
+            && self.sizes == other.sizes
+            && self.varying == other.varying
+            && (all || Arc::ptr_eq(&self.rows, &other.rows) || self.rows == other.rows)
             && self.depths == other.depths
             && self.require == other.require
     }
 
     /// Nothing meets all requirements; the checker says so at the one that is to blame.
     pub fn is_empty(&self) -> bool {
-        self.variants().next().is_none()
+        self.widths() == 0 || self.depths.is_empty()
     }
 
     pub fn params(&self) -> Bounds {
-        self.bounds(|v| v.params())
+        self.quantity(&Quantity::Params).unwrap_or_default()
     }
 
     pub fn flops_per_token(&self, sequence: usize) -> Bounds {
-        self.bounds(|v| v.flops_per_token(sequence))
+        self.bounds_of_flops(sequence, |whole, _| whole)
     }
 
+    /// Bytes of a deployment, see [`cost::memory`].
     pub fn memory(&self, batch: usize, sequence: usize) -> Bounds {
-        self.bounds(|v| v.memory(batch, sequence))
+        self.quantity(&Quantity::Memory { batch, sequence }).unwrap_or_default()
     }
 
     /// The values that a dimension may have, ascending; empty where the model lacks it.
     pub fn sizes(&self, dim: Dim) -> Vec<usize> {
-        self.variants().filter_map(|v| v.size(dim)).collect::<BTreeSet<_>>().into_iter().collect()
+        self.sizes.get(&dim).cloned().unwrap_or_default()
     }
 
     /// The dtype of the checkpoint that it goes back to, if its config names one.
     pub fn dtype(&self) -> Option<DType> {
-        self.widths.first().and_then(|w| w.desc.dtype)
+        self.desc.dtype
     }
 
     pub fn family(&self) -> &'static str {
-        self.widths.first().map_or("", |w| w.desc.family)
+        self.desc.family
     }
 
     /// How many layers of a kind.
     pub fn count(&self, kind: LayerKind) -> Bounds {
-        self.bounds(|v| v.depth.count(kind) as u64)
+        let at = LayerKind::ALL.iter().position(|k| *k == kind).unwrap_or(0);
+        self.over(|_| move |counts: &Counts| counts[at] as u64).unwrap_or_default()
     }
 
     /// The description, without the text of its config, where nothing is left to be decided at run time.
     pub fn desc(&self) -> Option<ModelDesc> {
         let layers = self.layers.as_ref()?;
-        let [width] = self.widths.as_slice() else { return None };
-        let mut desc = width.desc.clone();
+        if self.widths() != 1 {
+            return None;
+        }
+        let mut desc = self.desc.clone();
+        self.enter(&mut desc, 0);
         desc.layers = layers.clone();
         desc.dims.insert(Dim::NumLayers, layers.len());
         Some(desc)
     }
 
-    /// After a cut.
-    fn pruned(&self, prune: &hir::Prune) -> Shape {
-        let mut axes: Vec<(Dim, Vec<usize>)> = Vec::new();
-        let mut layers: Option<&[usize]> = None;
-        for cut in &prune.axes {
-            match cut.axis.dim {
-                Dim::NumLayers => layers = Some(&cut.values),
-                dim => axes.push((dim, cut.values.clone())),
+    /// What a cut makes of it, as far as it can meet `require`: of every width and number of layers a space of its own.
+    fn pruned(&self, prune: &hir::Prune, search: Option<&hir::Search>) -> Shape {
+        let require = search.map_or(&[][..], |search| &search.require);
+        let widths = prune.axes.iter().map(|cut| cut.axis.dim).filter(|dim| *dim != Dim::NumLayers);
+        let varying: BTreeSet<Dim> = self.varying.iter().copied().chain(widths).collect();
+        let mut found = Found { varying: varying.into_iter().collect(), ..Found::default() };
+        let depths = self.ranges();
+        let single = self.widths() == 1 && depths.len() == 1;
+        let mut parent = Outline { desc: self.desc.clone(), layers: LayerCounts::exactly([0; 3]) };
+        parent.desc.layers = self.layers.clone().unwrap_or_default();
+        for row in 0..self.widths() {
+            self.enter(&mut parent.desc, row);
+            for layers in &depths {
+                parent.layers = layers.clone();
+                found.take(&Space::of(&parent, prune), require, single && search.is_none());
             }
         }
-        let depths =
-            layers.map_or_else(|| self.depths.clone(), |sizes| self.depths_of(sizes, &prune.constraints));
-        let all = layers.is_none_or(|sizes| self.depths.iter().all(|d| sizes == [d.layers()]));
+        let kept = prune.depths();
+        let all = kept.is_empty() || self.depths.iter().all(|counts| kept == [counts.iter().sum::<usize>()]);
+        let mut sizes = self.sizes.clone();
+        sizes.extend(found.sizes.into_iter().map(|(dim, values)| (dim, values.into_iter().collect())));
         Shape {
-            from: Some(prune.from.clone()),
+            from: Some(search.map_or(&prune.from, |search| &search.space).clone()),
             layers: self.layers.clone().filter(|_| all),
-            widths: self.widths_of(axes),
-            depths,
-            require: Vec::new(),
+            points: Some(found.points).filter(|_| single && (search.is_some() || !prune.is_model())),
+            desc: self.desc.clone(),
+            sizes,
+            varying: found.varying,
+            rows: Arc::new(found.rows),
+            depths: found.depths.into_iter().collect(),
+            require: require.to_vec(),
         }
     }
 
-    /// The widths of all combinations of the axes' values that the family can express.
-    fn widths_of(&self, mut axes: Vec<(Dim, Vec<usize>)>) -> Vec<Width> {
-        let combinations =
-            axes.iter().try_fold(self.widths.len(), |n, (_, sizes)| n.checked_mul(sizes.len()));
-        if combinations.is_none_or(|n| n > MOST_WIDTHS) {
-            for (_, sizes) in &mut axes {
-                *sizes = corners(sizes);
-            }
+    /// Its layers, a range of each kind for every number of them that it may have.
+    fn ranges(&self) -> Vec<LayerCounts> {
+        let mut ranges: BTreeMap<usize, LayerCounts> = BTreeMap::new();
+        for counts in &self.depths {
+            let one = LayerCounts::exactly(*counts);
+            let range = ranges.entry(one.total).or_insert(one);
+            range.fewest = std::array::from_fn(|i| range.fewest[i].min(counts[i]));
+            range.most = std::array::from_fn(|i| range.most[i].max(counts[i]));
         }
-        let mut found: BTreeMap<BTreeMap<Dim, usize>, Width> = BTreeMap::new();
-        for width in &self.widths {
-            for sizes in combinations_of(&axes) {
-                let width = Width::new(&width.desc, &sizes);
-                found.entry(width.desc.dims.clone()).or_insert(width);
-            }
-        }
-        let all: Vec<Width> = found.into_values().collect();
-        let legal: Vec<Width> =
-            all.iter().filter(|w| w.desc.family().constraint(&w.desc).is_ok()).cloned().collect();
-        // Where no combination is legal, the checker has said so.
-        if legal.is_empty() { all } else { legal }
-    }
-
-    /// The depths that some choice of layers leads to: protected layers stay, a kept kind keeps exactly its
-    /// number, and at least one attention layer survives where nothing else is said.
-    fn depths_of(&self, sizes: &[usize], constraints: &hir::Constraints) -> Vec<Depth> {
-        let mut found = BTreeSet::new();
-        for parent in &self.depths {
-            let ranges = self.kept_ranges(parent, constraints);
-            found.extend(depths_between(&ranges).into_iter().filter(|d| sizes.contains(&d.layers())));
-        }
-        found.into_iter().collect()
-    }
-
-    fn kept_ranges(&self, parent: &Depth, constraints: &hir::Constraints) -> Vec<(usize, usize)> {
-        let protected = |kind: LayerKind| {
-            let layers = self.layers.as_deref().unwrap_or_default();
-            constraints.protect.iter().filter(|&&i| layers.get(i) == Some(&kind)).count()
-        };
-        let range = |kind: &LayerKind| {
-            let there = parent.count(*kind);
-            let default = usize::from(*kind == LayerKind::Attention).min(there);
-            match constraints.keep.get(kind) {
-                Some(&n) => (n.min(there), n.min(there)),
-                None => (protected(*kind).max(default), there),
-            }
-        };
-        LayerKind::ALL.iter().map(range).collect()
+        ranges.into_values().collect()
     }
 }
 
-fn corners(sizes: &[usize]) -> Vec<usize> {
-    let ends = [sizes.first(), sizes.last()];
-    let mut ends: Vec<usize> = ends.into_iter().flatten().copied().collect();
-    ends.dedup();
-    ends
+/// What is gathered of the spaces that a cut makes.
+#[derive(Default)]
+struct Found {
+    points: Points,
+    varying: Vec<Dim>,
+    rows: Vec<u32>,
+    sizes: BTreeMap<Dim, BTreeSet<usize>>,
+    depths: BTreeSet<Counts>,
 }
 
-fn combinations_of(axes: &[(Dim, Vec<usize>)]) -> Vec<BTreeMap<Dim, usize>> {
-    let mut out = vec![BTreeMap::new()];
-    for (dim, sizes) in axes {
-        let extend = |part: &BTreeMap<Dim, usize>| {
-            let with = |size: &usize| {
-                let mut part = part.clone();
-                part.insert(*dim, *size);
-                part
-            };
-            sizes.iter().map(with).collect::<Vec<_>>()
-        };
-        out = out.iter().flat_map(extend).collect();
+impl Found {
+    /// The points of a space that are left; only the ends where `ends` are enough and the space has all its points.
+    fn take(&mut self, space: &Space, require: &[Require], ends: bool) {
+        let feasible = space.feasible(require);
+        self.points.all += space.len();
+        self.points.feasible.min += feasible.certain;
+        self.points.feasible.max += feasible.points.len() as u64;
+        let (mut widths, mut totals): (Vec<u64>, BTreeSet<usize>) = Default::default();
+        for point in &feasible.points {
+            let (first, total) = space.width_and_depth(*point);
+            if totals.insert(total) {
+                self.depths.extend(space.choices(*point));
+            }
+            widths.push(first);
+        }
+        widths.sort_unstable();
+        widths.dedup();
+        self.sizes.entry(Dim::NumLayers).or_default().extend(totals);
+        let ends = ends && feasible.points.len() as u64 == space.len();
+        let mut model = space.parent().clone();
+        for (at, point) in widths.iter().enumerate() {
+            space.enter(&mut model, *point);
+            let end = at == 0 || at + 1 == widths.len();
+            for dim in &self.varying {
+                let size = model.desc.size(*dim);
+                self.sizes.entry(*dim).or_default().insert(size);
+                if end || !ends {
+                    self.rows.push(size as u32);
+                }
+            }
+        }
     }
-    out
 }
 
-fn depths_between(ranges: &[(usize, usize)]) -> Vec<Depth> {
-    let mut out = vec![Depth([0; LayerKind::ALL.len()])];
-    for (i, &(lo, hi)) in ranges.iter().enumerate() {
-        let extend = |depth: &Depth| {
-            let with = |n: usize| {
-                let mut depth = *depth;
-                depth.0[i] = n;
-                depth
-            };
-            (lo..=hi).map(with).collect::<Vec<_>>()
-        };
-        out = out.iter().flat_map(extend).collect();
+/// Whether so many layers of each kind meet every requirement.
+fn meets(require: &[Require], parts: &[Option<Parts>], counts: &Counts) -> bool {
+    require.iter().zip(parts).all(|(require, parts)| {
+        let value = parts.as_ref().map(|parts| parts.total(counts) as f64);
+        value.is_none_or(|value| require.lo <= value && value <= require.hi)
+    })
+}
+
+fn both(a: Option<Bounds>, b: Option<Bounds>) -> Option<Bounds> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(Bounds { min: a.min.min(b.min), max: a.max.max(b.max) }),
+        (a, b) => a.or(b),
     }
-    out
 }
 
 /// The shapes of a recipe's models, prunes (spaces too), searches and distillations, in that order. `None`
@@ -403,11 +370,10 @@ fn shape(recipe: &Recipe, name: &str, done: &mut BTreeMap<String, Option<Shape>>
     done.insert(name.to_string(), None);
     let made = match recipe.origin(name)? {
         Origin::Model(model) => model.desc.as_ref().map(Shape::of_model),
-        Origin::Prune(prune) => shape(recipe, &prune.from, done).map(|parent| parent.pruned(prune)),
-        Origin::Search(search) => shape(recipe, &search.space, done).map(|space| Shape {
-            from: Some(search.space.clone()),
-            require: search.require.clone(),
-            ..space
+        Origin::Prune(prune) => shape(recipe, &prune.from, done).map(|parent| parent.pruned(prune, None)),
+        Origin::Search(search) => recipe.prunes.get(&search.space).and_then(|prune| {
+            let parent = shape(recipe, &prune.from, done)?;
+            Some(parent.pruned(prune, Some(search)))
         }),
         Origin::Distill(distill) => shape(recipe, &distill.from, done)
             .map(|student| Shape { from: Some(distill.from.clone()), ..student }),

@@ -25,6 +25,7 @@ pub enum Stage {
     /// Changes of values that make up for a cut, in the order in which they stand in the recipe.
     Repair(Vec<RepairKind>),
     Search(Box<Search>),
+    Sensitivity(Box<Sensitivity>),
     Train(Training),
     Distill(Training),
     /// One or more declared evaluations that share forward passes over the same samples.
@@ -67,11 +68,11 @@ impl Calibrate {
     /// As the builder of the calibration's graph takes it.
     pub fn gather(&self) -> Gather {
         Gather {
-            removed: Vec::new(),
             metrics: self.requests.iter().map(|r| (r.tap.name, r.program.clone())).collect(),
             layers: self.layers.clone(),
             covariance: self.covariance,
             loss: !self.evaluations.is_empty(),
+            ..Gather::default()
         }
     }
 
@@ -139,6 +140,8 @@ pub enum Needs {
     Layer(LayerMetric),
     /// Passes of its own: one layer is removed, the rest is scored again.
     Iterative(LayerMetric),
+    /// Passes of its own, one for every depth that is asked for: each block of neighbouring layers is left out.
+    Contiguous(LayerMetric),
     /// A pass of its own over samples: what the blocks' last matrices read.
     Residual,
     /// The covariance of the residual stream.
@@ -162,6 +165,7 @@ impl Score {
             },
             hir::Score::Layer(metric) => Needs::Layer(*metric),
             hir::Score::Iterative(metric) => Needs::Iterative(*metric),
+            hir::Score::Contiguous(metric) => Needs::Contiguous(*metric),
             hir::Score::Residual { .. } => Needs::Residual,
             hir::Score::Random { .. } => Needs::Nothing,
             hir::Score::Reverse(inner) => self.needs_of(inner),
@@ -175,6 +179,8 @@ pub struct Cut {
     /// In the order of [`crate::axes::AXES`], which is the order of the cuts.
     pub axes: Vec<CutAxis>,
     pub constraints: hir::Constraints,
+    /// It is a baseline that ranks in another way than its axes say.
+    pub control: Option<hir::Control>,
 }
 
 #[derive(Clone, Debug)]
@@ -199,6 +205,13 @@ pub struct Search {
     pub space: hir::Prune,
     /// Schedules of short distillations, by name.
     pub schedules: Vec<(String, hir::Schedule)>,
+}
+
+/// The axes of a space, each by itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sensitivity {
+    pub sensitivity: hir::Sensitivity,
+    pub space: hir::Prune,
 }
 
 /// A distillation, or training without a teacher.
@@ -246,6 +259,7 @@ impl Stage {
             Stage::Cut(_) => "cut",
             Stage::Repair(_) => "repair",
             Stage::Search(_) => "search",
+            Stage::Sensitivity(_) => "sensitivity",
             Stage::Train(_) => "train",
             Stage::Distill(_) => "distill",
             Stage::Evaluate(_) => "evaluate",
@@ -257,24 +271,6 @@ impl Stage {
     /// What it does, in one line, without the word for its kind.
     pub fn detail(&self) -> String {
         text::detail(self)
-    }
-
-    /// This version of minic has what it takes to run it.
-    pub fn is_supported(&self) -> bool {
-        match self {
-            Stage::Load(_)
-            | Stage::Calibrate(_)
-            | Stage::Score(_)
-            | Stage::Rotate
-            | Stage::Cut(_)
-            | Stage::Repair(_)
-            | Stage::Train(_)
-            | Stage::Distill(_)
-            | Stage::Evaluate(_)
-            | Stage::Export(_)
-            | Stage::Report => true,
-            Stage::Search(_) => false,
-        }
     }
 
     /// It takes gradient steps, so that nothing should wait for it that need not.

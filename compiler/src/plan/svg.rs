@@ -285,12 +285,11 @@ fn wrapped(text: &str) -> Vec<String> {
 fn render_stage(out: &mut String, item: &Item, plan: &Plan, id: NodeIndex) {
     let node = plan.node(id);
     let (fill, line) = colors(&node.stage);
-    let dash = if node.stage.is_supported() { "" } else { " stroke-dasharray=\"5 3\"" };
     let top = item.y - item.height / 2.0;
     let _ = writeln!(
         out,
         "<g><title>{}</title><rect x=\"{:.1}\" y=\"{top:.1}\" width=\"{:.1}\" height=\"{:.1}\" rx=\"6\" \
-         fill=\"{fill}\" stroke=\"{line}\" stroke-width=\"1.4\"{dash}/>",
+         fill=\"{fill}\" stroke=\"{line}\" stroke-width=\"1.4\"/>",
         escaped(&node.stage.to_string()),
         item.x,
         item.width,
@@ -320,7 +319,9 @@ fn colors(stage: &Stage) -> (&'static str, &'static str) {
         Stage::Load(_) => ("#f1f5f9", "#64748b"),
         Stage::Calibrate(_) | Stage::Score(_) => ("#e0f2fe", "#0284c7"),
         Stage::Rotate | Stage::Cut(_) | Stage::Repair(_) => ("#fef3c7", "#d97706"),
-        Stage::Search(_) | Stage::Train(_) | Stage::Distill(_) => ("#fae8ff", "#a21caf"),
+        Stage::Search(_) | Stage::Sensitivity(_) | Stage::Train(_) | Stage::Distill(_) => {
+            ("#fae8ff", "#a21caf")
+        }
         Stage::Evaluate(_) => ("#dcfce7", "#16a34a"),
         Stage::Export(_) | Stage::Report => ("#ede9fe", "#6d28d9"),
     }

@@ -1,5 +1,6 @@
 use super::fixture::{self, axis, by, kld};
 use super::*;
+use crate::dim::Dim;
 use crate::{hir, lower, passes};
 
 fn planned(recipe: &hir::Recipe) -> Plan {
@@ -95,15 +96,13 @@ fn corners(line: &str) -> [f64; 4] {
 }
 
 #[test]
-fn a_plan_says_what_this_version_cannot_run() {
+fn a_plan_may_end_at_any_of_its_names() {
     let mut recipe = fixture::tiny_half();
     search(&mut recipe);
     fixture::export(&mut recipe, "best");
     let plan = planned(&recipe);
-    let names: Vec<&str> = plan.unsupported().iter().map(|n| n.name.as_str()).collect();
-    assert_eq!(names, ["best"]);
     let until = plan.until("half").expect("the model");
-    assert!(until.unsupported().is_empty());
+    assert!(until.find("best").is_none());
     assert!(until.verify().is_ok());
     assert_eq!(until.find("half.cut"), until.maker("half"));
     assert!(until.find("evaluate half").is_none());
@@ -128,7 +127,7 @@ fn search(recipe: &mut hir::Recipe) {
         require: vec![],
         rungs: vec![rung],
         ties: Vec::new(),
-        training: None,
+        training: Some(hir::RungTraining { teacher: Some("parent".into()), data: "calibration".into() }),
         controls: vec![],
         span: Span::default(),
     };
@@ -147,8 +146,39 @@ fn rotation_repair_and_search_are_stages() {
     fixture::export(&mut recipe, "best");
     let plan = planned(&recipe);
     insta::assert_snapshot!("rotation_repair_search", plan);
-    let names: Vec<&str> = plan.unsupported().iter().map(|n| n.name.as_str()).collect();
-    assert_eq!(names, ["best"]);
+}
+
+#[test]
+fn a_candidate_has_the_stages_of_a_model() {
+    let mut recipe = fixture::base("tiny");
+    search(&mut recipe);
+    let axes = &mut recipe.prunes["space"].axes;
+    axes[1].score = hir::Score::Pca;
+    recipe.prunes["space"].repairs.push(hir::Repair {
+        kind: hir::RepairKind::LeastSquares { damping: 0.01, sequential: false },
+        span: Span::default(),
+    });
+    fixture::export(&mut recipe, "best");
+    let plan = planned(&recipe);
+    let id = plan.find("best").expect("the search");
+    let told = |sizes: &[(Dim, usize)], control: Option<hir::Control>| {
+        let sizes = sizes.iter().copied().collect();
+        let made = lower::candidate(&plan, id, "best.7", &sizes, control.as_ref()).expect("a candidate");
+        let own =
+            |text: String| text.lines().filter(|l| l.starts_with("best.7")).collect::<Vec<_>>().join("\n");
+        own(made.plan.to_string())
+    };
+    let both = [(Dim::NumLayers, 8), (Dim::HiddenSize, 96)];
+    insta::assert_snapshot!(
+        "candidates",
+        [
+            told(&both, None),
+            told(&both[..1], None),
+            told(&both, Some(hir::Control::Random { seed: 3 })),
+            told(&both, Some(hir::Control::GroupUnaware)),
+        ]
+        .join("\n\n")
+    );
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! The text of a plan: one line a stage, `half.cut <- model parent, scores half.score.hidden_size: cut
 //! hidden_size = 128`, in the order of the run. `-> half` at the end names the models that it completes.
 
-use super::{Calibrate, Cut, Evaluation, Export, Plan, Score, Search, Source, Stage, Training};
-use crate::hir::Weights;
+use super::{Calibrate, Cut, Evaluation, Export, Plan, Score, Search, Sensitivity, Source, Stage, Training};
+use crate::hir::{self, Weights};
 use crate::model::LayerKind;
 use petgraph::graph::NodeIndex;
 use std::fmt;
@@ -57,6 +57,7 @@ pub(super) fn detail(stage: &Stage) -> String {
         Stage::Cut(cut) => self::cut(cut),
         Stage::Repair(repairs) => repairs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
         Stage::Search(search) => self::search(search),
+        Stage::Sensitivity(sensitivity) => self::sensitivity(sensitivity),
         Stage::Train(training) | Stage::Distill(training) => self::training(training),
         Stage::Evaluate(evaluations) => evaluations.iter().map(evaluation).collect::<Vec<_>>().join("; "),
         Stage::Export(export) => self::export(export),
@@ -90,6 +91,7 @@ fn cut(cut: &Cut) -> String {
         })
         .collect();
     let c = &cut.constraints;
+    parts.extend(cut.control.iter().map(|control| format!("control {control}")));
     if c.channels_per_head {
         parts.push("channels per head".into());
     }
@@ -103,9 +105,18 @@ fn cut(cut: &Cut) -> String {
     parts.join(", ")
 }
 
+fn axes(space: &hir::Prune, between: &str) -> String {
+    let axes = space.axes.iter().map(|a| format!("{} of {}", a.values.len(), a.axis.name));
+    axes.collect::<Vec<_>>().join(between)
+}
+
+fn sensitivity(of: &Sensitivity) -> String {
+    let quantities: Vec<String> = of.sensitivity.quantities.iter().map(ToString::to_string).collect();
+    format!("{} on {}: {}", axes(&of.space, ", "), of.sensitivity.on, quantities.join(", "))
+}
+
 fn search(search: &Search) -> String {
-    let axes = search.space.axes.iter().map(|a| format!("{} of {}", a.values.len(), a.axis.name));
-    let mut parts = vec![axes.collect::<Vec<_>>().join(" x ")];
+    let mut parts = vec![axes(&search.space, " x ")];
     parts.extend(search.search.require.iter().map(|r| format!("require {r}")));
     parts.extend(search.search.rungs.iter().map(|r| format!("rank by {r}")));
     parts.extend(search.search.ties.iter().map(|t| format!("ties within {} by {}", t.within, t.by)));

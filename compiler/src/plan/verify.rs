@@ -121,6 +121,7 @@ impl Plan {
             | Stage::Rotate
             | Stage::Repair(_)
             | Stage::Search(_)
+            | Stage::Sensitivity(_)
             | Stage::Train(_)
             | Stage::Distill(_)
             | Stage::Report => Ok(()),
@@ -137,7 +138,7 @@ impl Plan {
             Needs::Request(r) => (gathered(&|c| c.requests.contains(&r)), "its metric is not gathered"),
             Needs::Layer(m) => (gathered(&|c| c.layers.contains(&m)), "its layer metric is not gathered"),
             Needs::Covariance => (gathered(&|c| c.covariance), "the covariance is not gathered"),
-            Needs::Iterative(_) | Needs::Residual => {
+            Needs::Iterative(_) | Needs::Contiguous(_) | Needs::Residual => {
                 (self.source(id, Value::Samples).is_some(), "it has no samples")
             }
             Needs::Nothing => (partials.is_none(), "it needs no calibration"),
@@ -188,7 +189,7 @@ fn makes(stage: &Stage) -> &'static [Value] {
         | Stage::Search(_)
         | Stage::Train(_)
         | Stage::Distill(_) => &[Value::Model, Value::Teacher],
-        Stage::Evaluate(_) => &[Value::Figures],
+        Stage::Evaluate(_) | Stage::Sensitivity(_) => &[Value::Figures],
         Stage::Export(_) => &[Value::Folder],
         Stage::Report => &[],
     }
@@ -211,7 +212,15 @@ fn takes(stage: &Stage) -> Vec<(Value, usize, usize)> {
             vec![(Value::Model, 1, 1), (Value::Scores, scored, scored)]
         }
         Stage::Repair(_) => vec![(Value::Model, 1, 1), (Value::Teacher, 1, 1), (Value::Samples, 0, 1)],
-        Stage::Search(_) => vec![(Value::Model, 1, 1), (Value::Scores, 0, MANY), (Value::Samples, 0, MANY)],
+        Stage::Search(_) => vec![
+            (Value::Model, 1, 2),
+            (Value::Teacher, 0, 1),
+            (Value::Scores, 0, MANY),
+            (Value::Samples, 0, MANY),
+        ],
+        Stage::Sensitivity(_) => {
+            vec![(Value::Model, 1, 2), (Value::Scores, 0, MANY), (Value::Samples, 1, MANY)]
+        }
         Stage::Train(_) => vec![(Value::Model, 1, 1), (Value::Samples, 1, MANY)],
         Stage::Distill(_) => vec![(Value::Model, 1, 1), (Value::Teacher, 1, 1), (Value::Samples, 1, MANY)],
         Stage::Evaluate(_) => vec![(Value::Model, 1, MANY), (Value::Teacher, 0, 1), (Value::Samples, 1, 1)],

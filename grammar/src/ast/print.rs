@@ -52,6 +52,10 @@ impl Display for Declaration {
                 clause(f, "against", e.against.as_ref().map(|a| &a.node))?;
                 write!(f, " on {} {{{}}}", e.on.node, Names(&e.quantities))
             }
+            Declaration::Sensitivity(s) => {
+                let quantities = Commas(&s.quantities);
+                write!(f, "sensitivity {} of {} on {} {{{quantities}}}", s.name.node, s.space.node, s.on.node)
+            }
             Declaration::Deploy(d) => write!(f, "deploy {} for {}", d.model.node, Commas(&d.targets)),
             Declaration::Export(e) => {
                 write!(f, "export {} to {:?}{}", e.model.node, e.to.node, Block(&e.settings, 1))

@@ -37,6 +37,7 @@ pub(super) fn form(parts: &[Part]) -> (&'static str, Vec<usize>) {
         "distill" => named("distill", [Some(2), block()]),
         "train" => named("train", [Some(2), block()]),
         "evaluate" => ("evaluate", vec![2]),
+        "sensitivity" => named("sensitivity", [Some(2), find(4, &|p| p.is_word("on"))]),
         "deploy" => ("deploy", vec![2]),
         "export" => ("export", vec![2]),
         _ => ("", Vec::new()),

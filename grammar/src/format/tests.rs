@@ -56,6 +56,8 @@ schedule s { phase \"8k\" { tokens = 1 }
     phase \"128k\" { tokens = 1 } }
 evaluate p against a on a { loss }
 evaluate long on a { loss, kl, }
+sensitivity s of p on a { loss, latency(input=2), }
+sensitivity long of space on a {loss}
 ",
         "mrecipe 1
 
@@ -84,6 +86,8 @@ schedule s {
 }
 evaluate p    against a on a { loss }
 evaluate long on a { loss, kl }
+sensitivity s    of p     on a { loss, latency(input = 2) }
+sensitivity long of space on a { loss }
 ",
     );
 }

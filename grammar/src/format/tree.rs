@@ -182,7 +182,8 @@ impl<'a> Cursor<'_, 'a> {
             None => {
                 let first = |word: &str| before.first().is_some_and(|p| p.is_word(word));
                 let top = level == Some(Level::Declarations);
-                let quantities = top && first("evaluate") && token.is("{");
+                let measures = first("evaluate") || first("sensitivity");
+                let quantities = top && measures && token.is("{");
                 Part::Values(self.values(token, quantities, top && first("metric") && before.len() == 2))
             }
         }

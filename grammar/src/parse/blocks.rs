@@ -24,6 +24,7 @@ pub(super) const DECLARATION_FORMS: &[Form] = &[
     ("distill", "distill NAME from MODEL { teacher = MODEL; data = DATA; schedule = SCHEDULE }"),
     ("train", "train NAME from MODEL { data = DATA; schedule = SCHEDULE }"),
     ("evaluate", "evaluate MODEL [against MODEL] on DATA { QUANTITY, .. }"),
+    ("sensitivity", "sensitivity NAME of SPACE on DATA { QUANTITY, .. }"),
     ("deploy", "deploy MODEL for TARGET, .."),
     ("export", "export MODEL to \"DIR\" { .. }"),
 ];

@@ -47,6 +47,13 @@ impl Reader {
                 span,
             }),
             Rule::evaluate => Declaration::Evaluate(self.evaluate(parts, span)?),
+            Rule::sensitivity => Declaration::Sensitivity(ast::Sensitivity {
+                name: self.name(parts)?,
+                space: self.name(parts)?,
+                on: self.name(parts)?,
+                quantities: self.references(parts)?,
+                span,
+            }),
             Rule::deploy => Declaration::Deploy(ast::Deploy {
                 model: self.name(parts)?,
                 targets: self.references(parts)?,

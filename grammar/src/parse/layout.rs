@@ -331,7 +331,7 @@ impl Scanner<'_> {
     /// A brace opens a block, unless a value stands in its place; of the values, a record has a key first.
     fn inside_brace(&self, at: usize) -> Inside {
         let line_word = word_at(self.source, self.line);
-        let names = line_word == b"evaluate";
+        let names = matches!(line_word, b"evaluate" | b"sensitivity");
         if self.previous == Previous::Operand && !names && line_word != b"protect" {
             return Inside::Block;
         }

@@ -112,7 +112,7 @@ impl Reader {
     }
 
     fn rank(&mut self, parts: &mut Pairs<Rule>, span: Span) -> Option<ast::Rank> {
-        let by = self.next_reference(parts)?;
+        let by = self.next_expr(parts)?;
         let mut clauses = RankClauses::new();
         for clause in parts.by_ref() {
             self.rank_clause(&mut clauses, clause)?;

@@ -13,7 +13,7 @@ use crate::memory;
 use minic_compiler::graph::Op;
 use minic_compiler::schedule::{Home, Leaf, Place, Schedule, Step};
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 pub struct Cpu;
 
@@ -46,7 +46,7 @@ impl Device for Cpu {
         let worker = schedule.steps.iter().map(scratch).max().unwrap_or(0);
         Memory {
             weights: schedule.weight_bytes(),
-            lanes: schedule.lane_bytes() * lanes as u64,
+            lanes: schedule.lane_bytes() * lanes as u64 + schedule.state_bytes(),
             scratch: worker * rayon::current_num_threads() as u64,
         }
     }
@@ -56,8 +56,17 @@ impl Device for Cpu {
     }
 
     fn prepare(&self, schedule: Arc<Schedule>, weights: Weights) -> Result<Box<dyn Session>, DeviceError> {
-        bound(&schedule, &weights)?;
-        Ok(Box::new(CpuSession { lane: Lane::new(schedule)?, weights }))
+        Ok(Box::new(session(schedule, weights, &Arc::default())?))
+    }
+
+    fn decode(
+        &self,
+        schedules: [Arc<Schedule>; 2],
+        weights: Weights,
+    ) -> Result<[Box<dyn Session>; 2], DeviceError> {
+        let states = Arc::default();
+        let [first, step] = schedules.map(|schedule| session(schedule, weights.clone(), &states));
+        Ok([Box::new(first?), Box::new(step?)])
     }
 
     fn train(
@@ -73,14 +82,38 @@ impl Device for Cpu {
     }
 }
 
+/// What is remembered between runs, by name.
+type States = BTreeMap<String, Vec<f32>>;
+
 struct CpuSession {
     lane: Lane,
     weights: Weights,
+    /// With whoever else shares them, while this session does not run.
+    states: Arc<Mutex<States>>,
+}
+
+/// A session that remembers in `states`; what is not there yet begins at zero.
+fn session(
+    schedule: Arc<Schedule>,
+    weights: Weights,
+    states: &Arc<Mutex<States>>,
+) -> Result<CpuSession, DeviceError> {
+    bound(&schedule, &weights)?;
+    let lane = Lane::new(schedule)?;
+    let mut there = states.lock().unwrap_or_else(PoisonError::into_inner);
+    for (name, &len) in &lane.schedule.states {
+        there.entry(name.clone()).or_insert_with(|| vec![0.0; len]);
+    }
+    Ok(CpuSession { lane, weights, states: states.clone() })
 }
 
 impl Session for CpuSession {
     fn run(&mut self, bindings: &Bindings) -> Result<Outputs, DeviceError> {
-        self.lane.run(Bound { frozen: &self.weights, own: &self.weights }, bindings)
+        let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::swap(&mut self.lane.states, &mut states);
+        let outputs = self.lane.run(Bound { frozen: &self.weights, own: &self.weights }, bindings);
+        std::mem::swap(&mut self.lane.states, &mut states);
+        outputs
     }
 }
 
@@ -105,6 +138,7 @@ struct Lane {
     arena: Vec<f32>,
     results: Vec<Vec<f64>>,
     gradients: BTreeMap<String, Vec<f32>>,
+    states: States,
 }
 
 impl Lane {
@@ -113,7 +147,7 @@ impl Lane {
             schedule.steps.iter().map(|s| kernels::find(&s.op).ok_or(DeviceError::NoKernel(s.op.name())));
         let kernels = kernels.collect::<Result<_, _>>()?;
         // Asked for first, because a vector that cannot be had ends the process.
-        let bytes = schedule.lane_bytes();
+        let bytes = schedule.lane_bytes() + schedule.state_bytes();
         let had = Vec::<u8>::new().try_reserve_exact(usize::try_from(bytes).unwrap_or(usize::MAX)).is_ok();
         if !had || bytes > memory::available() {
             return Err(DeviceError::Memory { bytes });
@@ -121,7 +155,7 @@ impl Lane {
         let arena = vec![0.0; schedule.arena];
         let results = schedule.results.iter().map(|&n| vec![0.0; n]).collect();
         let gradients = schedule.gradients.iter().map(|(name, &n)| (name.clone(), vec![0.0; n])).collect();
-        Ok(Lane { schedule, kernels, arena, results, gradients })
+        Ok(Lane { schedule, kernels, arena, results, gradients, states: States::new() })
     }
 
     fn run(&mut self, weights: Bound, bindings: &Bindings) -> Result<Outputs, DeviceError> {
@@ -159,17 +193,17 @@ impl Lane {
             self.copy(&step.operands[position], &step.out, weights, bindings);
         }
         let arena = Base(self.arena.as_mut_ptr());
-        let (operands, gradient) = match step.operands.split_last() {
-            Some((last, before)) if step.op.accumulates() => (before, Some(last)),
+        let (operands, last) = match step.operands.split_last() {
+            Some((last, before)) if step.op.changes() => (before, Some(last)),
             _ => (&step.operands[..], None),
         };
+        // Away from the others while the kernel runs, which reads them.
+        let mut leaf = last.and_then(|place| self.changeable(place)).map(std::mem::take);
         let given = operands.iter().enumerate().filter(|(i, _)| Some(*i) != in_place);
-        let args: Vec<Arg> = given.map(|(_, place)| arg(place, &arena, weights, bindings)).collect();
-        let gradient = gradient.and_then(|place| {
-            let Home::Leaf(Leaf::Gradient(name)) = &place.home else { return None };
-            let data = self.gradients.get_mut(name)?;
-            Some(ViewMut::new(data, place.rows, place.cols, place.stride))
-        });
+        let read = |place| arg(place, &arena, weights, bindings, &self.states);
+        let args: Vec<Arg> = given.map(|(_, place)| read(place)).collect();
+        let changed = last.zip(leaf.as_mut());
+        let changed = changed.map(|(at, data)| ViewMut::new(data, at.rows, at.cols, at.stride));
         let out = match step.out.home {
             Home::Result(i) => Out::F64(&mut self.results[i]),
             _ => {
@@ -179,13 +213,25 @@ impl Lane {
                 Out::F32(ViewMut::new(data, step.out.rows, step.out.cols, step.out.stride))
             }
         };
-        (kernel.cpu)(Call { op: &step.op, args: &args, out, gradient });
+        (kernel.cpu)(Call { op: &step.op, args: &args, out, changed });
+        if let (Some(there), Some(leaf)) = (last.and_then(|place| self.changeable(place)), leaf) {
+            *there = leaf;
+        }
+    }
+
+    /// The gradient or the state at a place.
+    fn changeable(&mut self, place: &Place) -> Option<&mut Vec<f32>> {
+        match &place.home {
+            Home::Leaf(Leaf::Gradient(name)) => self.gradients.get_mut(name),
+            Home::Leaf(Leaf::State(name)) => self.states.get_mut(name),
+            _ => None,
+        }
     }
 
     /// Puts an operand where the kernel will update it.
     fn copy(&mut self, from: &Place, to: &Place, weights: Bound, bindings: &Bindings) {
         let arena = Base(self.arena.as_mut_ptr());
-        let Arg::F32(source) = arg(from, &arena, weights, bindings) else { return };
+        let Arg::F32(source) = arg(from, &arena, weights, bindings, &self.states) else { return };
         // SAFETY: as in `step`: the two places do not overlap.
         let target = unsafe { arena.slice_mut(to) };
         for (r, row) in target.chunks_mut(to.stride.max(1)).enumerate().take(to.rows) {
@@ -199,7 +245,7 @@ impl Lane {
         }
         let data = match &place.home {
             Home::Arena { at, .. } => &self.arena[*at..],
-            Home::Leaf(leaf) => leaf_data(leaf, weights, bindings),
+            Home::Leaf(leaf) => leaf_data(leaf, weights, bindings, &self.states),
             Home::Result(_) => &[],
         };
         let rows = (0..place.rows).map(|r| place.offset + r * place.stride);
@@ -230,20 +276,27 @@ impl Base {
     }
 }
 
-fn arg<'a>(place: &Place, arena: &Base, weights: Bound<'a>, bindings: &'a Bindings) -> Arg<'a> {
+fn arg<'a>(
+    place: &Place,
+    arena: &Base,
+    weights: Bound<'a>,
+    bindings: &'a Bindings,
+    states: &'a States,
+) -> Arg<'a> {
     let data = match &place.home {
         Home::Leaf(Leaf::Tokens) => return Arg::U32(bindings.tokens),
-        Home::Leaf(leaf) => &leaf_data(leaf, weights, bindings)[place.offset..],
+        Home::Leaf(leaf) => &leaf_data(leaf, weights, bindings, states)[place.offset..],
         // SAFETY: the schedule was verified: the step writes no operand that it reads.
         _ => unsafe { arena.slice(place) },
     };
     Arg::F32(View::new(data, place.rows, place.cols, place.stride))
 }
 
-fn leaf_data<'a>(leaf: &Leaf, weights: Bound<'a>, bindings: &'a Bindings) -> &'a [f32] {
+fn leaf_data<'a>(leaf: &Leaf, weights: Bound<'a>, bindings: &'a Bindings, states: &'a States) -> &'a [f32] {
     match leaf {
         Leaf::Weight(name) => weights.get(name),
         Leaf::Input(name) => bindings.inputs.get(name.as_str()).copied().unwrap_or(&[]),
+        Leaf::State(name) => states.get(name).map_or(&[], Vec::as_slice),
         // Gradients are written, and read by nobody while a schedule runs.
         Leaf::Tokens | Leaf::Gradient(_) => &[],
     }

@@ -22,9 +22,9 @@ use crate::kernels;
 use crate::memory;
 use crate::shader::half::is_cooperative;
 use crate::shader::{Caps, Dispatch, Precision};
-use lane::Lane;
+use lane::{Lane, States};
 use minic_compiler::autodiff::Recompute;
-use minic_compiler::forward::{self, Objective};
+use minic_compiler::forward::{self, Answer, Objective};
 use minic_compiler::graph::Op;
 use minic_compiler::schedule::{self, Schedule};
 use minic_compiler::{config, families};
@@ -47,6 +47,16 @@ impl Vulkan {
 
     pub fn gpu(&self) -> &Arc<Gpu> {
         &self.gpu
+    }
+
+    fn session(
+        &self,
+        schedule: Arc<Schedule>,
+        weights: &Weights,
+        states: &States,
+    ) -> Result<VulkanSession, DeviceError> {
+        let lane = Lane::new(self.gpu.clone(), self.precision, schedule, weights, None, states)?;
+        Ok(VulkanSession { lane })
     }
 
     /// What a schedule needs beside weights that are there already, and `more`, is free. Said before anything is
@@ -88,25 +98,29 @@ pub fn dispatches(
     Ok(steps)
 }
 
-/// The shaders that operations run on a device of these capabilities, by operation: those of training a small hybrid.
+/// The shaders that operations run on a device of these capabilities, by operation: those of training a small hybrid, and
+/// of decoding with it.
 pub fn variants(caps: &Caps, precision: Precision) -> BTreeMap<&'static str, BTreeSet<&'static str>> {
     let mut variants: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-    let Some(schedule) = small_training() else { return variants };
-    for (step, dispatches) in
-        schedule.steps.iter().zip(dispatches(caps, precision, &schedule).unwrap_or_default())
-    {
-        variants.entry(step.op.name()).or_default().extend(dispatches.iter().map(|d| d.name));
+    for schedule in small_schedules().unwrap_or_default() {
+        for (step, dispatches) in
+            schedule.steps.iter().zip(dispatches(caps, precision, &schedule).unwrap_or_default())
+        {
+            variants.entry(step.op.name()).or_default().extend(dispatches.iter().map(|d| d.name));
+        }
     }
     variants
 }
 
-/// A schedule with every kind of block, forward and in reverse.
-fn small_training() -> Option<Schedule> {
+/// Schedules with every kind of block: forward and in reverse, of first tokens, and of a step.
+fn small_schedules() -> Option<Vec<Schedule>> {
     let config = config::parse(SMALL).ok()?;
     let desc = families::describe(&config).ok()?;
     let objective = Objective::cross_entropy();
-    let training = forward::training(&desc, None, &objective, 8, 1, Recompute::Cheap).ok()?;
-    schedule::schedule(&training.graph).ok()
+    let training = forward::training(&desc, None, &objective, 32, 1, Recompute::Cheap).ok()?;
+    let first = forward::prefill(&desc, 32, 1, 64, Answer::Token).ok()?;
+    let step = forward::step(&desc, 1, 64, Answer::Token).ok()?;
+    [training.graph, first, step].iter().map(|graph| schedule::schedule(graph).ok()).collect()
 }
 
 const SMALL: &str = r#"{ "model_type": "nemotron_h", "hybrid_override_pattern": "M-*", "vocab_size": 32,
@@ -165,9 +179,22 @@ impl Device for Vulkan {
     fn prepare(&self, schedule: Arc<Schedule>, weights: Weights) -> Result<Box<dyn Session>, DeviceError> {
         super::bound(&schedule, &weights)?;
         self.has_room(&schedule, &weights, 0)?;
-        Ok(Box::new(VulkanSession {
-            lane: Lane::new(self.gpu.clone(), self.precision, schedule, &weights, None)?,
-        }))
+        let states = lane::states(&self.gpu, &schedule)?;
+        Ok(Box::new(self.session(schedule, &weights, &states)?))
+    }
+
+    fn decode(
+        &self,
+        schedules: [Arc<Schedule>; 2],
+        weights: Weights,
+    ) -> Result<[Box<dyn Session>; 2], DeviceError> {
+        for [one, other] in [[0, 1], [1, 0]].map(|pair| pair.map(|i| &schedules[i])) {
+            super::bound(one, &weights)?;
+            self.has_room(one, &weights, other.lane_bytes())?;
+        }
+        let states = lane::states(&self.gpu, &schedules[1])?;
+        let [first, step] = schedules.map(|schedule| self.session(schedule, &weights, &states));
+        Ok([Box::new(first?), Box::new(step?)])
     }
 
     fn train(

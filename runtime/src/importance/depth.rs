@@ -44,9 +44,13 @@ pub enum DepthError {
          `keep attention 0` in a group lifts this"
     )]
     NoRoomForAttention { others: usize, target: usize },
+    #[error(
+        "no {span} neighbouring layers can go: each such block holds a layer that must survive by its number or kind"
+    )]
+    NoBlock { span: usize },
     #[error("the score of layer {layer} is not a number")]
     NotANumber { layer: usize },
-    #[error("{scores} scores for {layers} layers")]
+    #[error("{scores} scores for {layers} layers or places of a block")]
     WrongLength { scores: usize, layers: usize },
 }
 
@@ -70,6 +74,16 @@ impl DepthRule {
         }
         rule.feasible(&(0..layers).collect::<Vec<_>>())?;
         Ok(rule)
+    }
+
+    /// How many layers survive.
+    pub fn target(&self) -> usize {
+        self.target
+    }
+
+    /// No layer goes.
+    pub fn keeps_all(&self) -> bool {
+        self.target == self.kinds.len()
     }
 
     /// Whether `target` of these layers can be kept.
@@ -127,6 +141,23 @@ impl DepthRule {
         let free = self.target - self.exact.values().sum::<usize>();
         self.fill(&mut kept, &order, free, |k| !self.exact.contains_key(&k));
         Ok(kept.into_iter().collect())
+    }
+
+    /// The layers that survive, ascending, where a block of neighbours goes: of those that may, the one with the
+    /// least score; of equals the later one. One score for every place of the block.
+    pub fn without_block(&self, scores: &[f64]) -> Result<Vec<usize>, DepthError> {
+        let layers = self.kinds.len();
+        let span = layers - self.target;
+        if scores.len() != self.target + 1 {
+            return Err(DepthError::WrongLength { scores: scores.len(), layers: self.target + 1 });
+        }
+        let left = |place: usize| (0..layers).filter(|l| !(place..place + span).contains(l)).collect();
+        let may_go = |place: usize| {
+            let left: Vec<usize> = left(place);
+            self.protect.iter().all(|layer| left.contains(layer)) && self.feasible(&left).is_ok()
+        };
+        let places = scores.iter().copied().enumerate().filter(|(place, _)| may_go(*place)).collect();
+        Self::least(&places)?.map(left).ok_or(DepthError::NoBlock { span })
     }
 
     /// Adds layers of some kinds in order until `count` of those kinds are kept.

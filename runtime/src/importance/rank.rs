@@ -51,21 +51,23 @@ pub enum RankError {
 }
 
 /// The cut that keeps the most important members along every axis in the layers that survive. An axis that
-/// keeps everything is left out of the plan. `layers` ascends; depth is ranked by [`super::DepthRule`].
+/// keeps everything is left out of the plan. `layers` ascends; depth is ranked by [`super::DepthRule`]. With
+/// `regrouped` members are ranked without regard to their groups ([`CutPlan::regrouped`]).
 pub fn choose(
     desc: &ModelDesc,
     layers: &[usize],
     axes: &[AxisScores],
     constraints: &Constraints,
+    regrouped: bool,
 ) -> Result<CutPlan, RankError> {
-    let mut plan = CutPlan { layers: layers.to_vec(), ..CutPlan::default() };
+    let mut plan = CutPlan { layers: layers.to_vec(), regrouped, ..CutPlan::default() };
     for axis in axes.iter().filter(|a| a.axis.scope == Scope::Model && cuts(desc, a)) {
         let place = axis.axis.dim.to_string();
         let scores = rank_model(desc, axis, &place)?;
-        plan.model.insert(axis.axis.dim, top(desc, axis, &scores, &place)?);
+        plan.model.insert(axis.axis.dim, top(desc, axis, &scores, regrouped, &place)?);
     }
     for &layer in layers {
-        let kept = rank_layer(desc, layer, axes, constraints)?;
+        let kept = rank_layer(desc, layer, axes, constraints, regrouped)?;
         if !kept.is_empty() {
             plan.by_layer.insert(layer, kept);
         }
@@ -102,6 +104,7 @@ fn rank_layer(
     layer: usize,
     axes: &[AxisScores],
     constraints: &Constraints,
+    regrouped: bool,
 ) -> Result<BTreeMap<Dim, Keep>, RankError> {
     let kind = desc.layers.get(layer).copied();
     let here = |a: &&AxisScores| matches!(a.axis.scope, Scope::Layer(k) if Some(k) == kind) && cuts(desc, a);
@@ -122,7 +125,7 @@ fn rank_layer(
         let chosen = match outer {
             Some(outer) => per_member(desc, axis, scores, outer, &survivors, &place)?,
             None => {
-                let kept = top(desc, axis, &scores.join(dim, &survivors), &place)?;
+                let kept = top(desc, axis, &scores.join(dim, &survivors), regrouped, &place)?;
                 Survivors::Flat(mask(&kept, desc.size(dim)))
             }
         };
@@ -143,7 +146,7 @@ fn per_member(
     let dim = axis.axis.dim;
     let lists = (0..desc.size(outer)).map(|member| {
         let own = scores.slice(outer, member).join(dim, survivors);
-        let kept = top(desc, axis, &own, &format!("{place}, {outer} {member}"))?;
+        let kept = top(desc, axis, &own, false, &format!("{place}, {outer} {member}"))?;
         Ok(mask(&kept, desc.size(dim)))
     });
     Ok(Survivors::Per(outer, lists.collect::<Result<_, RankError>>()?))
@@ -166,8 +169,14 @@ fn keep(chosen: &Survivors, survivors: &BTreeMap<Dim, Survivors>) -> Keep {
 }
 
 /// The members with the greatest scores, the same number in each group that the dimension lies in; ascending.
-/// Of equal scores the lower index is kept.
-fn top(desc: &ModelDesc, axis: &AxisScores, scores: &[f64], place: &str) -> Result<Vec<usize>, RankError> {
+/// Of equal scores the lower index is kept. `regrouped`: wherever they lie, though as many as fill all groups.
+fn top(
+    desc: &ModelDesc,
+    axis: &AxisScores,
+    scores: &[f64],
+    regrouped: bool,
+    place: &str,
+) -> Result<Vec<usize>, RankError> {
     let (dim, keep) = (axis.axis.dim, axis.keep);
     let size = desc.size(dim);
     expect_length(scores.len(), size, place)?;
@@ -180,6 +189,7 @@ fn top(desc: &ModelDesc, axis: &AxisScores, scores: &[f64], place: &str) -> Resu
         return Err(RankError::Uneven { place: place.into(), keep, size, groups, outer });
     }
     let scores = if axis.reverse { reversed(scores) } else { scores.to_vec() };
+    let groups = if regrouped { 1 } else { groups };
     let per_group = size / groups;
     let mut kept = Vec::with_capacity(keep);
     for (group, scores) in scores.chunks(per_group).enumerate() {

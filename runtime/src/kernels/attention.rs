@@ -2,6 +2,9 @@
 //! with a running maximum and sum (online softmax), so that no matrix of L x L is ever held.
 
 pub(super) mod shader;
+mod step;
+
+pub use step::STEP;
 
 use super::gemm::{Panels, multiply, panels_len};
 use super::math::{exp, maximum, sum, wide};

@@ -21,7 +21,7 @@ const COLS: usize = 64;
 
 fn cpu(mut call: Call) {
     let x = call.f32(0);
-    by_blocks(call.gradient(), 1, COLS, |_, c, mut gradient| {
+    by_blocks(call.changed(), 1, COLS, |_, c, mut gradient| {
         let gradient = gradient.row(0);
         let mut sums = [0.0f64; COLS];
         for r in 0..x.rows() {

@@ -22,6 +22,16 @@ pub const KERNEL: Kernel = Kernel {
     shaders: shader::KERNEL,
 };
 
+pub const STEP: Kernel = Kernel {
+    name: "conv_step",
+    version: 1,
+    cpu: step,
+    reference: step_reference,
+    scratch,
+    tolerance: 2e-6,
+    shaders: shader::STEP,
+};
+
 pub const SILU_GRAD: Kernel = Kernel {
     name: "silu_grad",
     version: 1,
@@ -55,7 +65,9 @@ pub const WEIGHT_GRAD: Kernel = Kernel {
 /// Taps of the kernel, and whether there is a bias.
 fn constants(op: &Op) -> (usize, bool) {
     match op {
-        Op::ConvSilu { kernel, bias } | Op::SiluGrad { kernel, bias } => (*kernel, *bias),
+        Op::ConvSilu { kernel, bias } | Op::ConvStep { kernel, bias } | Op::SiluGrad { kernel, bias } => {
+            (*kernel, *bias)
+        }
         Op::ConvGrad { kernel } | Op::ConvWeightGrad { kernel } => (*kernel, false),
         _ => panic!("bug: `{}` is no convolution", op.name()),
     }
@@ -71,8 +83,40 @@ fn cpu(call: Call) {
     let bias = has_bias.then(|| call.f32(2).row(0));
     by_tap(call.out_f32(), weight, kernel, |first, taps, out| {
         convolve(
-            x,
-            first,
+            #[inline(always)]
+            |i, k| behind(x, kernel, first + i, k),
+            taps,
+            bias,
+            out,
+            #[inline(always)]
+            |_, s| {
+                for s in s {
+                    *s = silu(*s);
+                }
+            },
+        );
+    });
+}
+
+/// The row that position t reads by its tap k.
+#[inline(always)]
+fn behind<'a>(x: View<'a>, kernel: usize, t: usize, k: usize) -> Option<&'a [f32]> {
+    (t + k + 1).checked_sub(kernel).map(|t| x.row(t))
+}
+
+/// Rows are sequences at one position, and what they read is in their rings of K rows.
+fn step(call: Call) {
+    let (kernel, has_bias) = constants(call.op);
+    let (ring, weight) = (call.f32(0), call.f32(1));
+    let bias = has_bias.then(|| call.f32(2).row(0));
+    let position = call.at(2 + usize::from(has_bias))[1];
+    by_tap(call.out_f32(), weight, kernel, |first, taps, out| {
+        convolve(
+            #[inline(always)]
+            |i, k| {
+                let t = (position + k + 1).checked_sub(kernel)?;
+                Some(ring.row((first + i) * kernel + t % kernel))
+            },
             taps,
             bias,
             out,
@@ -103,32 +147,31 @@ fn by_tap(out: ViewMut, weight: View, kernel: usize, work: impl Fn(usize, &[f32]
     });
 }
 
-/// Rows `first..` of s, each passed through finish(position, row); taps [K, C].
-fn convolve(
-    x: View,
-    first: usize,
+/// Rows of s, each passed through finish(row's number, row); taps [K, C]. `read` gives what tap k of a row reads.
+fn convolve<'a>(
+    read: impl Fn(usize, usize) -> Option<&'a [f32]>,
     taps: &[f32],
     bias: Option<&[f32]>,
     mut out: ViewMut,
     finish: impl Fn(usize, &mut [f32]),
 ) {
-    let kernel = taps.len() / x.cols().max(1);
+    let channels = out.cols();
     wide(
         #[inline(always)]
         || {
             for i in 0..out.rows() {
-                let (t, out) = (first + i, out.row(i));
+                let out = out.row(i);
                 match bias {
                     Some(bias) => out.copy_from_slice(bias),
                     None => out.fill(0.0),
                 }
-                for k in (kernel - 1).saturating_sub(t)..kernel {
-                    let (x, taps) = (x.row(t + k + 1 - kernel), &taps[k * x.cols()..(k + 1) * x.cols()]);
+                for (k, taps) in taps.chunks_exact(channels).enumerate() {
+                    let Some(x) = read(i, k) else { continue };
                     for ((y, x), w) in out.iter_mut().zip(x).zip(taps) {
                         *y += x * w;
                     }
                 }
-                finish(t, out);
+                finish(i, out);
             }
         },
     )
@@ -141,14 +184,14 @@ fn silu_grad(call: Call) {
     let dy = call.f32(2 + usize::from(has_bias));
     by_tap(call.out_f32(), weight, kernel, |first, taps, out| {
         convolve(
-            x,
-            first,
+            #[inline(always)]
+            |i, k| behind(x, kernel, first + i, k),
             taps,
             bias,
             out,
             #[inline(always)]
-            |t, s| {
-                for (s, dy) in s.iter_mut().zip(dy.row(t)) {
+            |i, s| {
+                for (s, dy) in s.iter_mut().zip(dy.row(first + i)) {
                     *s = dy * silu_and_slope(*s).1;
                 }
             },
@@ -196,7 +239,7 @@ fn weight_grad(mut call: Call) {
     let sums = position_sums(x.rows(), kernel * x.cols(), |positions, sums| {
         add_products(x, ds, positions, sums);
     });
-    let mut gradient = call.gradient();
+    let mut gradient = call.changed();
     for c in 0..x.cols() {
         for (k, gradient) in gradient.row(c).iter_mut().enumerate() {
             *gradient += sums[k * x.cols() + c] as f32;
@@ -240,6 +283,23 @@ fn reference_sums(op: &Op, operands: &[Exact]) -> Vec<f64> {
 
 fn reference(op: &Op, operands: &[Exact]) -> Vec<f64> {
     reference_sums(op, operands).into_iter().map(|s| s / (1.0 + (-s).exp())).collect()
+}
+
+/// The sequences as they would be if nothing but their last rows had ever been, in order.
+fn step_reference(op: &Op, operands: &[Exact]) -> Vec<f64> {
+    let ((kernel, has_bias), ring) = (constants(op), &operands[0]);
+    let position = operands[2 + usize::from(has_bias)].at()[1];
+    let mut out = Vec::new();
+    for sequence in 0..ring.rows() / kernel {
+        let rows = position.saturating_sub(kernel - 1)..=position;
+        let data: Vec<f64> =
+            rows.clone().flat_map(|t| ring.row(sequence * kernel + t % kernel)).copied().collect();
+        let x = Exact::F64 { data, rows: rows.count(), cols: ring.cols() };
+        let operands: Vec<Exact> = std::iter::once(x).chain(operands[1..].iter().cloned()).collect();
+        let whole = reference(&Op::ConvSilu { kernel, bias: has_bias }, &operands);
+        out.extend(&whole[whole.len() - ring.cols()..]);
+    }
+    out
 }
 
 fn silu_grad_reference(op: &Op, operands: &[Exact]) -> Vec<f64> {

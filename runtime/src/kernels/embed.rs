@@ -53,7 +53,7 @@ fn reference(_: &Op, operands: &[Exact]) -> Vec<f64> {
 
 fn grad(mut call: Call) {
     let (tokens, dx) = (call.tokens(0), call.f32(1));
-    let gradient = call.gradient();
+    let gradient = call.changed();
     let vocab = gradient.rows();
     by_blocks(gradient, vocab, COLS, |_, c, mut gradient| {
         for (t, &id) in tokens.iter().enumerate() {
@@ -96,7 +96,7 @@ mod tests {
             op: &Op::EmbedGrad,
             args: &[Arg::U32(&ids), Arg::F32(View::new(&dx, 4, 1, 1))],
             out: Out::F32(ViewMut::new(&mut [], 0, 0, 0)),
-            gradient: Some(ViewMut::new(&mut sum, 2, 1, 1)),
+            changed: Some(ViewMut::new(&mut sum, 2, 1, 1)),
         });
         assert_eq!(sum, [0.5, 10.5]);
     }

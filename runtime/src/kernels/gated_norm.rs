@@ -178,7 +178,7 @@ fn weight_grad(mut call: Call) {
         let operands = [y, z, dn].map(|of| of.block(positions.start, positions.len(), 0, of.cols()));
         with_scratch(y.cols(), |v| weight_grad_rows(operands, width, eps, v, sums));
     });
-    add_sums(call.gradient().row(0), &sums);
+    add_sums(call.changed().row(0), &sums);
 }
 
 fn weight_grad_rows([y, z, dn]: [View; 3], width: usize, eps: f64, v: &mut [f32], sums: &mut [f64]) {

@@ -91,7 +91,7 @@ fn by_chunks(mut call: Call, chunk: usize, space: &mut [f32]) {
     let teacher = reads_teacher(terms).then(|| [call.f32(3), call.f32(4)]);
     let targets: Vec<View> =
         (first_targets(terms)..).zip(targets_of(terms)).map(|(i, _)| call.f32(i)).collect();
-    let mut gradient = call.gradient();
+    let mut gradient = call.changed();
     let out = call.out_f32();
     let (vocab, width, columns) = (head.rows(), hidden.cols(), out.cols());
 

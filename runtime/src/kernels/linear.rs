@@ -2,13 +2,14 @@
 //! dx = dy weight and dweight += dy^T x.
 
 mod shader;
+mod thin;
 
 use super::product::{Factor, products, products_scratch};
-use super::{Call, Exact, Kernel};
+use super::{Call, Exact, Kernel, ViewMut};
 use minic_compiler::graph::Op;
 
 pub const KERNEL: Kernel =
-    Kernel { name: "linear", version: 1, cpu, reference, scratch, tolerance: 2e-5, shaders: shader::KERNEL };
+    Kernel { name: "linear", version: 2, cpu, reference, scratch, tolerance: 2e-5, shaders: shader::KERNEL };
 
 pub const GRAD: Kernel = Kernel {
     name: "linear_grad",
@@ -45,14 +46,19 @@ fn cpu(call: Call) {
     let (has_bias, residual) = constants(call.op);
     let (x, weight) = (call.f32(0), call.f32(1));
     let bias = has_bias.then(|| call.f32(2).row(0));
-    let out = call.out_f32();
-    products(Factor::of(x), Factor::transposed(weight), out, residual || has_bias, |_, c, out| {
+    let (out, accumulate) = (call.out_f32(), residual || has_bias);
+    let start = |c: usize, out: &mut ViewMut| {
         let Some(bias) = bias else { return };
         for i in 0..out.rows() {
             let start = out.row(i).iter_mut().zip(&bias[c..]);
             start.for_each(|(y, b)| *y = if residual { *y + b } else { *b });
         }
-    });
+    };
+    if x.rows() <= thin::ROWS {
+        return thin::thin(x, weight, out, accumulate, start);
+    }
+    let weight = Factor::transposed(weight);
+    products(Factor::of(x), weight, out, accumulate, |_, c, out| start(c, out));
 }
 
 fn reference(op: &Op, operands: &[Exact]) -> Vec<f64> {
@@ -91,7 +97,7 @@ fn weight_grad_scratch(_: &Op, operands: &[(usize, usize)]) -> usize {
 
 fn weight_grad(mut call: Call) {
     let (dy, x) = (call.f32(0), call.f32(1));
-    products(Factor::transposed(dy), Factor::of(x), call.gradient(), true, |_, _, _| {});
+    products(Factor::transposed(dy), Factor::of(x), call.changed(), true, |_, _, _| {});
 }
 
 fn weight_grad_reference(_: &Op, operands: &[Exact]) -> Vec<f64> {

@@ -169,6 +169,34 @@ pub fn dot3(x: &[f32], y: &[f32], z: &[f32]) -> f64 {
     fold(lanes)
 }
 
+/// x[r] . y for several x, in sixteen running sums of f32 each, folded pairwise at the end.
+#[inline(always)]
+pub fn dots<const R: usize>(x: [&[f32]; R], y: &[f32]) -> [f32; R] {
+    let mut lanes = [[0.0f32; LANES]; R];
+    let (whole, rest) = y.as_chunks::<LANES>();
+    let rows = x.map(|x| &x.as_chunks::<LANES>().0[..whole.len()]);
+    for (k, y) in whole.iter().enumerate() {
+        for r in 0..R {
+            for i in 0..LANES {
+                lanes[r][i] += rows[r][k][i] * y[i];
+            }
+        }
+    }
+    for (x, lanes) in x.iter().zip(&mut lanes) {
+        for (i, (x, y)) in x[whole.len() * LANES..].iter().zip(rest).enumerate() {
+            lanes[i] += x * y;
+        }
+        let mut n = LANES / 2;
+        while n > 0 {
+            for i in 0..n {
+                lanes[i] += lanes[i + n];
+            }
+            n /= 2;
+        }
+    }
+    lanes.map(|lanes| lanes[0])
+}
+
 /// The largest element, minus infinity for none; those that are not numbers are passed over.
 #[inline(always)]
 pub fn maximum(x: &[f32]) -> f32 {
@@ -256,6 +284,15 @@ mod tests {
             assert!((f64::from(silu) - exact).abs() <= 4e-7 * exact.abs(), "silu({x})");
         }
         assert!(silu_and_slope(-1e4).1.abs() < 1e-30 && silu_and_slope(1e4).1 == 1.0);
+    }
+
+    #[test]
+    fn several_products_are_each_its_own() {
+        let vector = |seed: usize| (0..53).map(|i| ((i * seed) % 17) as f32 - 8.0).collect::<Vec<f32>>();
+        let (x, y) = ([vector(3), vector(5), vector(11)], vector(7));
+        let exact = |x: &[f32]| x.iter().zip(&y).map(|(x, y)| x * y).sum::<f32>();
+        assert_eq!(dots([&x[0], &x[1], &x[2]], &y), [exact(&x[0]), exact(&x[1]), exact(&x[2])]);
+        assert_eq!(dots([&x[1][..5]], &y[..5]), [exact(&x[1][..5])]);
     }
 
     #[test]

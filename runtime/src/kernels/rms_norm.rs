@@ -155,7 +155,7 @@ fn weight_grad(mut call: Call) {
             },
         )
     });
-    add_sums(call.gradient().row(0), &sums);
+    add_sums(call.changed().row(0), &sums);
 }
 
 fn weight_grad_reference(op: &Op, operands: &[Exact]) -> Vec<f64> {

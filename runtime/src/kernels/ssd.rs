@@ -9,10 +9,12 @@ mod chunk;
 mod grad;
 mod lower;
 mod shader;
+mod step;
 
 pub use grad::GRAD;
+pub use step::STEP;
 
-use super::gemm::{Panels, multiply, panels_len, set_line};
+use super::gemm::{PANEL, Panels, multiply, panels_len, set_line};
 use super::math::{exp, wide};
 use super::parallel::{for_each, scratch_size, with_scratch};
 use super::{Call, Exact, Kernel, View, ViewMut};
@@ -22,6 +24,16 @@ use minic_compiler::graph::Op;
 
 pub const KERNEL: Kernel =
     Kernel { name: "ssd", version: 1, cpu, reference, scratch, tolerance: 2e-5, shaders: shader::KERNEL };
+
+pub const PREFILL: Kernel = Kernel {
+    name: "ssd_prefill",
+    version: 1,
+    cpu: prefill,
+    reference: prefill_reference,
+    scratch,
+    tolerance: 2e-5,
+    shaders: shader::PREFILL,
+};
 
 /// The scratch of one task. A panel piece is laid out as in [`Panels`].
 struct Space<'a> {
@@ -55,16 +67,31 @@ fn scratch(op: &Op, _: &[(usize, usize)]) -> usize {
 }
 
 fn cpu(call: Call) {
+    run(call, None);
+}
+
+fn prefill(mut call: Call) {
+    let [sequence, _] = call.at(7);
+    let mut states = call.changed();
+    let columns = states.cols();
+    run(call, Some(states.block(sequence, 1, 0, columns)));
+}
+
+/// The state after the last position is put into `left` [1, H*N*P].
+fn run(call: Call, left: Option<ViewMut>) {
     let whole = Task::of(&call);
     let s = whole.s;
-    for_each(s.tasks(call.out_f32(), s.head_dim), |(first, out)| {
+    let tasks = s.tasks(call.out_f32(), s.head_dim);
+    let left = left.map_or_else(Vec::new, |left| s.tasks(left, s.state * s.head_dim));
+    let left = left.into_iter().map(|(_, left)| Some(left)).chain(std::iter::repeat_with(|| None));
+    for_each(tasks.into_iter().zip(left).collect(), |((first, out), left)| {
         let task = whole.part(first, out.cols() / s.head_dim);
-        with_scratch(Space::lengths(s).iter().sum(), |space| task.scan(Space::carve(space, s), out));
+        with_scratch(Space::lengths(s).iter().sum(), |space| task.scan(Space::carve(space, s), out, left));
     });
 }
 
 impl Task<'_> {
-    fn scan(&self, mut space: Space, mut out: ViewMut) {
+    fn scan(&self, mut space: Space, mut out: ViewMut, left: Option<ViewMut>) {
         let (tokens, width, q) = (out.rows(), out.cols(), self.s.chunk());
         space.state.panels.fill(0.0);
         for start in (0..tokens).step_by(q) {
@@ -77,7 +104,7 @@ impl Task<'_> {
                 let columns = out.block(start, rows, head * self.s.head_dim, self.s.head_dim);
                 chunk.within(&mut space, head, columns);
             }
-            if start + rows < tokens {
+            if start + rows < tokens || left.is_some() {
                 let (dt, until) = (&*space.decays.dt, &*space.decays.until);
                 chunk.advance(
                     &mut space.state,
@@ -87,6 +114,21 @@ impl Task<'_> {
                     #[inline(always)]
                     |at| dt[at] * until[at],
                 );
+            }
+        }
+        if let Some(mut left) = left {
+            self.leave(space.state.panels, left.row(0));
+        }
+    }
+
+    /// Lays out a state [N, heads P] in panels head by head, each [N, P].
+    fn leave(&self, panels: &[f32], left: &mut [f32]) {
+        let (n, p) = (self.s.state, self.s.head_dim);
+        for (head, left) in left.chunks_exact_mut(n * p).enumerate() {
+            for (k, left) in left.chunks_exact_mut(p).enumerate() {
+                for (left, column) in left.iter_mut().zip(head * p..) {
+                    *left = panels[(column / PANEL * n + k) * PANEL + column % PANEL];
+                }
             }
         }
     }
@@ -168,13 +210,28 @@ fn decay(scores: &[f32], high: &[f32], low: &[f32], i: usize, decayed: &mut [f32
 
 fn reference(op: &Op, operands: &[Exact]) -> Vec<f64> {
     let s = Sizes::of(op);
+    scanned(op, operands, &mut vec![0.0; s.heads * s.state * s.head_dim])
+}
+
+fn prefill_reference(op: &Op, operands: &[Exact]) -> Vec<f64> {
+    let (states, [sequence, _]) = (&operands[8], operands[7].at());
+    let mut left = vec![0.0; states.cols()];
+    let mut out = scanned(op, operands, &mut left);
+    let rows = (0..states.rows()).map(|r| if r == sequence { &left[..] } else { states.row(r) });
+    out.extend(rows.flatten());
+    out
+}
+
+/// y of the scan from `states` [H, N, P] on, which become those after it.
+fn scanned(op: &Op, operands: &[Exact], states: &mut [f64]) -> Vec<f64> {
+    let s = Sizes::of(op);
     let [x, dt, b, c] = [0, 1, 2, 3].map(|i| &operands[i]);
     let [dt_bias, a_log, d] = [4, 5, 6].map(|i| operands[i].data());
     let (p_max, n_max) = (s.head_dim, s.state);
     let mut out = vec![0.0; x.rows() * x.cols()];
     for h in 0..s.heads {
         let g = h / (s.heads / s.groups);
-        let mut state = vec![0.0; p_max * n_max];
+        let state = &mut states[h * p_max * n_max..(h + 1) * p_max * n_max];
         for t in 0..x.rows() {
             let dt = (dt.row(t)[h] + dt_bias[h]).exp().ln_1p().clamp(s.dt_lo, s.dt_hi);
             let decay = (-a_log[h].exp() * dt).exp();
@@ -182,7 +239,7 @@ fn reference(op: &Op, operands: &[Exact]) -> Vec<f64> {
                 let x = x.row(t)[h * p_max + p];
                 let mut y = d[h] * x;
                 for n in 0..n_max {
-                    let state = &mut state[p * n_max + n];
+                    let state = &mut state[n * p_max + p];
                     *state = decay * *state + dt * x * b.row(t)[g * n_max + n];
                     y += *state * c.row(t)[g * n_max + n];
                 }

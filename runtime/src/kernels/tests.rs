@@ -19,12 +19,26 @@ use std::sync::Arc;
 /// vocabulary.
 #[derive(Clone, Copy, Debug)]
 enum Given {
-    Matrix { rows: usize, cols: usize, low: f64, high: f64 },
-    Tokens { count: usize, below: u32 },
-    Targets { rows: usize, k: usize, vocab: usize },
+    Matrix {
+        rows: usize,
+        cols: usize,
+        low: f64,
+        high: f64,
+    },
+    Tokens {
+        count: usize,
+        below: u32,
+    },
+    Targets {
+        rows: usize,
+        k: usize,
+        vocab: usize,
+    },
+    /// A sequence and a position.
+    At(usize, usize),
 }
 
-use Given::Tokens;
+use Given::{At, Tokens};
 
 fn matrix(rows: usize, cols: usize) -> Given {
     between(rows, cols, -1.0, 1.0)
@@ -223,6 +237,62 @@ fn cases(kernel: &str) -> Vec<Case> {
             cases.map(|(op, operands)| (op, operands.to_vec())).collect()
         }
         "head_loss" => head_loss_cases(),
+        "keep" => [
+            // Rows of x, positions of each sequence, rows of a ring, rings, and where they begin.
+            (1, 1, 4, 1, At(0, 0)),
+            (3, 1, 4, 3, At(0, 7)),
+            (5, 5, 4, 3, At(1, 0)),
+            (3, 3, 4, 2, At(1, 6)),
+            (600, 600, 700, 2, At(1, 0)),
+            (8, 4, 3, 6, At(2, 5)),
+            (900, 900, 4, 2, At(0, 0)),
+        ]
+        .into_iter()
+        .flat_map(|(rows, positions, window, rings, at)| {
+            [1, 37, 400].map(|c| {
+                (Op::Keep { positions, window }, vec![matrix(rows, c), at, matrix(rings * window, c)])
+            })
+        })
+        .collect(),
+        "conv_step" => [(1, 1, 4, 0), (3, 352, 4, 1), (2, 33, 3, 2), (5, 7, 4, 11), (70, 1030, 1, 5)]
+            .into_iter()
+            .flat_map(|(s, c, kernel, t)| {
+                [None, Some(matrix(1, c))].map(|bias| {
+                    let operands = [Some(between(s * kernel, c, -3.0, 3.0)), Some(matrix(c, kernel)), bias];
+                    let op = Op::ConvStep { kernel, bias: bias.is_some() };
+                    (op, operands.into_iter().flatten().chain([At(0, t)]).collect())
+                })
+            })
+            .collect(),
+        "ssd_prefill" => ssd_decoding_cases(|op, mut operands, states| {
+            operands.extend([At(10, 0), between(12, states, -1.0, 1.0)]);
+            (op, operands)
+        }),
+        "ssd_step" => ssd_decoding_cases(|op, mut operands, states| {
+            let Given::Matrix { rows, .. } = operands[0] else { panic!() };
+            operands.push(between(rows, states, -1.0, 1.0));
+            let Op::SsdPrefill { heads, head_dim, groups, state, dt_lo, dt_hi } = op else { panic!() };
+            (Op::SsdStep { heads, head_dim, groups, state, dt_lo, dt_hi }, operands)
+        }),
+        "attention_step" => [
+            // Sequences, query heads, key heads, columns of a head, rows of a ring, the position.
+            (1, 1, 1, 1, 1, 0),
+            (3, 5, 1, 32, 40, 36),
+            (2, 4, 2, 20, 700, 599),
+            (2, 3, 3, 64, 257, 256),
+            (4, 2, 1, 7, 64, 3),
+            (1, 10, 5, 33, 300, 512),
+            (2, 30, 15, 251, 120, 70),
+            (9, 2, 1, 64, 700, 650),
+        ]
+        .into_iter()
+        .map(|(s, heads, kv_heads, head_dim, window, t)| {
+            let [q, ring] = [(s, heads), (s * window, kv_heads)]
+                .map(|(rows, heads)| between(rows, heads * head_dim, -2.0, 2.0));
+            (Op::AttentionStep { heads, kv_heads, head_dim, window }, vec![q, ring, ring, At(0, t)])
+        })
+        .collect(),
+        "argmax" => SHAPES.iter().map(|&(r, c)| (Op::Argmax, vec![between(r, c, -8.0, 8.0)])).collect(),
         other => panic!("`{other}` has no cases"),
     }
 }
@@ -262,8 +332,17 @@ const ATTENTION_SIZES: &[(usize, usize, usize, usize)] = &[
 ];
 
 /// Positions, inputs, outputs.
-const LINEAR_SIZES: &[(usize, usize, usize)] =
-    &[(1, 1, 1), (1, 160, 260), (13, 7, 31), (257, 193, 129), (600, 160, 752), (97, 400, 33), (12, 192, 64)];
+const LINEAR_SIZES: &[(usize, usize, usize)] = &[
+    (1, 1, 1),
+    (1, 160, 260),
+    (3, 2050, 70),
+    (8, 33, 65),
+    (13, 7, 31),
+    (257, 193, 129),
+    (600, 160, 752),
+    (97, 400, 33),
+    (12, 192, 64),
+];
 
 fn linear_cases() -> Vec<Case> {
     let variants = [(false, false), (true, false), (false, true), (true, true)];
@@ -309,6 +388,18 @@ fn ssd_cases() -> Vec<Case> {
             (Op::Ssd { heads, head_dim, groups, state, dt_lo, dt_hi }, operands)
         };
     sizes.into_iter().map(case).collect()
+}
+
+/// Cases of a scan that leaves its state, or goes on from one, whose number of elements is given.
+fn ssd_decoding_cases(case: fn(Op, Vec<Given>, usize) -> Case) -> Vec<Case> {
+    let of = |(op, operands)| match op {
+        Op::Ssd { heads, head_dim, groups, state, dt_lo, dt_hi } => {
+            let op = Op::SsdPrefill { heads, head_dim, groups, state, dt_lo, dt_hi };
+            case(op, operands, heads * state * head_dim)
+        }
+        other => panic!("`{}` is no ssd", other.name()),
+    };
+    ssd_cases().into_iter().map(of).collect()
 }
 
 fn head_loss_cases() -> Vec<Case> {
@@ -390,6 +481,10 @@ impl Stored {
                 Stored::F32 { data: (0..rows * (cols + GAP)).map(element).collect(), rows, cols }
             }
             Given::Targets { rows, k, vocab } => Stored::targets(rows, k, vocab, draw),
+            At(sequence, position) => {
+                let data = [sequence as f32, position as f32].into_iter().chain([f32::NAN; GAP]).collect();
+                Stored::F32 { data, rows: 1, cols: 2 }
+            }
             Tokens { count, below } => {
                 Stored::U32((0..count).map(|_| (draw.next() * f64::from(below)) as u32).collect())
             }
@@ -423,7 +518,7 @@ impl Stored {
     fn view_mut(&mut self) -> ViewMut<'_> {
         match self {
             Stored::F32 { data, rows, cols } => ViewMut::new(data, *rows, *cols, *cols + GAP),
-            Stored::U32(_) => panic!("tokens are no gradient"),
+            Stored::U32(_) => panic!("tokens are not changed"),
         }
     }
 
@@ -454,15 +549,15 @@ fn compute(kernel: &Kernel, op: &Op, operands: &[Stored]) -> Vec<f64> {
     let shape = op.infer(&nodes.iter().collect::<Vec<_>>()).unwrap();
     let (rows, cols) = Node { op: op.clone(), shape }.matrix();
     let in_place = op.in_place_operand();
-    let adds_to = op.accumulates().then(|| operands.len() - 1);
-    let given = operands.iter().enumerate().filter(|(i, _)| Some(*i) != in_place && Some(*i) != adds_to);
+    let last = op.changes().then(|| operands.len() - 1);
+    let given = operands.iter().enumerate().filter(|(i, _)| Some(*i) != in_place && Some(*i) != last);
     let args: Vec<Arg> = given.map(|(_, s)| s.arg()).collect();
-    let mut sum = adds_to.map(|i| operands[i].clone());
-    let gradient = sum.as_mut().map(Stored::view_mut);
+    let mut leaf = last.map(|i| operands[i].clone());
+    let changed = leaf.as_mut().map(Stored::view_mut);
     if op.elem() == minic_compiler::graph::Elem::F64 {
         let held = in_place.map(|i| operands[i].exact().data().to_vec());
         let mut out = held.unwrap_or_else(|| vec![f64::NAN; rows * cols]);
-        (kernel.cpu)(Call { op, args: &args, out: Out::F64(&mut out), gradient });
+        (kernel.cpu)(Call { op, args: &args, out: Out::F64(&mut out), changed });
         return out;
     }
     let stride = cols + 3;
@@ -471,15 +566,15 @@ fn compute(kernel: &Kernel, op: &Op, operands: &[Stored]) -> Vec<f64> {
         (0..rows).for_each(|r| out[r * stride..r * stride + cols].copy_from_slice(operand.row(r)));
     }
     let place = Out::F32(ViewMut::new(&mut out, rows, cols, stride));
-    (kernel.cpu)(Call { op, args: &args, out: place, gradient });
+    (kernel.cpu)(Call { op, args: &args, out: place, changed });
     assert!(
         out.chunks(stride).all(|row| row[cols..].iter().all(|x| x.is_nan())),
         "{op:?} wrote between rows"
     );
     let mut values: Vec<f64> =
         out.chunks(stride).flat_map(|row| row[..cols].iter().map(|x| f64::from(*x))).collect();
-    if let Some(sum) = sum {
-        values.extend(sum.exact().data());
+    if let Some(leaf) = leaf {
+        values.extend(leaf.exact().data());
     }
     values
 }
@@ -588,7 +683,8 @@ fn products_are_off_by_the_rounding_of_their_factors_alone() {
     let (Some(gpu), Some(small)) = (testing::vulkan(None), testing::vulkan(Some(SMALL_BINDING))) else {
         return;
     };
-    let sizes = [(1, 1, 1), (13, 7, 31), (257, 193, 129), (600, 160, 752), (97, 400, 33)];
+    let sizes =
+        [(1, 1, 1), (1, 333, 70), (7, 64, 65), (13, 7, 31), (257, 193, 129), (600, 160, 752), (97, 400, 33)];
     for (precision, tolerance) in [(Precision::F32, 2e-6), (Precision::F16, 1e-3), (Precision::Bf16, 8e-3)] {
         for (l, i, o) in sizes {
             for magnitude in [1.0, 1e-12, 3e7] {
@@ -701,7 +797,7 @@ fn tokens_outside_the_table_give_nan() {
         op: &Op::Embed,
         args: &args,
         out: Out::F32(ViewMut::new(&mut out, 2, 1, 1)),
-        gradient: None,
+        changed: None,
     });
     assert!(out[0] == 1.0 && out[1].is_nan());
     let hidden = [1.0f32, 1.0];
@@ -711,7 +807,7 @@ fn tokens_outside_the_table_give_nan() {
         op: &Op::TokenLoss,
         args: &args,
         out: Out::F64(&mut loss),
-        gradient: None,
+        changed: None,
     });
     assert!(loss[0].is_nan() && loss[1] == 0.0);
 }
@@ -726,7 +822,7 @@ fn equal_maxima_are_decided_for_the_lowest_token() {
         op: &Op::TokenLoss,
         args: &args,
         out: Out::F64(&mut loss),
-        gradient: None,
+        changed: None,
     });
     assert_eq!((loss[1], loss[3]), (1.0, 0.0));
 }

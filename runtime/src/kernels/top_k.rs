@@ -159,7 +159,7 @@ mod tests {
         let mut out = vec![f32::NAN; columns];
         let args = [Arg::F32(View::new(&[1.0], 1, 1, 1)), Arg::F32(View::new(head, vocab, 1, 1))];
         let out_view = Out::F32(ViewMut::new(&mut out, 1, columns, columns));
-        cpu(Call { op: &op, args: &args, out: out_view, gradient: None });
+        cpu(Call { op: &op, args: &args, out: out_view, changed: None });
         let mut all = vec![out];
         if let Some(gpu) = testing::vulkan(None) {
             let given = [(&[1.0][..], 1), (head, vocab)];

@@ -1,6 +1,8 @@
 //! README.md: the model card.
 
-use super::{AxisRecord, EvaluationRecord, ModelRecord, Parent, Provenance, Step, TrainingRecord};
+use super::{
+    AxisRecord, EvaluationRecord, ModelRecord, Parent, Provenance, SearchRecord, Step, TrainingRecord,
+};
 use minic_compiler::dim::Dim;
 use std::fmt::Write;
 
@@ -55,6 +57,10 @@ fn body(card: &mut String, p: &Provenance) -> std::fmt::Result {
         p.steps.iter().try_for_each(|step| step_table(card, step))?;
         writeln!(card, "\nWhich members were kept of every layer is in `{}`.", super::PROVENANCE_FILE)?;
     }
+    if !p.searches.is_empty() {
+        writeln!(card, "\n## Search\n")?;
+        p.searches.iter().try_for_each(|search| search_lines(card, search))?;
+    }
     if !p.trainings.is_empty() {
         writeln!(card, "\n## Training\n")?;
         p.trainings.iter().try_for_each(|training| training_line(card, training))?;
@@ -107,6 +113,17 @@ fn step_table(card: &mut String, step: &Step) -> std::fmt::Result {
         "\nProved: {} of the cut and of the masked parent differ by {share:.1e} of the largest at most ({} positions).",
         proof.compared, proof.positions
     )
+}
+
+fn search_lines(card: &mut String, search: &SearchRecord) -> std::fmt::Result {
+    let SearchRecord { name, points, feasible, require, rungs, chosen, score, .. } = search;
+    let required = if require.is_empty() { String::new() } else { format!(" ({})", require.join(", ")) };
+    let scored = score.map(|score| format!(", {score:.4}")).unwrap_or_default();
+    writeln!(
+        card,
+        "`{name}`: {feasible} of {points} architectures{required}; `{chosen}` was chosen{scored}.\n"
+    )?;
+    rungs.iter().try_for_each(|rung| writeln!(card, "- ranked by {rung}"))
 }
 
 fn training_line(card: &mut String, t: &TrainingRecord) -> std::fmt::Result {

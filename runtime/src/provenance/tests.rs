@@ -22,6 +22,7 @@ fn plan() -> CutPlan {
         layers: vec![0, 2],
         model: BTreeMap::from([(Dim::HiddenSize, vec![0, 1, 2, 3, 4, 6, 7, 8, 10, 11])]),
         by_layer: BTreeMap::from([(0, mamba)]),
+        regrouped: false,
     }
 }
 
@@ -95,6 +96,16 @@ fn provenance() -> (Provenance, ModelDesc) {
             bad_rows: 0,
             seed: u64::MAX,
             files: BTreeMap::from([("train.txt".into(), digest("text"))]),
+        }],
+        searches: vec![SearchRecord {
+            name: "best".into(),
+            space: "smaller".into(),
+            points: 1200,
+            feasible: 225,
+            require: vec!["1 <= params <= 2".into()],
+            rungs: vec!["loss on calibration: 225 scored, 16 kept".into()],
+            chosen: "best.417".into(),
+            score: Some(1.0625),
         }],
         trainings: vec![TrainingRecord {
             name: "small".into(),

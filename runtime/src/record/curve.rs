@@ -1,6 +1,7 @@
 //! Loss over tokens as a drawing. No dependency.
 
 use super::{Line, Row, Update};
+use crate::chart::{counted, escaped, shown, ticks};
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
@@ -265,66 +266,4 @@ fn legend(out: &mut String, updates: &[&Update], step: usize, last: Option<&Poin
 fn unit(updates: &[&Update]) -> &'static str {
     let distance = |term: &String| matches!(term.as_str(), "mse" | "cosine");
     if updates.iter().any(|u| u.losses.keys().any(distance)) { "loss" } else { "loss, nats per token" }
-}
-
-/// Round numbers from `low` to `high`, about `count` of them.
-fn ticks(low: f64, high: f64, count: usize) -> Vec<f64> {
-    let rough = (high - low) / count as f64;
-    let power = 10f64.powf(rough.log10().floor());
-    let step = [1.0, 2.0, 2.5, 5.0, 10.0].into_iter().map(|s| s * power).find(|s| *s >= rough);
-    let step = step.unwrap_or(rough);
-    let (first, last) = ((low / step).ceil() as i64, (high / step).floor() as i64);
-    (first..=last).map(|i| i as f64 * step).collect()
-}
-
-/// `250K`, `1.5M`, as recipes write them.
-fn counted(tokens: f64) -> String {
-    let units = [(1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K")];
-    match units.into_iter().find(|(size, _)| tokens >= *size) {
-        Some((size, unit)) => format!("{}{unit}", trimmed(format!("{:.2}", tokens / size))),
-        None => trimmed(format!("{tokens:.1}")),
-    }
-}
-
-/// Four digits that matter.
-fn shown(loss: f64) -> String {
-    match loss.abs() {
-        0.0 => "0".into(),
-        size if (1e-3..1e4).contains(&size) => {
-            trimmed(format!("{loss:.*}", (3 - size.log10().floor() as i32).clamp(0, 6) as usize))
-        }
-        _ => format!("{loss:.1e}"),
-    }
-}
-
-/// Without zeros at the end of a fraction.
-fn trimmed(text: String) -> String {
-    if !text.contains('.') {
-        return text;
-    }
-    text.trim_end_matches('0').trim_end_matches('.').to_string()
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ticks_are_round_and_within_the_axis() {
-        assert_eq!(ticks(0.0, 1_000_000.0, 7), [0.0, 2e5, 4e5, 6e5, 8e5, 1e6]);
-        assert_eq!(ticks(0.31, 0.52, 7).len(), 4);
-        assert_eq!(ticks(-1.0, 1.0, 4), [-1.0, -0.5, 0.0, 0.5, 1.0]);
-    }
-
-    #[test]
-    fn numbers_are_short() {
-        let counts: Vec<String> = [0.0, 512.0, 2048.0, 250e3, 1.5e6, 330e9].map(counted).into();
-        assert_eq!(counts, ["0", "512", "2.05K", "250K", "1.5M", "330B"]);
-        let losses: Vec<String> = [0.0, 0.42667, 12.3456, 0.00123456, 1e-5, 2.5, 100.0].map(shown).into();
-        assert_eq!(losses, ["0", "0.4267", "12.35", "0.001235", "1.0e-5", "2.5", "100"]);
-    }
 }

@@ -5,11 +5,11 @@ use super::{Artifact, Executor, Made, RunError};
 use crate::gate::{self, CutProof};
 use crate::importance::{self, AxisScores, DepthRule, RankError, Scores, Table};
 use crate::provenance::{AxisRecord, ModelRecord, Step};
-use crate::score::{By, Ranked};
+use crate::score::{self, By, Ranked};
 use crate::store::Key;
 use minic_compiler::axes::Scope;
 use minic_compiler::cut::CutPlan;
-use minic_compiler::hir;
+use minic_compiler::hir::{self, Control};
 use minic_compiler::plan::{self, CutAxis, Value};
 use petgraph::graph::NodeIndex;
 use serde::{Deserialize, Serialize};
@@ -63,6 +63,20 @@ impl Executor<'_> {
         Ok((Artifact::Model(made), told))
     }
 
+    /// The cut model before its proof: for what is looked at, and made only if it is chosen.
+    pub(super) fn drafted(&self, id: NodeIndex, stage: &plan::Cut) -> Result<Made, RunError> {
+        let made = self.model(id, Value::Model)?;
+        let key = self.cut_key(id, &made, stage)?;
+        let kept = match self.recall::<Proved>(id, &key)? {
+            Some(proved) => proved.kept,
+            None => self.kept(id, stage, &made)?,
+        };
+        let identity = Identity::cut(&made.identity, &kept, &key);
+        let layers = kept.layers.iter().filter_map(|layer| made.layers.get(*layer).copied()).collect();
+        let (name, source) = (self.plan.node(id).name.clone(), made.source.cut(kept)?);
+        Ok(Made { name, source, identity, layers, turned: None, ..made })
+    }
+
     fn proved_cut(
         &self,
         id: NodeIndex,
@@ -83,8 +97,9 @@ impl Executor<'_> {
 
     pub(super) fn cut_key(&self, id: NodeIndex, made: &Made, stage: &plan::Cut) -> Result<Key, RunError> {
         let mut scores = BTreeMap::new();
-        // The leading directions are those of the model that comes in.
-        for axis in stage.axes.iter().filter(|axis| !axis.leading) {
+        // The leading directions are those of the model that comes in; a random choice looks at nothing.
+        let random = matches!(stage.control, Some(Control::Random { .. }));
+        for axis in stage.axes.iter().filter(|axis| !axis.leading && !random) {
             let (_, identity) = self.ranked(id, axis)?;
             scores.insert(axis.axis.name.to_string(), identity.clone());
         }
@@ -115,21 +130,11 @@ impl Executor<'_> {
         let mut layers: Vec<usize> = (0..whole.desc().layers.len()).collect();
         let mut axes = Vec::new();
         for axis in &stage.axes {
-            if axis.leading {
-                let unplanned = || RunError::Unplanned { what: "a rotation".into() };
-                let turned = made.turned.as_ref().ok_or_else(unplanned)?;
-                // Variances along the directions, the largest first.
-                let scores = vec![Scores::of(axis.axis.dim, turned.variances.clone())];
-                let table = Table::Model(scores);
-                axes.push(AxisScores { axis: axis.axis, keep: axis.size, reverse: false, table });
-                continue;
-            }
-            let (ranked, _) = self.ranked(id, axis)?;
+            let ranked = self.ranking(id, stage, axis, made)?;
             match &ranked.by {
-                By::Layers(scores) => {
+                By::Layers(_) | By::Blocks(_) => {
                     let rule = DepthRule::new(&whole.desc().layers, axis.size, &stage.constraints)?;
-                    let sign = if ranked.reverse { -1.0 } else { 1.0 };
-                    layers = rule.choose(&scores.iter().map(|s| s * sign).collect::<Vec<_>>())?;
+                    layers = ranked.survivors(&rule)?;
                 }
                 By::Members(table) => axes.push(AxisScores {
                     axis: axis.axis,
@@ -139,7 +144,33 @@ impl Executor<'_> {
                 }),
             }
         }
-        Ok(importance::choose(whole.desc(), &layers, &axes, &stage.constraints)?)
+        let regrouped = stage.control == Some(Control::GroupUnaware);
+        Ok(importance::choose(whole.desc(), &layers, &axes, &stage.constraints, regrouped)?)
+    }
+
+    /// How an axis is ranked: as its scores say, or as a control does.
+    fn ranking(
+        &self,
+        id: NodeIndex,
+        stage: &plan::Cut,
+        axis: &CutAxis,
+        made: &Made,
+    ) -> Result<Ranked, RunError> {
+        if let Some(Control::Random { seed }) = stage.control {
+            return Ok(Ranked::by(axis.axis, score::random(made.source.desc(), axis.axis, seed)));
+        }
+        let mut ranked = match axis.leading {
+            true => {
+                let unplanned = || RunError::Unplanned { what: "a rotation".into() };
+                let turned = made.turned.as_ref().ok_or_else(unplanned)?;
+                // Variances along the directions, the largest first.
+                let scores = vec![Scores::of(axis.axis.dim, turned.variances.clone())];
+                Ranked::by(axis.axis, By::Members(Table::Model(scores)))
+            }
+            false => self.ranked(id, axis)?.0.clone(),
+        };
+        ranked.reverse ^= stage.control == Some(Control::Reverse);
+        Ok(ranked)
     }
 
     /// The scores of an axis among those that come in.

@@ -22,10 +22,6 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     #[error(
-        "this version of minic cannot run the stage `{stage}` ({kind}); `minic plan` shows what it would do"
-    )]
-    Unsupported { stage: String, kind: &'static str },
-    #[error(
         "`{path}` is not fetched; the hub is asked before a run begins, and `--set {name}.checkpoint=DIR` takes a folder instead"
     )]
     Remote { name: String, path: String },
@@ -37,6 +33,13 @@ pub enum RunError {
     Waits(Waits),
     #[error("stopped; the same command goes on from here")]
     Stopped,
+    #[error(
+        "no candidate of `{search}` meets every requirement once the surviving layers are known: {}; loosen one of them, or give `num_layers` other values",
+        require.join(", ")
+    )]
+    EmptySpace { search: String, require: Vec<String> },
+    #[error("no candidate could be ranked by {by}: {why}")]
+    NoCandidate { by: String, why: String },
     #[error("there are no samples")]
     NoSamples,
     #[error("{what} is not a finite number")]
@@ -88,9 +91,9 @@ pub enum RunError {
 impl RunError {
     pub fn kind(&self) -> Kind {
         match self {
-            RunError::Unsupported { .. }
-            | RunError::Remote { .. }
+            RunError::Remote { .. }
             | RunError::NoSamples
+            | RunError::EmptySpace { .. }
             | RunError::Occupied { .. }
             | RunError::Depth(_) => Kind::Input,
             RunError::Io(e) => e.kind(),
@@ -110,6 +113,7 @@ impl RunError {
             RunError::NotStored => Kind::Proof,
             RunError::Changed { .. } | RunError::Waits(_) => Kind::World,
             RunError::NotFinite { .. }
+            | RunError::NoCandidate { .. }
             | RunError::Unplanned { .. }
             | RunError::Rank(_)
             | RunError::Shape(_)

@@ -131,6 +131,7 @@ impl Executor<'_> {
             data: self.data.clone(),
             steps: made.steps.clone(),
             trainings: made.trainings.clone(),
+            searches: made.searches.clone(),
             result: ModelRecord::of(made.source.desc()),
             planned_params: made.source.desc().params(),
             proved_params: 0,
@@ -181,6 +182,7 @@ fn same_origin(there: &Provenance, now: &Provenance) -> bool {
         && there.parents == now.parents
         && there.steps == now.steps
         && there.trainings == now.trainings
+        && there.searches == now.searches
         && there.result == now.result
 }
 

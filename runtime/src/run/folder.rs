@@ -122,7 +122,11 @@ fn unfinished(events: &Path) -> Option<String> {
         return Some(format!("the run before failed in `{stage}`: {message}"));
     }
     let progress = last("progress").filter(|e| e["stage"] == stage);
-    let unit = if matches!(begun("kind"), Some("train" | "distill")) { "updates" } else { "samples" };
+    let unit = match begun("kind") {
+        Some("train" | "distill") => "updates",
+        Some("search") => "steps of a rung",
+        _ => "samples",
+    };
     let far = progress.map(|e| format!(" after {} of {} {unit}", e["done"], e["total"])).unwrap_or_default();
     Some(format!("the run before was cut off in `{stage}`{far}"))
 }

@@ -17,8 +17,8 @@ use crate::train;
 use minic_compiler::autodiff::Recompute;
 use minic_compiler::cut::CutPlan;
 use minic_compiler::dim::Dim;
-use minic_compiler::forward::{self, Comparison, Gather};
-use minic_compiler::graph::{Graph, Masks, TopK};
+use minic_compiler::forward::{self, Comparison, Gather, Written};
+use minic_compiler::graph::{Graph, Masks};
 use minic_compiler::hir::{self, LayerMetric, RepairKind};
 use minic_compiler::metrics::Program;
 use minic_compiler::plan;
@@ -100,19 +100,20 @@ impl Keys<'_> {
         Ok(self.computed(pass(key, model, samples), &graph))
     }
 
-    /// A layer metric, of every layer that is not `removed`.
+    /// A layer metric, of every layer that is not `removed`, or block of `span` of them.
     pub fn layers(
         &self,
         model: &Made,
         samples: &SampleSet,
         metric: LayerMetric,
         removed: &[usize],
+        span: usize,
     ) -> Result<Key, RunError> {
-        let gather = Gather { layers: vec![metric], removed: removed.to_vec(), ..Gather::default() };
+        let gather = Gather { layers: vec![metric], removed: removed.to_vec(), span, ..Gather::default() };
         let graph = forward::calibration(model.source.desc(), samples.sequence(), &gather)?;
         let name = metric.name();
         let key = Key::new("layers", format!("{name} of the layers of {} on {}", model.name, samples.name()));
-        let key = key.field("metric", name).field("removed", removed.to_vec());
+        let key = key.field("metric", name).field("removed", removed.to_vec()).field("span", span);
         Ok(self.computed(pass(key, model, samples), &graph))
     }
 
@@ -181,7 +182,7 @@ impl Keys<'_> {
         model: &Made,
         samples: Option<&SampleSet>,
         stage: &plan::Score,
-        depth: Option<&DepthRule>,
+        depths: &[DepthRule],
     ) -> Result<Key, RunError> {
         let axis = stage.axis.name;
         let place = format!("{axis} of {}", model.name);
@@ -189,18 +190,22 @@ impl Keys<'_> {
         let tap = stage.tap.map_or(Value::Null, |tap| tap.name.into());
         let key =
             key.field("axis", axis).field("metric", meaning(stage)).field("tap", tap).field("version", SCORE);
-        let key = match depth.filter(|_| matches!(stage.needs(), plan::Needs::Iterative(_))) {
-            Some(rule) => key.field("rule", format!("{rule:?}")),
-            None => key,
+        let key = match stage.needs() {
+            plan::Needs::Iterative(_) => key.field("rule", format!("{:?}", depths.first())),
+            plan::Needs::Contiguous(_) => {
+                key.field("kept", depths.iter().map(DepthRule::target).collect::<Vec<_>>())
+            }
+            _ => key,
         };
         let of_pass = match (samples, stage.needs()) {
             (None, _) | (_, plan::Needs::Nothing | plan::Needs::Covariance) => None,
             (Some(samples), plan::Needs::Request(request)) => {
                 Some((samples, self.metric(model, samples, request.tap.name, &request.program)?))
             }
-            (Some(samples), plan::Needs::Layer(metric) | plan::Needs::Iterative(metric)) => {
-                Some((samples, self.layers(model, samples, metric, &[])?))
-            }
+            (
+                Some(samples),
+                plan::Needs::Layer(metric) | plan::Needs::Iterative(metric) | plan::Needs::Contiguous(metric),
+            ) => Some((samples, self.layers(model, samples, metric, &[], 1)?)),
             (Some(samples), plan::Needs::Residual) => {
                 let models = [("model", model.source.desc())];
                 let graph = forward::evaluation(&models, &[], samples.sequence())?;
@@ -231,6 +236,9 @@ impl Keys<'_> {
             .field("version", CUT)
             .input("model", &model.identity.digest, model.identity.origin.clone())
             .field("scores", digests.collect::<Map<_, _>>());
+        if let Some(control) = &stage.control {
+            key = key.field("control", control.to_string());
+        }
         key.origins.insert("scores".into(), origins.collect::<Map<_, _>>().into());
         Ok(self.computed(key, &graph))
     }
@@ -271,9 +279,9 @@ impl Keys<'_> {
             let graph = forward::training(desc, beside, &objective, *sequence, phase.batch, recompute)?.graph;
             self.versions(&graph, &mut versions);
             let mut text = graph.to_string();
-            for targets in objective.targets(desc.size(Dim::VocabSize)) {
+            for written in objective.written(desc.size(Dim::VocabSize), false) {
                 let Some(teacher) = beside else { continue };
-                let made = forward::targets(teacher, *sequence, targets)?;
+                let made = forward::written(teacher, *sequence, &written)?;
                 self.versions(&made, &mut versions);
                 text += &made.to_string();
             }
@@ -296,17 +304,18 @@ impl Keys<'_> {
         Ok(key.field("version", train::VERSION))
     }
 
-    /// A teacher's targets on windows that are known by their digest and by what their order follows from.
-    pub fn targets(
+    /// What is written down of a teacher on windows that are known by their digest and by what their order follows
+    /// from.
+    pub fn written(
         &self,
         teacher: &Made,
         samples: &SampleSet,
         (digest, seed): (&str, u64),
         sequence: usize,
-        targets: TopK,
+        written: &Written,
     ) -> Result<Key, RunError> {
-        let graph = forward::targets(teacher.source.desc(), sequence, targets)?;
-        let place = format!("{targets} of {} on {}", teacher.name, samples.name());
+        let graph = forward::written(teacher.source.desc(), sequence, written)?;
+        let place = format!("{written} of {} on {}", teacher.name, samples.name());
         let key = Key::new("targets", place)
             .input("teacher", &teacher.identity.digest, teacher.identity.origin.clone())
             .input("samples", digest, samples.identity.origin.clone())

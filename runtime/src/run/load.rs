@@ -160,9 +160,10 @@ impl Executor<'_> {
             model: ModelRecord::of(source.base().desc()),
         };
         let (dtype, layers) = (source.base().main_dtype(), (0..source.desc().layers.len()).collect());
-        let (steps, trainings, parents) = (Vec::new(), Vec::new(), vec![parent]);
+        let (steps, trainings, searches, parents) = (Vec::new(), Vec::new(), Vec::new(), vec![parent]);
         let turned = None;
-        let made = Made { name, source, identity, parents, dtype, layers, steps, trainings, turned };
+        let made =
+            Made { name, source, identity, parents, dtype, layers, steps, trainings, searches, turned };
         Ok((Artifact::Model(made), told))
     }
 

@@ -26,7 +26,7 @@ impl Executor<'_> {
         let keys = self.keys();
         let key = |item: &Item| match item {
             Item::Metric(tap, program) => keys.metric(model, samples, tap, program),
-            Item::Layers(metric) => keys.layers(model, samples, *metric, &gather.removed),
+            Item::Layers(metric) => keys.layers(model, samples, *metric, &gather.removed, gather.span),
             Item::Covariance => keys.covariance(model, samples),
             Item::Figures => keys.figures(model, None, samples),
         };
@@ -56,7 +56,8 @@ impl Executor<'_> {
             &keys,
             samples.record.samples,
             |which, range, saves| {
-                let mut missing = Gather { removed: gather.removed.clone(), ..Gather::default() };
+                let mut missing =
+                    Gather { removed: gather.removed.clone(), span: gather.span, ..Gather::default() };
                 which.iter().for_each(|&i| items[i].add_to(&mut missing));
                 let loaded = samples.load(self.store)?;
                 let windows: Vec<&[u32]> = loaded.windows().collect();

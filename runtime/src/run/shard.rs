@@ -113,9 +113,11 @@ enum Work {
 impl Work {
     fn of(stage: &Stage) -> Work {
         match stage {
-            Stage::Calibrate(_) | Stage::Evaluate(_) | Stage::Search(_) => Work::Shared,
+            Stage::Calibrate(_) | Stage::Evaluate(_) | Stage::Search(_) | Stage::Sensitivity(_) => {
+                Work::Shared
+            }
             Stage::Score(score) => match score.needs() {
-                Needs::Iterative(_) => Work::Shared,
+                Needs::Iterative(_) | Needs::Contiguous(_) => Work::Shared,
                 Needs::Residual => Work::First,
                 Needs::Request(_) | Needs::Layer(_) | Needs::Covariance | Needs::Nothing => Work::Each,
             },
@@ -163,6 +165,47 @@ impl Executor<'_> {
         self.preview = false;
         match found {
             Err(RunError::NotStored) => Err(RunError::Waits(Waits::First)),
+            found => found,
+        }
+    }
+
+    /// The shard that does a job that does not depend on others of its stage; `None`: this run does.
+    pub(super) fn other(&self, job: usize) -> Option<usize> {
+        match self.share {
+            Share::Whole => None,
+            Share::Part(shard) => (!shard.takes(job)).then_some(job % shard.of + 1),
+            Share::Joined(of) => Some(job % of + 1),
+        }
+    }
+
+    /// An error where jobs of other shards are not done.
+    pub(super) fn all_there(&self, missing: BTreeSet<usize>) -> Result<(), RunError> {
+        let of = match self.share {
+            Share::Whole => 1,
+            Share::Part(shard) => shard.of,
+            Share::Joined(of) => of,
+        };
+        match missing.is_empty() {
+            true => Ok(()),
+            false => Err(RunError::Waits(Waits::Parts { of, missing: missing.into_iter().collect() })),
+        }
+    }
+
+    /// The same run by itself, for what every shard does whole; what is the first one's to do is looked up by others.
+    pub(super) fn by_itself(&self, first: bool) -> Executor<'_> {
+        let other = first && matches!(self.share, Share::Part(shard) if shard.index > 1);
+        let Executor { plan, device, settings, store, observer, .. } = *self;
+        let mut one = Executor::new(plan, device, settings, store, observer, self.preview || other);
+        one.done = self.done.clone();
+        one.redo = self.redo.clone();
+        one.share = Share::Whole;
+        one
+    }
+
+    /// What a shared run finds nowhere and may not compute is the first shard's to do.
+    pub(super) fn first_does<T>(&self, found: Result<T, RunError>) -> Result<T, RunError> {
+        match found {
+            Err(RunError::NotStored) if self.share != Share::Whole => Err(RunError::Waits(Waits::First)),
             found => found,
         }
     }
@@ -217,10 +260,7 @@ impl Executor<'_> {
                 keep(i, sum)?;
             }
         }
-        match missing.is_empty() {
-            true => Ok(()),
-            false => Err(RunError::Waits(Waits::Parts { of, missing: missing.into_iter().collect() })),
-        }
+        self.all_there(missing)
     }
 
     /// Computes what this shard adds to results, as far as the store does not hold it.

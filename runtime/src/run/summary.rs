@@ -1,5 +1,7 @@
 //! What a run made: the content of `result.json`.
 
+use super::search::SearchSummary;
+use super::sensitivity::SensitivitySummary;
 use super::shard::Waiting;
 use crate::evaluate::Figures;
 use crate::gate::FolderProof;
@@ -22,6 +24,12 @@ pub struct Summary {
     /// By stage.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub trainings: BTreeMap<String, Trained>,
+    /// By stage.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub searches: BTreeMap<String, SearchSummary>,
+    /// By stage.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub sensitivities: BTreeMap<String, SensitivitySummary>,
     /// By stage.
     pub evaluations: BTreeMap<String, EvaluationSummary>,
     /// By stage.
@@ -74,6 +82,22 @@ pub struct ExportSummary {
 }
 
 impl Summary {
+    /// Searches and sensitivities as SVG documents, by their names.
+    pub fn pictures(&self) -> BTreeMap<String, String> {
+        let searches = self.searches.iter().map(|(name, search)| (name.clone(), search.svg(name)));
+        let others = self.sensitivities.iter().map(|(name, one)| (name.clone(), one.svg(name)));
+        searches.chain(others).collect()
+    }
+
+    /// What stages inside of another one made.
+    pub(super) fn absorb(&mut self, other: Summary) {
+        self.models.extend(other.models);
+        self.cuts.extend(other.cuts);
+        self.repairs.extend(other.repairs);
+        self.trainings.extend(other.trainings);
+        self.proof_seconds.extend(other.proof_seconds);
+    }
+
     pub(super) fn evaluation(
         &mut self,
         evaluation: &Evaluation,

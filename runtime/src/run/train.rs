@@ -20,9 +20,11 @@ use crate::synth;
 use crate::train::targets::{BLOCK, Shelf};
 use crate::train::{Feed, Heldout, Job, Phase, Teacher, TrainError, Trained};
 use minic_compiler::config;
+use minic_compiler::dim::Dim;
+use minic_compiler::forward::{Objective, Written};
 use minic_compiler::hir;
 use minic_compiler::model::{DType, ModelDesc};
-use minic_compiler::plan::{Training, Value};
+use minic_compiler::plan::{Plan, Training, Value};
 use petgraph::graph::NodeIndex;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -30,8 +32,8 @@ use std::sync::Arc;
 
 /// What the store keeps of a training beside the folder of its model.
 #[derive(Serialize, Deserialize)]
-struct Kept {
-    trained: Trained,
+pub(super) struct Kept {
+    pub trained: Trained,
     /// BLAKE3 of every file of the folder.
     files: BTreeMap<String, String>,
 }
@@ -54,6 +56,57 @@ pub(super) struct Inputs {
     heldout: Option<(Arc<SampleSet>, u64)>,
 }
 
+/// How far a training goes for now.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Course {
+    /// Updates; all of the schedule's where it is not said. It is saved there.
+    pub until: Option<u64>,
+    /// What was saved further on serves another course.
+    pub most: Option<u64>,
+    /// What is read of the teacher is written down, for other students on the same windows.
+    pub shows: bool,
+}
+
+impl Inputs {
+    /// Updates of a training that see so many tokens at most; all of them where no number is given.
+    pub fn updates(&self, training: &Training, tokens: Option<u64>) -> u64 {
+        let (mut left, mut updates) = (tokens.unwrap_or(u64::MAX), 0);
+        for (phase, (_, sequence)) in training.schedule.phases.iter().zip(&self.phases) {
+            let (each, all) = ((phase.batch * sequence) as u64, phase.updates(*sequence));
+            let made = all.min(left / each.max(1));
+            updates += made;
+            if made < all {
+                break;
+            }
+            left -= made * each;
+        }
+        updates
+    }
+
+    /// Tokens that the first updates see.
+    pub fn tokens(&self, training: &Training, updates: u64) -> u64 {
+        let (mut left, mut tokens) = (updates, 0);
+        for (phase, (_, sequence)) in training.schedule.phases.iter().zip(&self.phases) {
+            let made = phase.updates(*sequence).min(left);
+            tokens += made * (phase.batch * sequence) as u64;
+            left -= made;
+        }
+        tokens
+    }
+
+    /// The most bytes of an update that are written down of the teacher.
+    pub fn written(&self, training: &Training) -> u64 {
+        let Some(teacher) = &self.teacher else { return 0 };
+        let of = |(phase, (_, sequence)): (&hir::Phase, &(usize, usize))| {
+            let objective = Objective::new(&phase.loss, &origins(&self.student, Some(teacher)));
+            let written = objective.written(teacher.source.desc().size(Dim::VocabSize), true);
+            let columns = written.iter().map(|written| written.columns(teacher.source.desc()).size());
+            (phase.batch * sequence * columns.sum::<usize>() * size_of::<f32>()) as u64
+        };
+        training.schedule.phases.iter().zip(&self.phases).map(of).max().unwrap_or(0)
+    }
+}
+
 impl Executor<'_> {
     pub(super) fn train(
         &mut self,
@@ -67,8 +120,19 @@ impl Executor<'_> {
             None if self.preview => return Err(RunError::NotStored),
             None => self.trained(id, training, &inputs, &key)?,
         };
+        self.became(id, inputs, &key, kept)
+    }
+
+    /// The model whose training the store keeps under `key`.
+    pub(super) fn became(
+        &mut self,
+        id: NodeIndex,
+        inputs: Inputs,
+        key: &Key,
+        kept: Kept,
+    ) -> Result<(Artifact, String), RunError> {
         let Inputs { student, teacher, .. } = inputs;
-        let checkpoint = Arc::new(Checkpoint::open(&self.store.folder(&key))?);
+        let checkpoint = Arc::new(Checkpoint::open(&self.store.folder(key))?);
         let source = WeightSource::new(checkpoint).with_desc(student.source.desc().clone());
         let (weights, trained) = (kept.weights()?.clone(), kept.trained);
         let told = told(&trained);
@@ -121,7 +185,7 @@ impl Executor<'_> {
         Ok(Inputs { student, teacher, sets, phases, heldout })
     }
 
-    fn samples_named(&self, id: NodeIndex, data: &str) -> Result<Arc<SampleSet>, RunError> {
+    pub(super) fn samples_named(&self, id: NodeIndex, data: &str) -> Result<Arc<SampleSet>, RunError> {
         match self.plan.samples_of(id, data).and_then(|from| self.done.get(&from)) {
             Some(Artifact::Samples(samples)) => Ok(samples.clone()),
             _ => Err(RunError::Unplanned { what: format!("the samples `{data}`") }),
@@ -144,10 +208,87 @@ impl Executor<'_> {
         inputs: &Inputs,
         key: &Key,
     ) -> Result<Kept, RunError> {
-        let Inputs { student, teacher, .. } = inputs;
+        let (weights, trained) = self.advanced(id, training, inputs, key, Course::default())?;
+        self.keep_trained(id, inputs, key, &weights, trained)
+    }
+
+    /// Puts a trained model into the store.
+    pub(super) fn keep_trained(
+        &self,
+        id: NodeIndex,
+        inputs: &Inputs,
+        key: &Key,
+        weights: &Weights,
+        trained: Trained,
+    ) -> Result<Kept, RunError> {
+        let kept = Kept { trained, files: self.keep_model(key, &inputs.student, weights, &self.watch(id))? };
+        self.store.put(key, &kept)?;
+        self.store.drop_partial(&unfinished(id, self.plan, key));
+        Ok(kept)
+    }
+
+    /// Trains as far as the course goes, from the last save.
+    pub(super) fn advanced(
+        &self,
+        id: NodeIndex,
+        training: &Training,
+        inputs: &Inputs,
+        key: &Key,
+        course: Course,
+    ) -> Result<(Weights, Trained), RunError> {
         let stage = &self.plan.node(id).name;
+        let begin = || match training.weights {
+            hir::Weights::Own => weights(&inputs.student.source, &|_| true),
+            hir::Weights::Random { seed } => Ok(synth::weights(inputs.student.source.desc(), seed)
+                .map_err(|e| TrainError::Init { stage: stage.clone(), what: e.to_string() })?),
+        };
+        let record = |updates: u64| {
+            let folder = self.settings.records.as_ref();
+            Ok(folder.map(|folder| Record::open(folder, stage, updates)).transpose()?)
+        };
+        let unfinished = unfinished(id, self.plan, key);
+        if self.redo.contains(&id) {
+            self.store.drop_partial(&unfinished);
+        }
+        let saves = Saves { store: self.store, key: &unfinished, every: self.settings.save_every };
+        let done = self.with_job(id, training, inputs, course, |job, feeds| {
+            job.train(feeds, begin, &self.watch(id), Some(saves), record)
+        })?;
+        for made in [Some(&inputs.student), inputs.teacher.as_ref()].into_iter().flatten() {
+            made.source.base().unchanged()?;
+        }
+        Ok(done)
+    }
+
+    /// Takes what was written down of the teacher for some updates out of the store.
+    pub(super) fn forget_written(
+        &self,
+        id: NodeIndex,
+        training: &Training,
+        inputs: &Inputs,
+        begin: u64,
+        end: u64,
+    ) -> Result<(), RunError> {
+        let course = Course { until: Some(end), most: None, shows: true };
+        self.with_job(id, training, inputs, course, |job, feeds| job.forget(feeds, begin, &self.watch(id)))
+    }
+
+    /// Takes what was saved of a training out of the store.
+    pub(super) fn forget_save(&self, id: NodeIndex, key: &Key) {
+        self.store.drop_partial(&unfinished(id, self.plan, key));
+    }
+
+    fn with_job<T>(
+        &self,
+        id: NodeIndex,
+        training: &Training,
+        inputs: &Inputs,
+        course: Course,
+        act: impl FnOnce(&Job, &mut [Feed]) -> Result<T, RunError>,
+    ) -> Result<T, RunError> {
+        let Inputs { student, teacher, .. } = inputs;
         let mut feeds = Vec::new();
-        let phases = self.phases(training, inputs, &mut feeds, stage)?;
+        let phases = self.phases(training, inputs, &mut feeds, &self.plan.node(id).name)?;
         let held =
             inputs.heldout.as_ref().map(|(set, every)| Ok::<_, RunError>((set.load(self.store)?, *every)));
         let held = held.transpose()?;
@@ -156,9 +297,9 @@ impl Executor<'_> {
             answers: samples.answers(),
             every: *every,
         });
-        let beside = || -> Result<Weights, RunError> {
+        let beside = |wanted: &dyn Fn(&str) -> bool| -> Result<Weights, RunError> {
             let Some(teacher) = teacher else { return Ok(Weights::default()) };
-            let weights = weights(&teacher.source)?;
+            let weights = weights(&teacher.source, wanted)?;
             // What is made of them outlives a training that fails.
             teacher.source.base().unchanged()?;
             Ok(weights)
@@ -166,12 +307,18 @@ impl Executor<'_> {
         let fed = feeds.iter().map(|feed| (feed.samples().digest.clone(), feed.seed())).collect::<Vec<_>>();
         let of_feed = phases.iter().zip(&inputs.phases).map(|(phase, (set, _))| (phase.feed, *set));
         let of_feed: BTreeMap<usize, usize> = of_feed.collect();
-        let shelved = |phase: &Phase, targets| {
+        let shelved = |phase: &Phase, written: &Written| {
             let (Some(teacher), Some(set)) = (teacher, of_feed.get(&phase.feed)) else {
                 return Err(RunError::Unplanned { what: "a teacher".into() });
             };
             let (digest, seed) = &fed[phase.feed];
-            self.keys().targets(teacher, &inputs.sets[*set], (digest, *seed), phase.sequence, targets)
+            let key =
+                self.keys().written(teacher, &inputs.sets[*set], (digest, *seed), phase.sequence, written)?;
+            // A shard takes what it has written down for several students out of the store again.
+            Ok(match self.settings.shard.filter(|_| course.shows) {
+                Some(shard) => key.field("shard", shard.to_string()),
+                None => key,
+            })
         };
         let job = Job {
             device: self.device,
@@ -181,30 +328,11 @@ impl Executor<'_> {
             phases,
             heldout,
             shelf: Shelf { store: self.store, key: &shelved, block: BLOCK },
+            until: course.until,
+            most: course.most,
+            shows: course.shows,
         };
-        let begin = || match training.weights {
-            hir::Weights::Own => weights(&student.source),
-            hir::Weights::Random { seed } => Ok(synth::weights(student.source.desc(), seed)
-                .map_err(|e| TrainError::Init { stage: stage.clone(), what: e.to_string() })?),
-        };
-        let record = |updates: u64| {
-            let folder = self.settings.records.as_ref();
-            Ok(folder.map(|folder| Record::open(folder, stage, updates)).transpose()?)
-        };
-        let watch = self.watch(id);
-        let unfinished = Key::new("training", stage.as_str()).field("result", key.digest());
-        if self.redo.contains(&id) {
-            self.store.drop_partial(&unfinished);
-        }
-        let saves = Saves { store: self.store, key: &unfinished, every: self.settings.save_every };
-        let (weights, trained) = job.train(&mut feeds, begin, &watch, Some(saves), record)?;
-        for made in [Some(student), teacher.as_ref()].into_iter().flatten() {
-            made.source.base().unchanged()?;
-        }
-        let kept = Kept { trained, files: self.keep_model(key, student, &weights, &watch)? };
-        self.store.put(key, &kept)?;
-        self.store.drop_partial(&unfinished);
-        Ok(kept)
+        act(&job, &mut feeds)
     }
 
     /// The phases with their windows. Phases on the same data go on in it where the one before ended.
@@ -280,9 +408,14 @@ impl Executor<'_> {
     }
 }
 
-/// All weights of a model, in f32.
-fn weights(source: &WeightSource) -> Result<Weights, RunError> {
-    let names = source.desc().weights().into_iter().map(|w| w.name);
+/// Under which a training is saved that is not finished.
+fn unfinished(id: NodeIndex, plan: &Plan, key: &Key) -> Key {
+    Key::new("training", plan.node(id).name.as_str()).field("result", key.digest())
+}
+
+/// The weights of a model whose names are wanted, in f32.
+fn weights(source: &WeightSource, wanted: &dyn Fn(&str) -> bool) -> Result<Weights, RunError> {
+    let names = source.desc().weights().into_iter().map(|w| w.name).filter(|name| wanted(name));
     Ok(Weights::load(names, |name| source.read_f32(name))?)
 }
 

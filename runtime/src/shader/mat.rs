@@ -41,6 +41,7 @@ pub enum Memory {
     Tokens,
     Input(String),
     Weight(String),
+    State(String),
     Gradient(String),
     /// A weight that an optimizer changes, and its averages of the gradient and of its square.
     Trained(String),

@@ -1,5 +1,6 @@
 //! Products of matrices, c = a b (+ bias) (+ what is there), each factor as it lies or transposed.
 
+use super::common::{self, TOTAL};
 use super::half::{self, Precision};
 use super::{Mat, Plan, Source, Unfit, cuts};
 use std::ops::Range;
@@ -152,15 +153,41 @@ fn one(plan: &mut Plan, a: &Factor, b: &Factor, c: &Mat, bias: Option<&Mat>, sum
         sum.into_iter().fold(source, |source, sum| source.read("sum", sum))
     };
     let value = value("acc[i][j]", bias.is_some(), sum.is_some());
+    let is_thin = c.rows <= THIN && !a.transposed && b.transposed;
     if plan.caps.software {
         let source = begin("product_direct", LANES).body(&direct(a, b, &value));
         plan.run(source, c.rows.div_ceil(BLOCK) * c.cols.div_ceil(BLOCK * LANES));
+    } else if is_thin {
+        let value = self::value("whole", bias.is_some(), sum.is_some());
+        let source = begin("product_thin", common::LANES).constant("ROWS", c.rows).with(TOTAL);
+        plan.run(source.shared("totals", "f32", common::LANES).body(&thin(&value)), c.cols);
     } else {
         let elements = [a.element("a", "m", "k"), b.element("b", "k", "n")];
         let side_by_side = [!a.transposed, b.transposed];
         let body = tiled(side_by_side, [&elements[0], &elements[1]], "p.depth", &value);
         plan.run(begin("product_tiled", 256).tiles().body(&body), tiles(TILE));
     }
+}
+
+/// Most rows of a value that is multiplied column by column.
+const THIN: usize = 8;
+
+/// A workgroup for each column, whose row of the weight lies side by side: with few rows it is read once, by as many
+/// workgroups as there are columns.
+fn thin(value: &str) -> String {
+    format!(
+        "    let n = group;
+    var acc: array<f32, ROWS>;
+    for (var k = lane; k < p.depth; k += {lanes}u) {{
+        let weight = b(n, k);
+        for (var m = 0u; m < ROWS; m++) {{ acc[m] += a(m, k) * weight; }}
+    }}
+    for (var m = 0u; m < ROWS; m++) {{
+        let whole = total(acc[m], lane);
+        if (lane == 0u) {{ set_c(m, n, {value}); }}
+    }}\n",
+        lanes = common::LANES
+    )
 }
 
 /// Rows and columns of one invocation.

@@ -10,6 +10,7 @@ use crate::shader::Precision;
 use crate::store::{Key, Store};
 use crate::synth;
 use crate::testing;
+use minic_compiler::forward::Written;
 use minic_compiler::graph::{Graph, Op};
 use minic_compiler::graph::{HeadLoss, StreamLoss, TopK};
 use minic_compiler::losses::Term;
@@ -97,7 +98,7 @@ fn top(weight: f64, k: usize, temperature: f64) -> LossTerm {
 /// What the teacher's targets are by the reference, as they are kept: in f32.
 fn exact_targets(teacher: &ModelDesc, weights: &Weights, objective: &Objective, tokens: &[u32]) -> Tensors {
     let of = |targets: TopK| {
-        let graph = forward::targets(teacher, tokens.len(), targets).unwrap();
+        let graph = forward::written(teacher, tokens.len(), &Written::Targets(targets)).unwrap();
         let interpreted = interpret(&graph, &exact(weights), &Tensors::new(), tokens);
         let values = interpreted.values[graph.outputs[0].1.index()].iter().map(|x| f64::from(*x as f32));
         (targets.input(), values.collect())
@@ -277,8 +278,8 @@ fn phase(tokens: u64, batch: usize, sequence: usize, loss: Vec<LossTerm>) -> hir
 const UPDATES: usize = 10;
 
 /// The key of targets where nothing reads any.
-fn unshelved(_: &Phase, targets: TopK) -> Result<Key, RunError> {
-    panic!("{targets} are read by no loss")
+fn unshelved(_: &Phase, written: &Written) -> Result<Key, RunError> {
+    panic!("{written} are read by no loss")
 }
 
 /// Stops after so many updates.
@@ -296,13 +297,31 @@ impl Observer for StopAfter {
 fn distilled(saves: Option<Saves>, stop_after: usize) -> Result<String, RunError> {
     let observer = StopAfter(stop_after, Stop::default());
     let watch = Watch { stop: observer.1.clone(), ..Watch::new("test", &observer) };
-    let (weights, trained) = distil(&Cpu, saves, &watch)?;
-    let bits: Vec<Vec<u32>> =
-        weights.names().map(|n| weights.get(n).unwrap().iter().map(|x| x.to_bits()).collect()).collect();
-    Ok(format!("{trained:?} {bits:?}"))
+    let (weights, trained) = distil(&Cpu, saves, &watch, Way::default())?;
+    Ok(in_bits(&weights, &trained))
 }
 
-fn distil(device: &dyn Device, saves: Option<Saves>, watch: &Watch) -> Result<(Weights, Trained), RunError> {
+fn in_bits(weights: &Weights, trained: &Trained) -> String {
+    let bits: Vec<Vec<u32>> =
+        weights.names().map(|n| weights.get(n).unwrap().iter().map(|x| x.to_bits()).collect()).collect();
+    format!("{trained:?} {bits:?}")
+}
+
+/// How far a training goes, and whether its teacher runs beside it.
+#[derive(Clone, Copy, Default)]
+struct Way {
+    until: Option<u64>,
+    shows: bool,
+    /// What was written down is taken out of the store again.
+    forgets: bool,
+}
+
+fn distil(
+    device: &dyn Device,
+    saves: Option<Saves>,
+    watch: &Watch,
+    way: Way,
+) -> Result<(Weights, Trained), RunError> {
     let place = tempfile::tempdir().unwrap();
     let apart = Store::open(place.path()).unwrap();
     let desc = hybrid();
@@ -310,16 +329,16 @@ fn distil(device: &dyn Device, saves: Option<Saves>, watch: &Watch) -> Result<(W
     let samples = |sequence: usize| Arc::new(Samples::of(sequence, tokens(sequence * 7, 5)));
     let mut feeds = [Feed::new(samples(16), 1), Feed::new(samples(24), 1)];
     let held: Vec<Vec<u32>> = (0..3).map(|i| tokens(16, 50 + i)).collect();
-    let key = |phase: &Phase, targets: TopK| {
-        Ok(Key::new("targets", format!("{targets} {}", phase.feed))
-            .field("of", targets.to_string())
+    let key = |phase: &Phase, written: &Written| {
+        Ok(Key::new("targets", format!("{written} {}", phase.feed))
+            .field("of", written.to_string())
             .field("feed", phase.feed))
     };
     let store = saves.as_ref().map_or(&apart, |saves| saves.store);
     let job = Job {
         device,
         student: &desc,
-        teacher: Some(Teacher { desc: &desc, weights: &|| Ok(tensors(&desc, 2)) }),
+        teacher: Some(Teacher { desc: &desc, weights: &|_| Ok(tensors(&desc, 2)) }),
         origins: vec![0, 1, 2],
         shelf: Shelf { store, key: &key, block: 1000 },
         phases: vec![
@@ -331,8 +350,17 @@ fn distil(device: &dyn Device, saves: Option<Saves>, watch: &Watch) -> Result<(W
             answers: None,
             every: 100,
         }),
+        until: way.until,
+        most: None,
+        shows: way.shows,
     };
     let (weights, trained) = job.train(&mut feeds, || Ok(tensors(&desc, 1)), watch, saves, |_| Ok(None))?;
+    if way.forgets {
+        job.forget(&mut feeds, 0, watch)?;
+    }
+    if way.until.is_some() {
+        return Ok((weights, trained));
+    }
     assert_eq!((trained.updates, trained.tokens), (10, 6 * 3 * 16 + 4 * 2 * 24));
     assert!(trained.heldout.len() >= 3 && trained.heldout.iter().all(|row| row.heldout_kl.is_some()));
     Ok((weights, trained))
@@ -356,6 +384,29 @@ fn interrupted_trainings_end_in_the_bits_of_uninterrupted_ones() {
     assert_eq!((stops, distilled(Some(saves), usize::MAX).unwrap()), (UPDATES - 1, whole));
 }
 
+#[test]
+fn a_teacher_that_is_written_down_once_trains_in_the_same_bits_by_stages() {
+    let whole = distilled(None, usize::MAX).unwrap();
+    let place = tempfile::tempdir().unwrap();
+    let store = Store::open(place.path()).unwrap();
+    let quiet = Watch::new("test", &());
+    for student in ["one", "other"] {
+        let key = Key::new("training", student).field("student", student);
+        let saves = Saves { store: &store, key: &key, every: Duration::from_secs(3600) };
+        for until in [3, 6, 8] {
+            let way = Way { until: Some(until), shows: true, forgets: student == "other" };
+            let (weights, trained) = distil(&Cpu, Some(saves), &quiet, way).unwrap();
+            assert_eq!((trained.updates, weights.names().count()), (until, hybrid().weights().len()));
+        }
+        let way = Way { shows: true, until: None, forgets: student == "other" };
+        let (weights, trained) = distil(&Cpu, Some(saves), &quiet, way).unwrap();
+        assert_eq!(in_bits(&weights, &trained), whole);
+        // What was written down is there for the other student, and gone after it.
+        let hidden = store.list().unwrap().iter().filter(|e| e.header.subject.contains("hidden")).count();
+        assert_eq!(hidden > 0, student == "one");
+    }
+}
+
 /// The largest distance of two models' weights, by the size of the step from `begin` that the first has made.
 fn apart(begin: &Weights, one: &Weights, other: &Weights) -> f64 {
     let of = |name: &str| {
@@ -372,14 +423,17 @@ fn ten_updates_on_a_vulkan_device_end_where_those_of_the_cpu_do() {
     let Some(device) = testing::vulkan_device() else { return };
     let quiet = Watch::new("test", &());
     let begin = tensors(&hybrid(), 1);
-    let (on_cpu, of_cpu) = distil(&Cpu, None, &quiet).unwrap();
+    let (on_cpu, of_cpu) = distil(&Cpu, None, &quiet, Way::default()).unwrap();
     // Of what the updates have changed, and of a loss.
     for (precision, most, of_loss) in
         [(Precision::F32, 1e-5, 1e-5), (Precision::F16, 0.02, 1e-3), (Precision::Bf16, 0.1, 1e-2)]
     {
         let device = Vulkan::new(device.gpu().clone(), precision);
-        let (on_device, of_device) = distil(&device, None, &quiet).unwrap();
+        let (on_device, of_device) = distil(&device, None, &quiet, Way::default()).unwrap();
         let off = apart(&begin, &on_cpu, &on_device);
+        let shows = Way { shows: true, ..Way::default() };
+        let (shown, _) = distil(&device, None, &quiet, shows).unwrap();
+        let off = off.max(apart(&begin, &on_cpu, &shown));
         println!("{}: off by {off:.1e} of what ten updates have changed", precision.name());
         assert!(off < most, "{off:e}");
         for (a, b) in of_cpu.heldout.iter().zip(&of_device.heldout) {
@@ -407,7 +461,7 @@ fn a_training_goes_on_after_its_device_was_lost() {
         let of = |n| weights.get(n).unwrap().iter().map(|x| x.to_bits()).collect::<Vec<u32>>();
         (weights.names().map(of).collect::<Vec<_>>(), trained)
     };
-    let whole = bits(distil(&device, None, &Watch::new("test", &())).unwrap());
+    let whole = bits(distil(&device, None, &Watch::new("test", &()), Way::default()).unwrap());
     let place = tempfile::tempdir().unwrap();
     let store = Store::open(place.path()).unwrap();
     let key = Key::new("training", "lost");
@@ -415,12 +469,13 @@ fn a_training_goes_on_after_its_device_was_lost() {
     for after in [2, 7] {
         let Some(device) = testing::vulkan_device() else { return };
         let observer = LoseAfter(after, &device);
-        let error = distil(&device, Some(saves), &Watch::new("test", &observer)).err().unwrap();
+        let error =
+            distil(&device, Some(saves), &Watch::new("test", &observer), Way::default()).err().unwrap();
         assert!(matches!(error, RunError::Device(DeviceError::Lost { .. })), "{error}");
         assert_eq!(error.kind(), crate::error::Kind::World);
     }
     // Another session of the same device ends in the same bits.
-    assert_eq!(bits(distil(&device, Some(saves), &Watch::new("test", &())).unwrap()), whole);
+    assert_eq!(bits(distil(&device, Some(saves), &Watch::new("test", &()), Way::default()).unwrap()), whole);
 }
 
 #[test]
@@ -449,6 +504,9 @@ fn training_makes_the_loss_small() {
         origins: vec![0, 1, 2],
         phases: vec![Phase { phase: &phases[0], feed: 0, first: 0, sequence: 16, updates: 60 }],
         heldout: Some(Heldout { windows, answers: None, every: 1 << 40 }),
+        until: None,
+        most: None,
+        shows: false,
     };
     let begin = || Ok(synth::weights(&desc, 1).unwrap());
     let (_, trained) = job.train(&mut feeds, begin, &Watch::new("test", &()), None, |_| Ok(None)).unwrap();
@@ -471,6 +529,9 @@ fn the_first_value_that_is_not_finite_is_named_and_the_model_before_it_kept() {
         origins: vec![0, 1, 2],
         phases: vec![Phase { phase: &phases[0], feed: 0, first: 0, sequence: 16, updates: 4 }],
         heldout: None,
+        until: None,
+        most: None,
+        shows: false,
     };
     let mut weights = tensors(&desc, 1);
     weights.get_mut("backbone.layers.1.mixer.up_proj.weight").unwrap()[7] = 3e38;
@@ -501,6 +562,9 @@ fn a_held_out_loss_that_is_not_finite_ends_the_training_and_keeps_the_model() {
         phases: vec![Phase { phase: &phases[0], feed: 0, first: 0, sequence: 16, updates: 4 }],
         heldout: Some(Heldout { windows: vec![&held], answers: None, every: 1 << 40 }),
         shelf: Shelf { store: &store, key: &unshelved, block: 0 },
+        until: None,
+        most: None,
+        shows: false,
     };
     let mut weights = tensors(&desc, 1);
     weights.get_mut("backbone.layers.1.mixer.up_proj.weight").unwrap()[7] = 3e38;
@@ -536,11 +600,12 @@ impl Shelved<'_> {
         let desc = hybrid();
         let phases = [phase(self.updates * 3 * 16, 3, 16, self.loss.clone())];
         let mut feeds = [Feed::new(Arc::new(Samples::of(16, tokens(16 * WINDOWS, 5))), 1)];
-        let teacher = || {
+        let teacher = |_: &dyn Fn(&str) -> bool| {
             self.read.set(self.read.get() + 1);
             Ok(tensors(&desc, 2))
         };
-        let key = |_: &Phase, targets: TopK| Ok(Key::new("targets", "all").field("of", targets.to_string()));
+        let key =
+            |_: &Phase, written: &Written| Ok(Key::new("targets", "all").field("of", written.to_string()));
         let job = Job {
             device: &Cpu,
             student: &desc,
@@ -548,6 +613,9 @@ impl Shelved<'_> {
             origins: vec![0, 1, 2],
             phases: vec![Phase { phase: &phases[0], feed: 0, first: 0, sequence: 16, updates: self.updates }],
             heldout: None,
+            until: None,
+            most: None,
+            shows: false,
             shelf: Shelf { store: self.store, key: &key, block: 4 * 16 * 41 * 4 },
         };
         let watch = Watch { stop, ..Watch::new("test", observer) };

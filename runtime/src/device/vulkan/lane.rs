@@ -36,7 +36,7 @@ impl Planned {
         let read = schedule.weights.iter().filter(|(name, _)| whole(name)).map(|(_, len)| len).sum::<usize>();
         device::Memory {
             weights: 4 * (packed + read) as u64,
-            lanes: schedule.lane_bytes(),
+            lanes: schedule.lane_bytes() + schedule.state_bytes(),
             scratch: 4 * self.scratch as u64,
         }
     }
@@ -69,6 +69,7 @@ pub fn mat(place: &Place) -> Mat {
         Home::Leaf(Leaf::Tokens) => (Memory::Tokens, Elem::U32, 0, PAGE),
         Home::Leaf(Leaf::Input(name)) => (Memory::Input(name.clone()), Elem::F32, 0, page_of(place.stride)),
         Home::Leaf(Leaf::Weight(name)) => (Memory::Weight(name.clone()), Elem::F32, 0, page_of(place.stride)),
+        Home::Leaf(Leaf::State(name)) => (Memory::State(name.clone()), Elem::F32, 0, page_of(place.stride)),
         Home::Leaf(Leaf::Gradient(name)) => {
             (Memory::Gradient(name.clone()), Elem::F32, 0, page_of(place.stride))
         }
@@ -99,9 +100,21 @@ struct Held {
     weights: BTreeMap<String, Arc<Pages>>,
     packed: Packs,
     gradients: Option<Arc<BTreeMap<String, Pages>>>,
+    states: States,
     arena: Pages,
     results: Vec<Pages>,
     scratch: Pages,
+}
+
+/// What is remembered between runs, by name; sessions may share it.
+pub type States = Arc<BTreeMap<String, Pages>>;
+
+/// Memory for what a schedule remembers, zero at first.
+pub fn states(gpu: &Gpu, schedule: &Schedule) -> Result<States, DeviceError> {
+    let of = |(name, len): (&String, &usize)| {
+        Ok((name.clone(), Pages::new(gpu, *len, page_of(schedule.columns_of(name)))?))
+    };
+    Ok(Arc::new(schedule.states.iter().map(of).collect::<Result<_, DeviceError>>()?))
 }
 
 /// Packed weights.
@@ -144,6 +157,7 @@ impl Held {
             Memory::Packed(packing) => self.packed.get(packing).map(|made| &made.data),
             Memory::Scale(packing) => self.packed.get(packing).map(|made| &made.scale),
             Memory::Gradient(name) => self.gradients.as_ref()?.get(name),
+            Memory::State(name) => self.states.get(name),
             Memory::Arena => Some(&self.arena),
             Memory::Result(i) => self.results.get(*i),
             Memory::Scratch => Some(&self.scratch),
@@ -216,6 +230,7 @@ impl Lane {
         schedule: Arc<Schedule>,
         frozen: &Weights,
         own: Option<&Own>,
+        states: &States,
     ) -> Result<Lane, DeviceError> {
         let planned = plan(&gpu.caps, precision, &schedule)?;
         let page = |len: usize| Pages::new(&gpu, len, PAGE);
@@ -234,6 +249,7 @@ impl Lane {
             weights,
             packed,
             gradients: own.map(|own| own.gradients.clone()),
+            states: states.clone(),
             arena: page(schedule.arena)?,
             results: schedule.results.iter().map(|len| page(2 * len)).collect::<Result<_, _>>()?,
             scratch,

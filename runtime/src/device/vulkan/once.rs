@@ -58,7 +58,7 @@ pub fn lay_out(op: &Op, operands: &[Given], (rows, cols): (usize, usize)) -> Lai
     Laid { arena, tokens, result, args, out }
 }
 
-/// The value, as f64, and behind it the last operand, where the operation adds to it.
+/// The value, as f64, and behind it the last operand, where the operation changes it.
 pub fn once(
     gpu: &Gpu,
     precision: Precision,
@@ -104,7 +104,7 @@ pub fn once_as(
         }
     }
     let mut values = of(&out);
-    if op.accumulates() {
+    if op.changes() {
         values.extend(args.last().map(of).unwrap_or_default());
     }
     Ok(values)

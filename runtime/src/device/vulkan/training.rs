@@ -4,7 +4,7 @@ use super::super::cpu::told;
 use super::super::{Bindings, DeviceError, Outputs, Training, TrainingState, Weights};
 use super::buffers::{Pages, Readback};
 use super::gpu::Gpu;
-use super::lane::{Lane, Own};
+use super::lane::{Lane, Own, States};
 use super::program::Commands;
 use crate::kernels::adamw::shader;
 use crate::shader::{Elem, Mat, Memory, Plan, Precision, page_of};
@@ -61,7 +61,8 @@ impl VulkanTraining {
             }
         }
         let own = Own { weights, gradients: Arc::new(gradients) };
-        let lane = Lane::new(gpu.clone(), precision, schedule, &frozen.with(&state.weights), Some(&own))?;
+        let all = frozen.with(&state.weights);
+        let lane = Lane::new(gpu.clone(), precision, schedule, &all, Some(&own), &States::default())?;
         let norm = Norm::new(&gpu, &own)?;
         let still = Update { beta1: 0.0, beta2: 0.0, eps: 1.0, rate: 0.0, step: 1, scale: 0.0 };
         let plan = steps(&gpu, &own, &still, &|_| 0.0);

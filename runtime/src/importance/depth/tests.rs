@@ -80,3 +80,23 @@ fn of_equals_the_higher_index_goes() {
     assert_eq!(DepthRule::least(&BTreeMap::new()), Ok(None));
     assert_eq!(DepthRule::least(&BTreeMap::from([(5, f64::NAN)])), Err(DepthError::NotANumber { layer: 5 }));
 }
+
+#[test]
+fn a_block_goes_where_the_constraints_allow_it() {
+    let without = |scores: &[f64], target, protect: &[usize], keep: &[(LayerKind, usize)]| {
+        DepthRule::new(&KINDS, target, &constraints(protect, keep)).unwrap().without_block(scores)
+    };
+    let scores = [5.0, 4.0, 3.0, 1.0, 1.0, 9.0, 2.0];
+    // Places 3 and 4 are equal: the later one goes.
+    assert_eq!(without(&scores, 6, &[], &[]).unwrap(), [0, 1, 2, 3, 6, 7]);
+    assert_eq!(without(&scores, 6, &[5], &[]).unwrap(), [0, 1, 2, 5, 6, 7]);
+    assert_eq!(without(&scores, 6, &[], &[(Attention, 2)]).unwrap(), [0, 1, 2, 3, 6, 7]);
+    assert_eq!(without(&scores, 6, &[], &[(Attention, 2), (Mamba, 3)]), Err(DepthError::NoBlock { span: 2 }));
+    // Both attention layers may not go, whatever is said.
+    let scores = [5.0, 4.0, 3.0, 1.0, 1.5];
+    assert_eq!(without(&scores, 4, &[], &[]).unwrap(), [0, 1, 2, 3]);
+    assert_eq!(without(&scores, 4, &[], &[(Attention, 0)]).unwrap(), [0, 1, 2, 7]);
+    assert!(matches!(without(&[f64::NAN; 7], 6, &[], &[]), Err(DepthError::NotANumber { layer: 0 })));
+    assert!(matches!(without(&scores, 6, &[], &[]), Err(DepthError::WrongLength { .. })));
+    assert_eq!(without(&[1.0; 9], 8, &[], &[]).unwrap().len(), 8, "nothing goes");
+}

@@ -29,7 +29,7 @@ fn at_mamba(desc: &ModelDesc, name: &str, keep: usize, values: &[f64]) -> AxisSc
 }
 
 fn kept(desc: &ModelDesc, axes: &[AxisScores], constraints: &Constraints) -> (Keep, Keep) {
-    let plan = choose(desc, &[0, 1, 2], axes, constraints).expect("ranks");
+    let plan = choose(desc, &[0, 1, 2], axes, constraints, false).expect("ranks");
     assert_eq!(plan.by_layer.get(&0), plan.by_layer.get(&2));
     (plan.keep(0, Dim::MambaNumHeads).clone(), plan.keep(0, Dim::MambaHeadDim).clone())
 }
@@ -203,7 +203,7 @@ fn neurons_are_ranked_by_layer_and_hidden_channels_for_the_model() {
             table: Table::Model(vec![hidden([3.0, 1.0, 0.0, 0.0]), hidden([0.0, 1.0, 0.0, 4.0])]),
         },
     ];
-    let plan = choose(&desc, &[1], &axes, &Constraints::default()).unwrap();
+    let plan = choose(&desc, &[1], &axes, &Constraints::default(), false).unwrap();
     assert_eq!(plan.layers, [1]);
     assert_eq!(plan.model, BTreeMap::from([(Dim::HiddenSize, vec![0, 3])]));
     // Three equal scores: the lower indices are kept.
@@ -215,7 +215,8 @@ fn neurons_are_ranked_by_layer_and_hidden_channels_for_the_model() {
 fn what_cannot_be_ranked_is_told() {
     let desc = desc(4, 3, 2);
     let heads = |keep, values: &[f64]| at_mamba(&desc, "mamba_num_heads", keep, values);
-    let error = |axes: AxisScores| choose(&desc, &[0, 1, 2], &[axes], &Constraints::default()).unwrap_err();
+    let error =
+        |axes: AxisScores| choose(&desc, &[0, 1, 2], &[axes], &Constraints::default(), false).unwrap_err();
     let mut broken = BY_HAND;
     broken[7] = f64::NAN;
     let missing = AxisScores { table: Table::Layers(BTreeMap::new()), ..heads(2, &BY_HAND) };
@@ -259,7 +260,7 @@ fn the_golden_model_keeps_what_the_oracle_keeps() {
         entry("ffn_hidden_size", size("neurons"), by_layer("ffn.up")),
         entry("hidden_size", size("hidden"), norms),
     ];
-    let plan = choose(&desc, &all, &axes, &Constraints::default()).unwrap();
+    let plan = choose(&desc, &all, &axes, &Constraints::default(), false).unwrap();
     let golden_layers = [("mamba", "heads", Dim::MambaNumHeads), ("mamba", "channels", Dim::MambaHeadDim)];
     let mut compared = 0;
     for (kind, what, dim) in golden_layers {

@@ -8,6 +8,7 @@ use crate::shader::{Call, Caps, Mat, Plan, Source, Unfit, cuts};
 use std::ops::Range;
 
 pub const KERNEL: Shaders = Shaders { version: 1, plan: forward, tolerance: 1e-6 };
+pub const STEP: Shaders = Shaders { version: 1, plan: step, tolerance: 1e-6 };
 pub const SILU_GRAD: Shaders = Shaders { version: 1, plan: silu_grad, tolerance: 2e-6 };
 pub const CONV_GRAD: Shaders = Shaders { version: 1, plan: conv_grad, tolerance: 5e-7 };
 pub const WEIGHT_GRAD: Shaders = Shaders { version: 1, plan: weight_grad, tolerance: 1e-6 };
@@ -83,6 +84,54 @@ fn convolve(
         if (row < p.window) {{ s += weight(c, k) * x(row, c); }}
     }}
     set_out(t, c, {value});"
+                ));
+            plan.run(source, count.div_ceil(LANES));
+        }
+    }
+    Ok(())
+}
+
+fn step(plan: &mut Plan, call: Call) -> Result<(), Unfit> {
+    let ((taps, has_bias), args) = (constants(call.op), call.args);
+    let [ring, weight, begin] = [&args[0], &args[1], &args[args.len() - 1]];
+    let (bias, out) = (has_bias.then(|| &args[2]), call.out);
+    // A ring as one row.
+    let apart = ring.stride;
+    let cols = (taps - 1) * apart + ring.cols;
+    let rings = Mat { rows: out.rows, cols, stride: taps * apart, ..ring.clone() };
+    for channels in cuts(&[weight], out.cols, 1, plan.caps)? {
+        for sequences in cuts(&[&rings, out], out.rows, 1, plan.caps)? {
+            let count = sequences.len() * channels.len();
+            let rings =
+                rings.rows(sequences.clone()).columns(channels.start, cols - out.cols + channels.len());
+            let mut source = Source::new("conv_step", LANES)
+                .read("rings", &rings)
+                .read("weight", &weight.rows(channels.clone()))
+                .read("begin", &begin.flat());
+            let mut start = "0.0";
+            if let Some(bias) = bias {
+                let bias = bias.flat().columns(channels.start, channels.len());
+                (source, start) = (source.read("bias", &bias), "bias(0u, c)");
+            }
+            source = source
+                .write("out", &out.rows(sequences.clone()).columns(channels.start, channels.len()))
+                .u32("taps", taps)
+                .u32("apart", apart)
+                .u32("cols", channels.len())
+                .u32("count", count)
+                .with(SIGMOID)
+                .body(&format!(
+                    "    let at = group * {LANES}u + lane;
+    if (at >= p.count) {{ return; }}
+    let r = at / p.cols;
+    let c = at % p.cols;
+    let position = u32(begin(0u, 1u));
+    var s = {start};
+    for (var k = p.taps - 1u - min(position, p.taps - 1u); k < p.taps; k++) {{
+        let t = position + k - (p.taps - 1u);
+        s += weight(c, k) * rings(r, t % p.taps * p.apart + c);
+    }}
+    set_out(r, c, silu(s));"
                 ));
             plan.run(source, count.div_ceil(LANES));
         }

@@ -107,7 +107,7 @@ impl Sample {
             op: &self.op(),
             args: &args,
             out: Out::F32(ViewMut::new(&mut out, self.positions(), columns, columns)),
-            gradient: Some(ViewMut::new(&mut gradient, self.vocab, self.width(), self.width())),
+            changed: Some(ViewMut::new(&mut gradient, self.vocab, self.width(), self.width())),
         };
         let mut space = vec![f32::NAN; logits_len(terms(call.op), chunk, self.vocab) + LANES];
         by_chunks(call, chunk, &mut space);

@@ -29,7 +29,9 @@ impl Sizes {
     pub fn of(op: &Op) -> Sizes {
         match *op {
             Op::Ssd { heads, head_dim, groups, state, dt_lo, dt_hi }
-            | Op::SsdGrad { heads, head_dim, groups, state, dt_lo, dt_hi } => {
+            | Op::SsdGrad { heads, head_dim, groups, state, dt_lo, dt_hi }
+            | Op::SsdPrefill { heads, head_dim, groups, state, dt_lo, dt_hi }
+            | Op::SsdStep { heads, head_dim, groups, state, dt_lo, dt_hi } => {
                 Sizes { heads, head_dim, groups, state, dt_lo, dt_hi }
             }
             _ => panic!("bug: `{}` is no ssd", op.name()),
@@ -261,7 +263,7 @@ impl<'a> Task<'a> {
 
 /// x within lo..=hi; not a number stays what it is.
 #[inline(always)]
-fn limit(x: f32, lo: f32, hi: f32) -> f32 {
+pub fn limit(x: f32, lo: f32, hi: f32) -> f32 {
     let x = if x < lo { lo } else { x };
     if x > hi { hi } else { x }
 }

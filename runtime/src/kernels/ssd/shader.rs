@@ -14,6 +14,7 @@ use std::ops::Range;
 use tile::{Side, each, multiply, tiled};
 
 pub const KERNEL: Shaders = Shaders { version: 1, plan: scan, tolerance: 2e-6 };
+pub const PREFILL: Shaders = Shaders { version: 1, plan: prefill, tolerance: 2e-6 };
 
 /// Positions of a chunk; the side of a tile of its products.
 pub const Q: usize = 64;
@@ -23,6 +24,34 @@ pub const Q: usize = 64;
 const STATES: usize = 24 << 20;
 
 fn scan(plan: &mut Plan, call: Call) -> Result<(), Unfit> {
+    scanned(plan, call).map(drop)
+}
+
+/// The scan, and its last state put into its sequence's row.
+fn prefill(plan: &mut Plan, call: Call) -> Result<(), Unfit> {
+    let left = scanned(plan, call)?;
+    let (begin, states) = (&call.args[7], &call.args[8]);
+    for rows in cuts(&[states], states.rows, 1, plan.caps)? {
+        let source = Source::new("ssd_leave", LANES)
+            .read("left", &left)
+            .read("begin", &begin.flat())
+            .write("states", &states.rows(rows.clone()))
+            .u32("first", rows.start)
+            .u32("end", rows.end)
+            .u32("count", states.cols)
+            .body(&format!(
+                "    let at = group * {LANES}u + lane;
+    let sequence = u32(begin(0u, 0u));
+    if (at >= p.count || sequence < p.first || sequence >= p.end) {{ return; }}
+    set_states(sequence - p.first, at, left(0u, at));"
+            ));
+        plan.run(source, states.cols.div_ceil(LANES));
+    }
+    Ok(())
+}
+
+/// The scan; the state after its last position [1, H N P].
+fn scanned(plan: &mut Plan, call: Call) -> Result<Mat, Unfit> {
     let y = call.out;
     let pieces = pieces(plan.caps, &call, &[y], 0)?;
     let whole = Scan::new(plan, &call, &pieces);
@@ -45,7 +74,7 @@ fn scan(plan: &mut Plan, call: Call) -> Result<(), Unfit> {
         };
         piece.outputs(plan, y);
     }
-    Ok(())
+    Ok(carry)
 }
 
 /// Cuts positions so that one binding holds those of the operands of a scan, of `others`, and of its scratch, the

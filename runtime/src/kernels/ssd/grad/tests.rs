@@ -66,7 +66,7 @@ fn compute(op: &Op, operands: &[Exact], cols: usize) -> Vec<f32> {
     let args: Vec<Arg> = views.map(Arg::F32).collect();
     let mut out = vec![f32::NAN; tokens * cols];
     let place = Out::F32(ViewMut::new(&mut out, tokens, cols, cols));
-    (GRAD.cpu)(Call { op, args: &args, out: place, gradient: None });
+    (GRAD.cpu)(Call { op, args: &args, out: place, changed: None });
     out
 }
 
