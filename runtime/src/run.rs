@@ -229,8 +229,8 @@ pub fn preview(
     states
 }
 
-/// Joins what runs of `shards` shards computed, where the parts of all are there, and says of every stage that they
-/// share where it stands. Nothing is computed.
+/// Joins what runs of `shards` shards computed, where the parts of all are there, and says of every stage
+/// that they share where it stands. Nothing is computed.
 pub fn merge(
     plan: &Plan,
     device: &dyn Device,

@@ -105,8 +105,8 @@ impl Runner {
         self.gather(&Pass::over(samples, watch), (), |_, outputs| each(outputs))
     }
 
-    /// Every sample of a pass that a saved `state` has not seen, pushed into it in the samples' order. Between any two
-    /// samples it can be saved, and goes on from there with the same bits.
+    /// Every sample of a pass that a saved `state` has not seen, pushed into it in the samples' order. Between
+    /// any two samples it can be saved, and goes on from there with the same bits.
     pub fn gather<S: Serialize + DeserializeOwned>(
         &mut self,
         pass: &Pass,

@@ -13,8 +13,8 @@ pub struct Tree<T> {
     /// The first sample, and the one after the last.
     begin: u64,
     end: u64,
-    /// Neighbouring subtrees from left to right, with the number of samples in each: powers of two that divide
-    /// the place where they begin.
+    /// Neighbouring subtrees from left to right, with the number of samples in each: powers of two that
+    /// divide the place where they begin.
     subtrees: Vec<(u64, T)>,
 }
 
@@ -55,8 +55,8 @@ impl<T> Tree<T> {
         Some(self)
     }
 
-    /// Takes in a subtree of the whole tree that begins where this one ends. It is a right half if the subtree before
-    /// it is as large and begins at a multiple of both.
+    /// Takes in a subtree of the whole tree that begins where this one ends. It is a right half if the
+    /// subtree before it is as large and begins at a multiple of both.
     fn append(&mut self, mut size: u64, mut value: T, merge: &impl Fn(&mut T, T)) {
         let mut begin = self.end;
         self.end += size;
@@ -69,8 +69,8 @@ impl<T> Tree<T> {
         self.subtrees.push((size, value));
     }
 
-    /// All samples' value, the subtrees merged from the right; `None` where there was no sample. It has the bits of
-    /// one process where the tree begins at the first sample.
+    /// All samples' value, the subtrees merged from the right; `None` where there was no sample. It has the
+    /// bits of one process where the tree begins at the first sample.
     pub fn finish(mut self, merge: impl Fn(&mut T, T)) -> Option<T> {
         let (_, mut total) = self.subtrees.pop()?;
         while let Some((_, mut left)) = self.subtrees.pop() {

@@ -156,7 +156,7 @@ fn scripts_for_clusters_run_commands_that_there_are() {
     let scripts = [blocks(&text, "sh"), blocks(&text, "yaml")].concat();
     let mut found = 0;
     for words in scripts.iter().flat_map(|script| script.split("minic ").skip(1)) {
-        let mut words = words.lines().next().unwrap().split("&&").next().unwrap().split_whitespace();
+        let mut words = words.lines().next().unwrap().split(['&', ';']).next().unwrap().split_whitespace();
         let command = words.next().unwrap();
         let help = minic(Path::new("."), &[command, "--help"]).stdout;
         for option in words.filter(|word| word.starts_with("--")) {

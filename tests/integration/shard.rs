@@ -7,7 +7,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -54,6 +54,15 @@ fn shard(folder: &Path, index: usize, of: usize) -> Done {
     let done = minic(folder, &["run", "recipe.mrecipe", "--shard", &format!("{index}/{of}")]);
     assert_eq!(done.exit, 0, "shard {index} of {of}: {}", done.stderr);
     done
+}
+
+/// Starts a shard that saves as often as it may, on one lane.
+fn start(folder: &Path, index: usize, of: usize) -> Child {
+    let shard = format!("{index}/{of}");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_minic"));
+    command.args(["run", "recipe.mrecipe", "--save-every", "0s", "--shard", &shard]);
+    command.current_dir(folder).env("RAYON_NUM_THREADS", "1").env("HF_HUB_OFFLINE", "1");
+    command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
 
 /// Shards in this order, again and again until nothing is missing; how often that is.
@@ -114,7 +123,7 @@ impl Whole {
         Whole { folder, outcome, exports: exports.to_vec() }
     }
 
-    /// Shards left the same objects; a run of one process computes nothing more, and its exports are the same.
+    /// Shards left the same objects; a run of one process computes nothing more and exports the same.
     #[track_caller]
     fn same(&self, shards: &Path, cached: &[&str], how: &str) {
         let (whole, parts) = (payloads(self.folder.path()), payloads(shards));
@@ -142,6 +151,21 @@ fn shards_in_any_order_leave_what_one_process_leaves() {
         assert!((2..=3).contains(&rounds), "{order:?}: {rounds} rounds");
         whole.same(shards.path(), CACHED, &format!("{order:?}"));
     }
+}
+
+#[test]
+fn shards_at_the_same_time_leave_what_one_process_leaves() {
+    let whole = Whole::of(folder(RECIPE), &["half"]);
+    let shards = folder(RECIPE);
+    for round in 1.. {
+        let mut running: Vec<Child> = (1..=3).map(|index| start(shards.path(), index, 3)).collect();
+        assert!(running.iter_mut().all(|child| child.wait().unwrap().success()));
+        match minic(shards.path(), &["merge", "recipe.mrecipe"]).exit {
+            0 => break,
+            exit => assert!(exit == 3 && round < 4, "round {round} ends with {exit}"),
+        }
+    }
+    whole.same(shards.path(), CACHED, "at the same time");
 }
 
 #[test]
@@ -173,11 +197,7 @@ fn a_shard_says_what_it_waits_for_and_computes_its_part_once() {
 fn a_shard_that_is_killed_goes_on_and_nobody_notices() {
     let whole = Whole::of(folder(RECIPE), &["half"]);
     let shards = folder(RECIPE);
-    let words = ["run", "recipe.mrecipe", "--shard", "2/2", "--save-every", "0s"];
-    let mut command = Command::new(env!("CARGO_BIN_EXE_minic"));
-    // One lane, so that there is something left to do after the first save.
-    command.args(words).current_dir(shards.path()).env("RAYON_NUM_THREADS", "1");
-    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut child = start(shards.path(), 2, 2);
     let events = shards.path().join(".minic/runs/recipe.shard-2-of-2/events.jsonl");
     let saved = || fs::read_to_string(&events).is_ok_and(|text| text.contains(r#""event":"saved""#));
     let began = Instant::now();

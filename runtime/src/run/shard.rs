@@ -1,8 +1,8 @@
 //! Runs that share one store and one recipe: each computes its part of every pass over samples.
 //!
-//! A part is an object like any other, under the key of its result and the shard that made it; the parts of all
-//! shards are joined to the object that a run of one process makes ([`crate::tree`]). What is missing is said and
-//! waited for by nobody: the same command goes on when it is there.
+//! A part is an object like any other, under the key of its result and the shard that made it; the parts of
+//! all shards are joined to the object that a run of one process makes ([`crate::tree`]). What is missing is
+//! said and waited for by nobody: the same command goes on when it is there.
 
 use super::{Artifact, Executor, RunError};
 use crate::events::Event;
@@ -139,8 +139,8 @@ pub(super) enum Share {
 }
 
 impl Executor<'_> {
-    /// What is not there that a stage is made from. An export records what was done before it, and so waits for
-    /// all of that.
+    /// What is not there that a stage is made from. An export records what was done before it, and so waits
+    /// for all of that.
     pub(super) fn blocked(&self, id: NodeIndex) -> Option<Waits> {
         let missing = self.plan.inputs(id).into_iter().filter(|(from, _)| !self.done.contains_key(from));
         let inputs: BTreeSet<&str> = missing.map(|(from, _)| self.plan.node(from).name.as_str()).collect();
@@ -226,10 +226,11 @@ impl Executor<'_> {
         self.preview && !(joins && Work::of(&self.plan.node(id).stage) == Work::Shared)
     }
 
-    /// The sums of all `samples` for results that the store does not hold, each given to `keep`. In a shared run they
-    /// are joined of parts; results with parts that are missing are an error after all others are kept.
+    /// The sums of all `samples` for results that the store does not hold, each given to `keep`. In a shared
+    /// run they are joined of parts; results with parts that are missing are an error after all others are
+    /// kept.
     ///
-    /// `compute` goes over a range of samples for some of the results, `join` adds what follows to a result's sum.
+    /// `compute` goes over a range of samples for some of the results, `join` adds what follows to a sum.
     pub(super) fn pass<S: Serialize + DeserializeOwned>(
         &self,
         results: &[Key],
@@ -249,15 +250,7 @@ impl Executor<'_> {
                 });
             }
             Share::Part(shard) => {
-                let own = |i: &usize| !self.store.has(&part(&results[*i], shard));
-                let own: Vec<usize> = (0..results.len()).filter(own).collect();
-                if !own.is_empty() {
-                    self.saved(results, &own, Some(shard), |saves| {
-                        let sums = compute(&own, shard.share(samples), saves)?;
-                        let put = |(&i, sum): (&usize, &S)| self.store.put(&part(&results[i], shard), sum);
-                        Ok(own.iter().zip(&sums).try_for_each(put)?)
-                    })?;
-                }
+                self.own_parts(results, shard, |own, saves| compute(own, shard.share(samples), saves))?;
                 shard.of
             }
         };
@@ -270,7 +263,26 @@ impl Executor<'_> {
         self.all_there(missing)
     }
 
-    /// A pass for some of the results that goes on where it was stopped, until what it computes is in the store.
+    /// Computes what this shard adds to results, as far as the store does not hold it.
+    fn own_parts<S: Serialize>(
+        &self,
+        results: &[Key],
+        shard: Shard,
+        compute: impl FnOnce(&[usize], Saves) -> Result<Vec<S>, RunError>,
+    ) -> Result<(), RunError> {
+        let own = |i: &usize| !self.store.has(&part(&results[*i], shard));
+        let own: Vec<usize> = (0..results.len()).filter(own).collect();
+        if own.is_empty() {
+            return Ok(());
+        }
+        self.saved(results, &own, Some(shard), |saves| {
+            let sums = compute(&own, saves)?;
+            let put = |(&i, sum): (&usize, &S)| self.store.put(&part(&results[i], shard), sum);
+            Ok(own.iter().zip(&sums).try_for_each(put)?)
+        })
+    }
+
+    /// A pass for some of the results that goes on where it was stopped, until the store holds them.
     fn saved(
         &self,
         results: &[Key],
@@ -324,6 +336,8 @@ impl Executor<'_> {
 
 /// The kind of keys of parts.
 const PART: &str = "part";
+/// Raised when the form of sums changes.
+const VERSION: u32 = 1;
 
 /// The key of what a shard adds to a result.
 fn part(result: &Key, shard: Shard) -> Key {
@@ -331,6 +345,7 @@ fn part(result: &Key, shard: Shard) -> Key {
         .called(format!("part {shard} of {}", result.subject))
         .field("of", result.digest())
         .field("shard", json!([shard.index, shard.of]))
+        .field("version", VERSION)
 }
 
 /// Into how many shards runs were divided that left parts in a store.
