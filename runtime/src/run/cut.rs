@@ -114,6 +114,10 @@ impl Executor<'_> {
         record: &mut AxisRecord,
     ) -> Result<(), RunError> {
         let Some(axis) = stage.axes.iter().find(|a| a.axis.name == record.axis) else { return Ok(()) };
+        if let Some(control @ Control::Random { .. }) = &stage.control {
+            record.metric = Some(control.to_string());
+            return Ok(());
+        }
         if axis.leading {
             record.metric = Some(hir::Score::Pca.to_string());
             return Ok(());

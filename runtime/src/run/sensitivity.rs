@@ -54,7 +54,7 @@ impl Executor<'_> {
         let mut summary = SensitivitySummary {
             space: stage.sensitivity.space.clone(),
             on: stage.sensitivity.on.clone(),
-            parent: self.first_does(one.looked_at(&looks, &parent))?,
+            parent: self.first_does(one.looked_at(id, &looks, &parent))?,
             axes: BTreeMap::new(),
         };
         for axis in &stage.space.axes {
@@ -77,7 +77,7 @@ impl Executor<'_> {
                 };
                 let desc = made.source.desc();
                 let values = match desc.family().constraint(desc) {
-                    Ok(()) => child.looked_at(&looks, &made),
+                    Ok(()) => child.looked_at(entrant.lowered.made, &looks, &made),
                     Err(_) => Ok(BTreeMap::new()),
                 };
                 let values = match (values, other) {
@@ -99,8 +99,14 @@ impl Executor<'_> {
         Ok((Artifact::Told, told))
     }
 
-    fn looked_at(&self, looks: &[(&Quantity, Look)], made: &Made) -> Result<BTreeMap<String, f64>, RunError> {
-        let value = |(quantity, look): &(&Quantity, Look)| Ok((quantity.to_string(), self.seen(look, made)?));
+    fn looked_at(
+        &self,
+        id: NodeIndex,
+        looks: &[(&Quantity, Look)],
+        made: &Made,
+    ) -> Result<BTreeMap<String, f64>, RunError> {
+        let value =
+            |(quantity, look): &(&Quantity, Look)| Ok((quantity.to_string(), self.seen(id, look, made)?));
         looks.iter().map(value).collect()
     }
 }

@@ -27,7 +27,6 @@ const WRITTEN: u64 = 8 << 30;
 /// What an entrant is scored with.
 #[derive(Clone)]
 pub(in super::super) struct Look {
-    id: NodeIndex,
     objective: Objective,
     samples: Option<Arc<SampleSet>>,
     /// For the divergence from it.
@@ -50,12 +49,12 @@ impl Executor<'_> {
     ) -> Result<RungRecord, RunError> {
         let one = self.by_itself(false);
         let mut look = one.look(id, &rung.by, rung.on.as_deref())?;
-        let mut record = RungRecord::new(rung, one.parent_score(&look)?);
+        let mut record = RungRecord::new(rung, one.parent_score(id, &look)?);
         look.fits = self.by_itself(true).fits(id, &look.objective, choices, within)?;
         record.fits = look.fits.iter().flatten().map(|fit| fit.record.clone()).collect();
         match schedule_of(stage, rung) {
-            Some(schedule) => self.trained_scores(&look, schedule, rung, choices, within, &mut record)?,
-            None => self.cut_scores(&look, choices, within, &mut record)?,
+            Some(schedule) => self.trained_scores(id, &look, schedule, rung, choices, within, &mut record)?,
+            None => self.cut_scores(id, &look, choices, within, &mut record)?,
         }
         Ok(record)
     }
@@ -72,40 +71,46 @@ impl Executor<'_> {
         let compares = objective.terms.iter().any(|(_, q)| *q == Quantity::Measured(Measure::Kl));
         let against = compares.then(|| self.space_parent(id)).transpose()?;
         let (units, fits) = (vec![1.0; objective.terms.len()], vec![None; objective.terms.len()]);
-        let mut look = Look { id, objective, samples, against, units, fits };
+        let mut look = Look { objective, samples, against, units, fits };
         if look.objective.alone().is_none() {
             let parent = self.space_parent(id)?;
-            let figures = self.figures_as_made(&look, &parent)?;
-            look.units = self.values(&look, &parent, figures.as_ref())?;
+            let figures = self.figures_as_made(id, &look, &parent)?;
+            look.units = self.values(id, &look, &parent, figures.as_ref())?;
         }
         Ok(look)
     }
 
     /// Of the model that the space is cut from; it has no divergence from itself.
-    fn parent_score(&self, look: &Look) -> Result<Option<f64>, RunError> {
+    fn parent_score(&self, id: NodeIndex, look: &Look) -> Result<Option<f64>, RunError> {
         if look.against.is_some() {
             return Ok(None);
         }
-        Ok(Some(self.seen(look, &self.space_parent(look.id)?)?))
+        Ok(Some(self.seen(id, look, &self.space_parent(id)?)?))
     }
 
     /// The score of a model as it is made.
-    pub(in super::super) fn seen(&self, look: &Look, made: &Made) -> Result<f64, RunError> {
-        let figures = self.figures_as_made(look, made)?;
-        Ok(look.score(&self.values(look, made, figures.as_ref())?))
+    pub(in super::super) fn seen(&self, id: NodeIndex, look: &Look, made: &Made) -> Result<f64, RunError> {
+        let figures = self.figures_as_made(id, look, made)?;
+        Ok(look.score(&self.values(id, look, made, figures.as_ref())?))
     }
 
-    fn figures_as_made(&self, look: &Look, made: &Made) -> Result<Option<Figures>, RunError> {
+    fn figures_as_made(&self, id: NodeIndex, look: &Look, made: &Made) -> Result<Option<Figures>, RunError> {
         let Some(samples) = &look.samples else { return Ok(None) };
-        let figures = self.figures(look.id, samples, &[(made, look.against.as_ref())])?;
+        let figures = self.figures(id, samples, &[(made, look.against.as_ref())])?;
         Ok(figures.into_iter().next())
     }
 
     /// Of each term of the objective.
-    fn values(&self, look: &Look, made: &Made, figures: Option<&Figures>) -> Result<Vec<f64>, RunError> {
+    fn values(
+        &self,
+        id: NodeIndex,
+        look: &Look,
+        made: &Made,
+        figures: Option<&Figures>,
+    ) -> Result<Vec<f64>, RunError> {
         let value = |((_, quantity), fit): (&(f64, Quantity), &Option<Fit>)| match fit {
             Some(fit) => Ok(fit.predict(made.source.desc())),
-            None => self.quantity(look.id, quantity, made, figures),
+            None => self.quantity(id, quantity, made, figures),
         };
         look.objective.terms.iter().zip(&look.fits).map(value).collect()
     }
@@ -145,6 +150,7 @@ impl Executor<'_> {
     /// Entrants as they are cut.
     fn cut_scores(
         &self,
+        id: NodeIndex,
         look: &Look,
         choices: &[Choice],
         within: &Within,
@@ -159,18 +165,18 @@ impl Executor<'_> {
             }
             within.done(i * steps);
             let other = self.other(i);
-            let entrant = self.entrant(look.id, choice)?;
-            let mut child = self.beside(look.id, &entrant, within);
+            let entrant = self.entrant(id, choice)?;
+            let mut child = self.beside(id, &entrant, within);
             child.preview |= other.is_some();
-            let own = Look { id: entrant.lowered.made, ..look.clone() };
+            let stage = entrant.lowered.made;
             let made = match look.samples {
                 Some(_) => child.draft(&entrant),
                 // Its sizes are all that counts.
                 None => child.bare(&entrant),
             };
             let scored = made.and_then(|made| {
-                let figures = child.figures_as_made(&own, &made)?;
-                Ok((child.values(&own, &made, figures.as_ref())?, figures))
+                let figures = child.figures_as_made(stage, look, &made)?;
+                Ok((child.values(stage, look, &made, figures.as_ref())?, figures))
             });
             match (scored, other) {
                 (Err(RunError::NotStored), Some(shard)) => _ = missing.insert(shard),
@@ -183,8 +189,10 @@ impl Executor<'_> {
 
     /// Entrants after so many tokens of a schedule. All see the same windows; what is read of the teacher is
     /// written down once for all of them, a stretch of updates at a time.
+    #[expect(clippy::too_many_arguments, reason = "each says something else of the same rung")]
     fn trained_scores(
         &self,
+        id: NodeIndex,
         look: &Look,
         schedule: usize,
         rung: &Rung,
@@ -192,12 +200,12 @@ impl Executor<'_> {
         within: &Within,
         record: &mut RungRecord,
     ) -> Result<(), RunError> {
-        let entrants = choices.iter().map(|choice| self.entrant(look.id, choice));
+        let entrants = choices.iter().map(|choice| self.entrant(id, choice));
         let entrants: Vec<Entrant> = entrants.collect::<Result<_, _>>()?;
         let (mut open, mut missing) = (Vec::new(), BTreeSet::new());
         for (i, entrant) in entrants.iter().enumerate() {
             let other = self.other(i);
-            let mut child = self.beside(look.id, entrant, within);
+            let mut child = self.beside(id, entrant, within);
             child.preview |= other.is_some();
             match (child.promote(entrant), other) {
                 (Err(RunError::NotStored), Some(shard)) => {
@@ -335,8 +343,8 @@ impl Run<'_> {
     }
 
     fn scored(&self, look: &Look, figures: Figures) -> Result<(Vec<f64>, Option<Figures>), RunError> {
-        let own = Look { id: self.trial.training, ..look.clone() };
-        Ok((self.child.values(&own, &self.trial.made, Some(&figures))?, Some(figures)))
+        let Trial { training, made, .. } = &self.trial;
+        Ok((self.child.values(*training, look, made, Some(&figures))?, Some(figures)))
     }
 
     /// Trains on to `end`; the figures where that is the end of the rung.
