@@ -16,7 +16,7 @@ mod svg;
 mod text;
 mod verify;
 
-pub use estimate::{Estimate, FITTED};
+pub use estimate::{Estimate, FITTED, RungEstimate};
 pub use shapes::{Bounds, Points, Shape, Shapes};
 pub use stage::{
     Calibrate, Cut, CutAxis, Evaluation, Export, Needs, Request, Score, Search, Sensitivity, Source, Stage,

@@ -8,7 +8,9 @@ use minic_compiler::check::Environment;
 use minic_compiler::dim::Dim;
 use minic_compiler::hir::{self, Recipe};
 use minic_compiler::model::LayerKind;
-use minic_compiler::plan::{Bounds, Estimate, Plan, PlanNode, Shape, Shapes, Source, Stage, StageId};
+use minic_compiler::plan::{
+    self, Bounds, Estimate, Plan, PlanNode, Points, RungEstimate, Shape, Shapes, Source, Stage, StageId,
+};
 use minic_runtime::checkpoint::{CONFIG_FILE, INDEX_FILE, WEIGHTS_FILE};
 use minic_runtime::hub::Remote;
 use minic_runtime::run::State;
@@ -126,6 +128,7 @@ impl<'a> Report<'a> {
             "dims": dims,
             "flops_per_token": bounds_json(shape.flops_per_token(self.sequence)),
             "memory": bounds_json(shape.memory(1, self.sequence)),
+            "points": shape.points.map(|p| json!({ "all": p.all, "feasible": bounds_json(p.feasible) })),
         })
     }
 
@@ -151,6 +154,12 @@ impl<'a> Report<'a> {
             _ => line,
         };
         out += &table.render(styled);
+        for stage in &self.stages {
+            if let Stage::Search(search) = &stage.node.stage {
+                out += &bold(format!("\n{}, rung by rung\n", stage.node.name));
+                out += &stage.rungs(search);
+            }
+        }
         out + &self.legend()
     }
 
@@ -190,6 +199,9 @@ impl<'a> Report<'a> {
         let of = |(name, whole): (&str, &Shape)| {
             share(whole.params(), shape.params()).map(|share| format!("{share} of {name}"))
         };
+        if let Some(points) = shape.points {
+            line("points", &|_| points_of(points), String::new());
+        }
         line("parameters", &|s| ranged(s.params(), grouped), before.and_then(of).unwrap_or_default());
         line("layers", &layers, shape.layers.as_ref().map(|l| pattern(l)).unwrap_or_default());
         for dim in DIMS.iter().filter(|dim| !shape.sizes(**dim).is_empty()) {
@@ -248,7 +260,32 @@ impl StageReport<'_> {
             "flops": e.flops.map(bounds_json),
             "memory": e.memory.map(bounds_json),
             "disk": e.disk.map(bounds_json),
+            "rungs": e.rungs.iter().map(rung_json).collect::<Vec<_>>(),
         })
+    }
+
+    /// The rungs of a search, one line each.
+    fn rungs(&self, search: &plan::Search) -> String {
+        let titles = ["", "rung", ">candidates", ">passes", ">training", ">operations", ">memory", "by"];
+        let mut table = Table::new(&titles);
+        for (number, (rung, e)) in search.search.rungs.iter().zip(&self.estimate.rungs).enumerate() {
+            let passes = match (e.passes, e.samples) {
+                (0, _) => String::new(),
+                (passes, Some(samples)) => format!("{passes} over {samples} samples"),
+                (passes, None) => passes.to_string(),
+            };
+            table.row(vec![
+                String::new(),
+                (number + 1).to_string(),
+                ranged(e.candidates, grouped),
+                passes,
+                e.tokens.map(|tokens| format!("{} tokens", grouped(tokens))).unwrap_or_default(),
+                e.flops.filter(|flops| flops.max > 0.0).map(|f| ranged(f, operations)).unwrap_or_default(),
+                e.memory.map(|held| ranged(held, bytes)).unwrap_or_default(),
+                rung.to_string(),
+            ]);
+        }
+        table.render(|_, line| line)
     }
 
     fn cells(&self, verbose: bool) -> Vec<String> {
@@ -351,6 +388,25 @@ fn bounds_json<T: Copy + PartialEq + Serialize>(bounds: Bounds<T>) -> Value {
     match bounds.exact() {
         Some(n) => json!(n),
         None => json!({ "min": bounds.min, "max": bounds.max }),
+    }
+}
+
+fn rung_json(rung: &RungEstimate) -> Value {
+    json!({
+        "candidates": bounds_json(rung.candidates),
+        "passes": rung.passes,
+        "samples": rung.samples,
+        "tokens": rung.tokens,
+        "flops": rung.flops.map(bounds_json),
+        "memory": rung.memory.map(bounds_json),
+    })
+}
+
+/// `9,600, of which 147 .. 1,614 are feasible`
+fn points_of(points: Points) -> String {
+    match points.feasible.exact() {
+        Some(feasible) if feasible == points.all => grouped(points.all),
+        _ => format!("{}, of which {} are feasible", grouped(points.all), ranged(points.feasible, grouped)),
     }
 }
 

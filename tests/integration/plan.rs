@@ -122,6 +122,46 @@ fn depth_is_a_range_until_the_run() {
 }
 
 #[test]
+fn a_search_is_planned_rung_by_rung() {
+    let searched = format!(
+        "{}
+search best in student {{
+    require params <= 5B
+    rank by params keep 3
+    rank by loss on calibration keep 1
+}}
+sensitivity figure of student on calibration {{ loss, params }}
+",
+        FIXED_4B
+            .replace("axis hidden_size     = 3072  by", "axis hidden_size in {3072, 3584, 4096} by")
+            .replace("axis ffn_hidden_size = 12288 by", "axis ffn_hidden_size in {12288, 21504} by")
+            .replace("export student", "export best")
+    );
+    let folder = folder(&searched);
+    let done = minic(folder.path(), &["plan", "--json", "recipe.mrecipe"]);
+    assert_eq!(done.exit, 0, "{}", done.stderr);
+    let json = done.json();
+    let points = |model: &str| json["models"][model]["points"].clone();
+    assert_eq!(points("student"), serde_json::json!({ "all": 6, "feasible": 6 }));
+    // Three with 12288 neurons, the widest of them 5.5 billion.
+    assert_eq!(points("best"), serde_json::json!({ "all": 6, "feasible": 2 }));
+    assert_eq!(json["models"]["best"]["params"]["min"], 4_489_223_040_u64);
+    let rungs = &node(&json, "best")["rungs"];
+    let candidates = |n: usize| rungs[n]["candidates"].as_u64();
+    assert_eq!((candidates(0), candidates(1)), (Some(2), Some(2)));
+    assert_eq!((rungs[0]["passes"].as_u64(), rungs[1]["passes"].as_u64()), (Some(0), Some(1)));
+    assert_eq!(node(&json, "best")["flops"], rungs[1]["flops"]);
+    assert!(node(&json, "figure")["passes"]["whole"].as_u64() > Some(3));
+    let text = minic(folder.path(), &["plan", "recipe.mrecipe"]).stdout;
+    for expected in ["6, of which 2 are feasible", "best, rung by rung", "loss on calibration keep 1"] {
+        assert!(text.contains(expected), "{expected} in\n{text}");
+    }
+    // Analysis is a target of its own.
+    let until = minic(folder.path(), &["run", "recipe.mrecipe", "--until", "figure"]);
+    assert!(until.stderr.contains("E1101") && until.stderr.contains("sensitivity"), "{}", until.stderr);
+}
+
+#[test]
 fn every_level_prints() {
     let folder = folder(FIXED_4B);
     let emit = |level: &str| minic(folder.path(), &["plan", "recipe.mrecipe", "--emit", level]);

@@ -1,5 +1,9 @@
 //! What each stage will cost, from the shapes alone.
 
+mod search;
+
+pub use search::RungEstimate;
+
 use super::{Bounds, Calibrate, Evaluation, Needs, Plan, Shape, Shapes, Source, Stage, Training, Value};
 use crate::autodiff::Recompute;
 use crate::axes::{Axis, Scope};
@@ -32,6 +36,8 @@ pub struct Estimate {
     pub memory: Option<Bounds>,
     /// Bytes written.
     pub disk: Option<Bounds>,
+    /// Of a search.
+    pub rungs: Vec<RungEstimate>,
 }
 
 impl Plan {
@@ -60,9 +66,9 @@ impl Plan {
             }
             Stage::Rotate => self.rotation(shapes, id),
             Stage::Repair(repairs) => self.repair(shapes, id, repairs),
-            Stage::Load(_) | Stage::Cut(_) | Stage::Search(_) | Stage::Sensitivity(_) | Stage::Report => {
-                Estimate::default()
-            }
+            Stage::Search(search) => self.search(shapes, id, search),
+            Stage::Sensitivity(sensitivity) => self.sensitivity(shapes, id, sensitivity),
+            Stage::Load(_) | Stage::Cut(_) | Stage::Report => Estimate::default(),
         }
     }
 
@@ -322,7 +328,7 @@ fn over_samples(data: &hir::Data, sample_flops: Option<Bounds<f64>>) -> Estimate
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::graph::HeadLoss;
     use crate::hir::{LayerMetric, Phase, Recipe};
@@ -454,7 +460,7 @@ mod tests {
     }
 
     /// One window an update.
-    fn phase() -> Phase {
+    pub(super) fn phase() -> Phase {
         let optimizer = hir::Optimizer { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.0, clip: None };
         let rate = hir::Rate { shape: "constant", peak: 1e-4, floor: 0.0, warmup: 0, decay: None };
         Phase {

@@ -232,7 +232,7 @@ impl Shape {
     }
 
     /// What a cut makes of it, as far as it can meet `require`: of every width and number of layers a space of its own.
-    fn pruned(&self, prune: &hir::Prune, search: Option<&hir::Search>) -> Shape {
+    pub(super) fn pruned(&self, prune: &hir::Prune, search: Option<&hir::Search>) -> Shape {
         let require = search.map_or(&[][..], |search| &search.require);
         let widths = prune.axes.iter().map(|cut| cut.axis.dim).filter(|dim| *dim != Dim::NumLayers);
         let varying: BTreeSet<Dim> = self.varying.iter().copied().chain(widths).collect();
