@@ -291,6 +291,14 @@ impl Device for Newer {
         Cpu.prepare(schedule, weights)
     }
 
+    fn decode(
+        &self,
+        schedules: [Arc<Schedule>; 2],
+        weights: Weights,
+    ) -> Result<[Box<dyn Session>; 2], DeviceError> {
+        Cpu.decode(schedules, weights)
+    }
+
     fn train(
         &self,
         schedule: Arc<Schedule>,
