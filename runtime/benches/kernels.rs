@@ -400,7 +400,7 @@ fn main() {
     let pools = [1, threads].map(|n| rayon::ThreadPoolBuilder::new().num_threads(n).build().expect("a pool"));
     let mut table = vec![("", linear("square", 1024, 1024, 1024))];
     for model in MODELS {
-        let steps = [1, 8].into_iter().flat_map(|sequences| steps(model, sequences, 4095));
+        let steps = [1, 8, 16].into_iter().flat_map(|sequences| steps(model, sequences, 4095));
         table.extend(steps.map(|row| (model.name, row)));
         table.extend([512, 1024].into_iter().flat_map(|l| rows(model, l)).map(|row| (model.name, row)));
     }

@@ -368,7 +368,7 @@ impl Op {
 /// The sequences whose rings of `window` rows have so many rows together.
 fn ring(op: &Op, what: &str, rows: usize, window: usize) -> Result<usize, ShapeError> {
     let fail = |message: String| Err(ShapeError { op: op.name(), message });
-    if window == 0 || rows % window != 0 {
+    if window == 0 || !rows.is_multiple_of(window) {
         return fail(format!("{rows} rows of {what} are no multiple of {window}"));
     }
     // Positions are given in f32.

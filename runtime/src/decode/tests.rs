@@ -163,7 +163,9 @@ fn a_candidate_that_is_nowhere_on_disk_is_measured() {
 
 #[test]
 fn few_steps_are_run_and_of_many_the_others_are_interpolated() {
-    assert_eq!([runs(1), runs(24)], [vec![0..1], vec![0..24]]);
+    for few in [1, 24] {
+        assert!(matches!(&runs(few)[..], [all] if *all == (0..few)));
+    }
     assert_eq!(runs(1000), [0..8, 496..504, 992..1000]);
     // A step takes as long as its context: exact but for the ends, which take what the means of their runs take.
     let exact = |run: &Range<usize>| run.clone().map(|i| 5.0 + i as f64).sum::<f64>();

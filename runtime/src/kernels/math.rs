@@ -169,32 +169,37 @@ pub fn dot3(x: &[f32], y: &[f32], z: &[f32]) -> f64 {
     fold(lanes)
 }
 
-/// x[r] . y for several x, in sixteen running sums of f32 each, folded pairwise at the end.
+/// x . y in f32: thirty-two running sums, folded pairwise at the end, and one of what is left.
 #[inline(always)]
-pub fn dots<const R: usize>(x: [&[f32]; R], y: &[f32]) -> [f32; R] {
-    let mut lanes = [[0.0f32; LANES]; R];
-    let (whole, rest) = y.as_chunks::<LANES>();
-    let rows = x.map(|x| &x.as_chunks::<LANES>().0[..whole.len()]);
-    for (k, y) in whole.iter().enumerate() {
-        for r in 0..R {
-            for i in 0..LANES {
-                lanes[r][i] += rows[r][k][i] * y[i];
-            }
+pub fn dot_f32(x: &[f32], y: &[f32]) -> f32 {
+    let mut lanes = [0.0f32; 2 * LANES];
+    let (xs, x_rest) = x.as_chunks::<{ 2 * LANES }>();
+    let (ys, y_rest) = y.as_chunks::<{ 2 * LANES }>();
+    for (x, y) in xs.iter().zip(ys) {
+        for i in 0..2 * LANES {
+            lanes[i] += x[i] * y[i];
         }
     }
-    for (x, lanes) in x.iter().zip(&mut lanes) {
-        for (i, (x, y)) in x[whole.len() * LANES..].iter().zip(rest).enumerate() {
-            lanes[i] += x * y;
-        }
-        let mut n = LANES / 2;
-        while n > 0 {
-            for i in 0..n {
-                lanes[i] += lanes[i + n];
-            }
-            n /= 2;
+    let (xs, x_rest) = x_rest.as_chunks::<LANES>();
+    let (ys, y_rest) = y_rest.as_chunks::<LANES>();
+    for (x, y) in xs.iter().zip(ys) {
+        for i in 0..LANES {
+            lanes[i] += x[i] * y[i];
         }
     }
-    lanes.map(|lanes| lanes[0])
+    let mut n = LANES;
+    while n > 0 {
+        for i in 0..n {
+            lanes[i] += lanes[i + n];
+        }
+        n /= 2;
+    }
+    // Apart from the lanes, which stay in registers.
+    let mut rest = 0.0;
+    for (x, y) in x_rest.iter().zip(y_rest) {
+        rest += x * y;
+    }
+    lanes[0] + rest
 }
 
 /// The largest element, minus infinity for none; those that are not numbers are passed over.
@@ -287,12 +292,12 @@ mod tests {
     }
 
     #[test]
-    fn several_products_are_each_its_own() {
-        let vector = |seed: usize| (0..53).map(|i| ((i * seed) % 17) as f32 - 8.0).collect::<Vec<f32>>();
-        let (x, y) = ([vector(3), vector(5), vector(11)], vector(7));
-        let exact = |x: &[f32]| x.iter().zip(&y).map(|(x, y)| x * y).sum::<f32>();
-        assert_eq!(dots([&x[0], &x[1], &x[2]], &y), [exact(&x[0]), exact(&x[1]), exact(&x[2])]);
-        assert_eq!(dots([&x[1][..5]], &y[..5]), [exact(&x[1][..5])]);
+    fn every_element_of_a_product_counts_once() {
+        for len in [0, 1, 5, 16, 20, 31, 32, 33, 64, 100] {
+            let vector = |seed: usize| (0..len).map(|i| ((i * seed) % 17) as f32 - 8.0).collect::<Vec<f32>>();
+            let (x, y) = (vector(3), vector(7));
+            assert_eq!(dot_f32(&x, &y), x.iter().zip(&y).map(|(x, y)| x * y).sum::<f32>(), "{len}");
+        }
     }
 
     #[test]

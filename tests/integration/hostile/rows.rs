@@ -10,6 +10,7 @@ const RUN: &str = "run recipe.mrecipe";
 const CHECK: &str = "check recipe.mrecipe";
 const EVAL: &str = "eval model --data data.txt --sequence 64";
 const LOGITS: &str = "logits model --tokens tokens.json --output l.safetensors";
+const DECODE: &str = "logits model --tokens tokens.json --output l.safetensors --decode 9";
 const VERIFY: &str = "verify half";
 
 const SHARD_FILE: &str = "model-00002-of-00003.safetensors";
@@ -727,6 +728,9 @@ const TOKENS: &[Row] = &[
     tokens("an id over vocab_size", |d| write(d, "tokens.json", "[[1, 40]]")),
     tokens("a million brackets", |d| write(d, "tokens.json", deep("[", 1_000_000))),
     tokens("100 MB of zeros", |d| huge(d, "tokens.json", 100_000_000)),
+    row(Base::Sharded, "more positions to decode than there are", DECODE, 1, "--decode 9", |d| {
+        write(d, "tokens.json", "[[1, 2]]")
+    }),
     row(Base::Sharded, "a sample of 10 million tokens, in 1 GiB of memory", LOGITS, 3, "memory", |d| {
         write(d, "tokens.json", format!("[[1{}]]", ",1".repeat(9_999_999)))
     }),

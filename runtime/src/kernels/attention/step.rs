@@ -5,7 +5,7 @@
 mod shader;
 
 use super::soften;
-use crate::kernels::math::{dots, exp, maximum, wide};
+use crate::kernels::math::{dot_f32, exp, maximum, wide};
 use crate::kernels::parallel::{by_rows, for_each, scratch_size, with_buffer, with_scratch};
 use crate::kernels::{Call, Exact, Kernel, View};
 use minic_compiler::graph::Op;
@@ -113,22 +113,13 @@ impl Sizes {
     /// scores [heads, KEYS] = q k^T
     fn scores(self, q: &[f32], k: View, scores: &mut [f32]) {
         let d = self.head_dim;
-        let query = |h: usize| &q[h * d..(h + 1) * d];
         wide(
             #[inline(always)]
             || {
                 for j in 0..k.rows() {
                     for (g, key) in k.row(j).chunks_exact(d).enumerate() {
-                        let (mut h, end) = (g * self.of_key(), (g + 1) * self.of_key());
-                        while h + 4 <= end {
-                            let sums = dots([query(h), query(h + 1), query(h + 2), query(h + 3)], key);
-                            for (i, sum) in sums.into_iter().enumerate() {
-                                scores[(h + i) * KEYS + j] = sum;
-                            }
-                            h += 4;
-                        }
-                        for h in h..end {
-                            scores[h * KEYS + j] = dots([query(h)], key)[0];
+                        for h in g * self.of_key()..(g + 1) * self.of_key() {
+                            scores[h * KEYS + j] = dot_f32(&q[h * d..(h + 1) * d], key);
                         }
                     }
                 }

@@ -35,13 +35,11 @@ fn plan(plan: &mut Plan, call: Call) -> Result<(), Unfit> {
     Ok(())
 }
 
-/// Sequences, and pieces of the rows of their rings: as many whole rings as bindings hold, or one in pieces.
-fn pieces(
-    s: Sizes,
-    rings: [&Mat; 2],
-    sequences: usize,
-    plan: &Plan,
-) -> Result<Vec<(Range<usize>, Vec<Range<usize>>)>, Unfit> {
+/// Sequences, and pieces of the rows of their rings.
+type Piece = (Range<usize>, Vec<Range<usize>>);
+
+/// As many whole rings as bindings hold, or one in pieces.
+fn pieces(s: Sizes, rings: [&Mat; 2], sequences: usize, plan: &Plan) -> Result<Vec<Piece>, Unfit> {
     let mut pieces = Vec::new();
     let mut first = 0;
     while first < sequences {
