@@ -14,7 +14,7 @@ use minic_grammar::{Diagnostic, Span};
 #[derive(Clone, Debug)]
 pub(super) enum Shape {
     Unknown,
-    One(Outline),
+    One(Box<Outline>),
     /// A prune with sets of values: many models.
     Space(Space),
     /// The winner of a search: one of many.
@@ -45,7 +45,7 @@ impl<'a> Checker<'a> {
         if !self.is_first(&model.name) {
             return;
         }
-        let shape = desc.clone().map_or(Shape::Unknown, |d| Shape::One(Outline::of(d)));
+        let shape = desc.clone().map_or(Shape::Unknown, |d| Shape::One(Box::new(Outline::of(d))));
         self.shapes.insert(name, shape);
         if let Some((path, place)) = path.as_ref().zip(checkpoint)
             && self.environment.is_weightless(path)

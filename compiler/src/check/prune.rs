@@ -207,7 +207,7 @@ impl<'a> Checker<'a> {
         }
         let Some(model) = parent.cut(&point, &rules) else { return Shape::Unknown };
         self.expressible_model(prune, &parent, &model, &point, lines);
-        Shape::One(model)
+        Shape::One(Box::new(model))
     }
 
     fn expressible_space(&mut self, prune: &ast::Prune, space: &Space) -> bool {

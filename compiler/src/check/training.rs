@@ -65,13 +65,13 @@ impl<'a> Checker<'a> {
     }
 
     /// The models that are distilled or trained from the winner, those that could be read.
-    fn from_the_winner(&self, search: &str) -> impl Iterator<Item = &hir::Distill> {
+    fn trained_from(&self, search: &str) -> impl Iterator<Item = &hir::Distill> {
         self.out.distills.values().filter(move |distill| distill.from == search)
     }
 
     /// The data that all of them are trained on.
     fn data_of_the_winner(&self, search: &ast::Search) -> Option<&'a str> {
-        let data = agreed(self.from_the_winner(&search.name.node).map(|distill| distill.data.as_str()))?;
+        let data = agreed(self.trained_from(&search.name.node).map(|distill| distill.data.as_str()))?;
         self.names.get(data).map(|(name, _)| name)
     }
 
@@ -81,7 +81,7 @@ impl<'a> Checker<'a> {
             return None;
         }
         let name = &search.name.node;
-        let common = agreed(self.from_the_winner(name).map(|distill| distill.teacher.as_deref())).flatten();
+        let common = agreed(self.trained_from(name).map(|distill| distill.teacher.as_deref())).flatten();
         let known_before = common.filter(|teacher| !self.depends_on(teacher, name));
         let parent = || self.out.prunes.get(&search.space.node).map(|space| space.from.as_str());
         known_before.or_else(parent).map(str::to_string)
@@ -116,7 +116,7 @@ impl<'a> Checker<'a> {
         let written = self.recipe.declarations.iter().filter(
             |declaration| matches!(declaration, Declaration::Distill(distill) if distill.from.node == *name),
         );
-        let understood: Vec<&hir::Distill> = self.from_the_winner(name).collect();
+        let understood: Vec<&hir::Distill> = self.trained_from(name).collect();
         if written.count() > understood.len() {
             return None;
         }
