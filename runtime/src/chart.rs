@@ -155,7 +155,7 @@ impl Panel {
     fn legend(&self, out: &mut String) {
         let (mut x, mut y) = (LEFT, 58.0);
         for series in self.series.iter().filter(|s| !s.points.is_empty()) {
-            let width = 16.0 + 6.0 * series.name.chars().count() as f64 + 14.0;
+            let width = 16.0 + 6.6 * series.name.chars().count() as f64 + 14.0;
             if x + width > WIDTH && x > LEFT {
                 (x, y) = (LEFT, y + 14.0);
             }

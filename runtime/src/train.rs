@@ -59,12 +59,15 @@ pub struct Job<'a> {
     pub shows: bool,
 }
 
+/// Reads the weights whose names are wanted.
+pub type Reader<'a> = dyn Fn(&dyn Fn(&str) -> bool) -> Result<Weights, RunError> + 'a;
+
 /// A teacher whose weights are read where they are needed: to run beside the student, to be compared with on
 /// data that is held out, and to make targets.
 pub struct Teacher<'a> {
     pub desc: &'a ModelDesc,
     /// Those whose names are wanted.
-    pub weights: &'a dyn Fn(&dyn Fn(&str) -> bool) -> Result<Weights, RunError>,
+    pub weights: &'a Reader<'a>,
 }
 
 /// A phase, and the windows that it takes: the feed's from `first` on.

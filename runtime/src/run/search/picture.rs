@@ -19,14 +19,14 @@ impl SearchSummary {
     fn panel(&self, rung: &RungRecord) -> Panel {
         let is_control = |name: &&String| self.controls.contains_key(*name);
         let names: Vec<&String> = rung.scores.keys().filter(|name| !is_control(name)).collect();
-        let kept = |name: &&String| rung.kept.contains(name);
         let series = |label: &str, color, mark, names: Vec<&String>| Series {
             name: label.into(),
             color,
             mark,
             points: names.into_iter().filter_map(|name| self.point(rung, name)).collect(),
         };
-        let (stay, go): (Vec<&String>, Vec<&String>) = names.iter().copied().partition(|name| kept(&name));
+        let (stay, go): (Vec<&String>, Vec<&String>) =
+            names.iter().copied().partition(|name| rung.kept.contains(name));
         let chosen = names.iter().copied().filter(|name| **name == self.chosen).collect();
         let level = |label: &str, y: Option<f64>| Series {
             name: label.into(),
