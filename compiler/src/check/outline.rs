@@ -122,15 +122,21 @@ impl Outline {
     }
 
     /// Every number of layers of each kind that `total` layers may be, without repeats; none where the rules allow no
-    /// choice.
+    /// choice. Of models of many thousand layers every so many, and the ends.
     pub(crate) fn choices(&self, total: usize, rules: &LayerRules) -> Vec<Counts> {
         if let Some(left) = self.blocks(total, rules) {
             return left.into_iter().collect();
         }
         let Some(LayerCounts { fewest, most, .. }) = self.ranges(total, rules) else { return Vec::new() };
+        let wide = |kind: usize| most[kind] - fewest[kind] + 1;
+        let step = (wide(0).saturating_mul(wide(1)) / MOST_CHOICES).isqrt() + 1;
+        let each = |kind: usize| {
+            let (from, to) = (fewest[kind], most[kind]);
+            (from..to).step_by(step).chain([to])
+        };
         let mut choices = Vec::new();
-        for first in fewest[0]..=most[0] {
-            for second in fewest[1]..=most[1] {
+        for first in each(0) {
+            for second in each(1) {
                 let third = total.checked_sub(first + second).filter(|n| (fewest[2]..=most[2]).contains(n));
                 choices.extend(third.map(|third| [first, second, third]));
             }
@@ -183,6 +189,9 @@ impl Outline {
     }
 }
 
+/// Choices of layers that are tried one by one, about.
+const MOST_CHOICES: usize = 100_000;
+
 /// What the other kinds leave is a bound for each kind.
 fn tighten(fewest: &mut [usize; 3], most: &mut [usize; 3], total: usize) -> Option<()> {
     for i in 0..3 {
@@ -200,6 +209,17 @@ fn tighten(fewest: &mut [usize; 3], most: &mut [usize; 3], total: usize) -> Opti
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_very_many_choices_of_layers_every_so_many_are_tried() {
+        let kinds = LayerKind::ALL.iter().flat_map(|kind| vec![*kind; 2000]);
+        let mut desc = crate::plan::fixture::desc("tiny");
+        desc.layers = kinds.collect();
+        let choices = Outline::of(desc).choices(3000, &LayerRules::default());
+        assert!((10_000..200_000).contains(&choices.len()), "{}", choices.len());
+        assert!(choices.iter().all(|counts| counts.iter().sum::<usize>() == 3000 && counts[2] > 0));
+        assert!(choices.contains(&[0, 2000, 1000]) && choices.contains(&[2000, 0, 1000]));
+    }
 
     #[test]
     fn bounds_shrink_until_they_agree() {

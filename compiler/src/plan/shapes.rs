@@ -93,7 +93,23 @@ pub struct Shape {
     varying: Vec<Dim>,
     rows: Arc<Vec<u32>>,
     depths: Vec<Counts>,
-    require: Vec<Require>,
+    /// Of a search: of every row those of the depths that meet all requirements.
+    met: Option<Arc<Met>>,
+}
+
+/// Places in a list of depths, those of one row after those of the other.
+#[derive(Debug, Default, PartialEq)]
+struct Met {
+    places: Vec<u32>,
+    /// Where each row ends.
+    ends: Vec<usize>,
+}
+
+impl Met {
+    fn of(&self, row: usize) -> &[u32] {
+        let from = row.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.places[from..self.ends[row]]
+    }
 }
 
 impl Shape {
@@ -111,7 +127,7 @@ impl Shape {
             varying: Vec::new(),
             rows: Arc::default(),
             depths: vec![counts_of(&desc.layers)],
-            require: Vec::new(),
+            met: None,
         }
     }
 
@@ -131,22 +147,48 @@ impl Shape {
     /// The least and the greatest value over everything that the model may turn out to be: `of` is given the widths,
     /// and its result the numbers of layers. Nothing is left where no model meets the requirements.
     fn over<F: Fn(&Counts) -> u64>(&self, of: impl Fn(&ModelDesc) -> F + Sync) -> Option<Bounds> {
+        let rows = self.each_row(|row, desc| {
+            let value = of(desc);
+            match &self.met {
+                Some(met) => Bounds::of(met.of(row).iter().map(|at| value(&self.depths[*at as usize]))),
+                None => Bounds::of(self.depths.iter().map(value)),
+            }
+        });
+        rows.into_iter().fold(None, both)
+    }
+
+    /// One result for every row, in their order.
+    fn each_row<A: Send>(&self, visit: impl Fn(usize, &ModelDesc) -> A + Sync) -> Vec<A> {
         let piece = |first: usize| {
             let mut desc = self.desc.clone();
-            let mut found: Option<Bounds> = None;
-            for row in first..(first + CHUNK).min(self.widths()) {
+            let rows = first..(first + CHUNK).min(self.widths());
+            let one = |row| {
                 self.enter(&mut desc, row);
-                let parts: Vec<Option<Parts>> =
-                    self.require.iter().map(|require| Parts::of(&require.quantity, &desc)).collect();
-                let value = of(&desc);
-                let met = self.depths.iter().filter(|counts| meets(&self.require, &parts, counts));
-                let here = Bounds::of(met.map(value));
-                found = both(found, here);
-            }
-            found
+                visit(row, &desc)
+            };
+            rows.map(one).collect::<Vec<A>>()
         };
         let pieces: Vec<usize> = (0..self.widths()).step_by(CHUNK).collect();
-        pieces.into_par_iter().map(piece).reduce(|| None, both)
+        pieces.into_par_iter().flat_map_iter(piece).collect()
+    }
+
+    /// Of every row the depths that meet the requirements.
+    fn meeting(&self, require: &[Require]) -> Met {
+        let rows = self.each_row(|_, desc| {
+            let parts: Vec<Option<Parts>> =
+                require.iter().map(|require| Parts::of(&require.quantity, desc)).collect();
+            let places = self.depths.iter().zip(0u32..);
+            places
+                .filter(|(counts, _)| meets(require, &parts, counts))
+                .map(|(_, at)| at)
+                .collect::<Vec<u32>>()
+        });
+        let mut met = Met::default();
+        for places in rows {
+            met.places.extend(places);
+            met.ends.push(met.places.len());
+        }
+        met
     }
 
     /// The same of a function of the operations of a token, and of those of the head among them.
@@ -177,7 +219,7 @@ impl Shape {
             && self.varying == other.varying
             && (all || Arc::ptr_eq(&self.rows, &other.rows) || self.rows == other.rows)
             && self.depths == other.depths
-            && self.require == other.require
+            && (all || self.met == other.met)
     }
 
     /// Nothing meets all requirements; the checker says so at the one that is to blame.
@@ -252,7 +294,7 @@ impl Shape {
         let all = kept.is_empty() || self.depths.iter().all(|counts| kept == [counts.iter().sum::<usize>()]);
         let mut sizes = self.sizes.clone();
         sizes.extend(found.sizes.into_iter().map(|(dim, values)| (dim, values.into_iter().collect())));
-        Shape {
+        let mut shape = Shape {
             from: Some(search.map_or(&prune.from, |search| &search.space).clone()),
             layers: self.layers.clone().filter(|_| all),
             points: Some(found.points).filter(|_| single && (search.is_some() || !prune.is_model())),
@@ -261,8 +303,10 @@ impl Shape {
             varying: found.varying,
             rows: Arc::new(found.rows),
             depths: found.depths.into_iter().collect(),
-            require: require.to_vec(),
-        }
+            met: None,
+        };
+        shape.met = search.map(|search| Arc::new(shape.meeting(&search.require)));
+        shape
     }
 
     /// Its layers, a range of each kind for every number of them that it may have.
