@@ -75,6 +75,49 @@ impl Chart {
     }
 }
 
+/// The place of a plot within its picture.
+pub(crate) struct Frame {
+    pub left: f64,
+    pub right: f64,
+    pub top: f64,
+    pub bottom: f64,
+}
+
+impl Frame {
+    /// Both axes with their ticks, each with its place, and with what they show.
+    pub fn draw(&self, out: &mut String, across: &[(f64, String)], up: &[(f64, String)], x: &str, y: &str) {
+        let Frame { left, right, top, bottom } = self;
+        for (at, tick) in across {
+            let _ = writeln!(
+                out,
+                "<path d=\"M{at:.1},{bottom:.1} v5\" stroke=\"#94a3b8\"/><text x=\"{at:.1}\" y=\"{:.1}\" \
+                 text-anchor=\"middle\" {LABEL}>{tick}</text>",
+                bottom + 18.0
+            );
+        }
+        for (at, tick) in up {
+            let _ = writeln!(
+                out,
+                "<path d=\"M{left:.1},{at:.1} H{right:.1}\" stroke=\"#e2e8f0\"/><text x=\"{:.1}\" y=\"{:.1}\" \
+                 text-anchor=\"end\" {LABEL}>{tick}</text>",
+                left - 7.0,
+                at + 3.8
+            );
+        }
+        let _ = writeln!(
+            out,
+            "<path d=\"M{left:.1},{top:.1} V{bottom:.1} H{right:.1}\" fill=\"none\" stroke=\"#94a3b8\"/>\n\
+             <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\" {LABEL}>{}</text>\n\
+             <text transform=\"translate(16 {:.1}) rotate(-90)\" text-anchor=\"middle\" {LABEL}>{}</text>",
+            (left + right) / 2.0,
+            bottom + 38.0,
+            escaped(x),
+            (top + bottom) / 2.0,
+            escaped(y),
+        );
+    }
+}
+
 /// Where values lie on an axis.
 #[derive(Clone, Copy)]
 struct Scale {
@@ -115,40 +158,16 @@ impl Panel {
     }
 
     fn axes(&self, out: &mut String, x: Scale, y: Scale) {
-        let (right, bottom) = (WIDTH - RIGHT, HEIGHT - BOTTOM);
-        for tick in ticks(x.low, x.high, 5) {
-            let at = x.at(tick);
-            let _ = writeln!(
-                out,
-                "<path d=\"M{at:.1},{bottom:.1} v5\" stroke=\"#94a3b8\"/><text x=\"{at:.1}\" y=\"{:.1}\" \
-                 text-anchor=\"middle\" {LABEL}>{}</text>",
-                bottom + 18.0,
-                counted(tick)
-            );
-        }
-        for tick in ticks(y.low, y.high, 6) {
-            let at = y.at(tick);
-            let _ = writeln!(
-                out,
-                "<path d=\"M{LEFT:.1},{at:.1} H{right:.1}\" stroke=\"#e2e8f0\"/><text x=\"{:.1}\" y=\"{:.1}\" \
-                 text-anchor=\"end\" {LABEL}>{}</text>",
-                LEFT - 7.0,
-                at + 3.8,
-                shown(tick)
-            );
-        }
+        let across: Vec<(f64, String)> =
+            ticks(x.low, x.high, 5).into_iter().map(|tick| (x.at(tick), counted(tick))).collect();
+        let up: Vec<(f64, String)> =
+            ticks(y.low, y.high, 6).into_iter().map(|tick| (y.at(tick), shown(tick))).collect();
+        let frame = Frame { left: LEFT, right: WIDTH - RIGHT, top: TOP, bottom: HEIGHT - BOTTOM };
+        frame.draw(out, &across, &up, &self.x, &self.y);
+        let title = escaped(&self.title);
         let _ = writeln!(
             out,
-            "<path d=\"M{LEFT:.1},{TOP:.1} V{bottom:.1} H{right:.1}\" fill=\"none\" stroke=\"#94a3b8\"/>\n\
-             <text x=\"{LEFT:.1}\" y=\"44\" font-size=\"12.5\" fill=\"#0f172a\">{}</text>\n\
-             <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\" {LABEL}>{}</text>\n\
-             <text transform=\"translate(16 {:.1}) rotate(-90)\" text-anchor=\"middle\" {LABEL}>{}</text>",
-            escaped(&self.title),
-            (LEFT + right) / 2.0,
-            HEIGHT - 12.0,
-            escaped(&self.x),
-            (TOP + bottom) / 2.0,
-            escaped(&self.y),
+            "<text x=\"{LEFT:.1}\" y=\"44\" font-size=\"12.5\" fill=\"#0f172a\">{title}</text>"
         );
     }
 

@@ -1,7 +1,7 @@
 //! Loss over tokens as a drawing. No dependency.
 
 use super::{Line, Row, Update};
-use crate::chart::{counted, escaped, shown, ticks};
+use crate::chart::{self, counted, escaped, shown, ticks};
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
@@ -110,38 +110,12 @@ impl Frame {
     }
 
     fn axes(&self, out: &mut String, unit: &str) {
-        let (right, bottom) = (WIDTH - RIGHT, HEIGHT - BOTTOM);
-        let label = "font-size=\"11\" fill=\"#475569\"";
-        for tick in ticks(0.0, self.tokens, 7) {
-            let x = self.x(tick);
-            let _ = writeln!(
-                out,
-                "<path d=\"M{x:.1},{bottom:.1} v5\" stroke=\"#94a3b8\"/><text x=\"{x:.1}\" y=\"{:.1}\" \
-                 text-anchor=\"middle\" {label}>{}</text>",
-                bottom + 18.0,
-                counted(tick)
-            );
-        }
-        for tick in self.loss_ticks() {
-            let y = self.y(tick);
-            let _ = writeln!(
-                out,
-                "<path d=\"M{LEFT:.1},{y:.1} H{right:.1}\" stroke=\"#e2e8f0\"/><text x=\"{:.1}\" y=\"{:.1}\" \
-                 text-anchor=\"end\" {label}>{}</text>",
-                LEFT - 7.0,
-                y + 3.8,
-                shown(tick)
-            );
-        }
-        let _ = writeln!(
-            out,
-            "<path d=\"M{LEFT:.1},{TOP:.1} V{bottom:.1} H{right:.1}\" fill=\"none\" stroke=\"#94a3b8\"/>\n\
-             <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\" {label}>tokens</text>\n\
-             <text transform=\"translate(16 {:.1}) rotate(-90)\" text-anchor=\"middle\" {label}>{unit}</text>",
-            (LEFT + right) / 2.0,
-            HEIGHT - 12.0,
-            (TOP + bottom) / 2.0,
-        );
+        let across: Vec<(f64, String)> =
+            ticks(0.0, self.tokens, 7).into_iter().map(|tick| (self.x(tick), counted(tick))).collect();
+        let up: Vec<(f64, String)> =
+            self.loss_ticks().into_iter().map(|tick| (self.y(tick), shown(tick))).collect();
+        let frame = chart::Frame { left: LEFT, right: WIDTH - RIGHT, top: TOP, bottom: HEIGHT - BOTTOM };
+        frame.draw(out, &across, &up, "tokens", unit);
     }
 
     fn loss_ticks(&self) -> Vec<f64> {
