@@ -1,16 +1,5 @@
 //! Statistics of what was measured.
 
-/// The median of some numbers; NaN of none.
-pub fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    match sorted.len() {
-        0 => f64::NAN,
-        n if n % 2 == 1 => sorted[n / 2],
-        n => (sorted[n / 2 - 1] + sorted[n / 2]) / 2.0,
-    }
-}
-
 /// Spearman's rank correlation of two lists of equal length: that of their ranks, of equal values the mean rank.
 /// `None` of fewer than three pairs, and where all values of a list are equal.
 pub fn spearman(x: &[f64], y: &[f64]) -> Option<f64> {
@@ -64,11 +53,5 @@ mod tests {
         assert!((rho - (1.0 - 6.0 * 4.0 / 120.0)).abs() < 1e-12);
         assert_eq!(spearman(&[1.0, 1.0, 1.0], &[1.0, 2.0, 3.0]), None);
         assert_eq!(spearman(&[1.0, 2.0], &[1.0, 2.0]), None);
-    }
-
-    #[test]
-    fn a_median_lies_in_the_middle() {
-        assert_eq!((median(&[5.0, 1.0, 3.0]), median(&[4.0, 1.0, 2.0, 3.0])), (3.0, 2.5));
-        assert!(median(&[]).is_nan());
     }
 }

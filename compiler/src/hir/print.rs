@@ -193,7 +193,11 @@ impl Display for Search {
 
 impl Display for Require {
     fn fmt(&self, f: &mut Formatter) -> Result {
-        write!(f, "{} <= {} <= {}", self.lo, self.quantity, self.hi)
+        if self.lo > f64::NEG_INFINITY {
+            write!(f, "{} <= ", self.lo)?;
+        }
+        self.quantity.fmt(f)?;
+        if self.hi < f64::INFINITY { write!(f, " <= {}", self.hi) } else { Ok(()) }
     }
 }
 

@@ -12,9 +12,9 @@ use crate::device::Weights;
 use crate::evaluate::Figures;
 use crate::stats;
 use crate::train::TrainError;
+use minic_compiler::check::LayerCounts;
 use minic_compiler::cost::Parts;
 use minic_compiler::hir::{Measure, Objective, Quantity, Rung};
-use minic_compiler::model::LayerKind;
 use minic_compiler::pareto;
 use minic_compiler::plan;
 use petgraph::graph::NodeIndex;
@@ -138,10 +138,7 @@ impl Executor<'_> {
             Quantity::Latency { .. } | Quantity::Throughput { .. } => self.speed(id, quantity, made),
             analytic => {
                 let desc = made.source.desc();
-                let mut counts = [0; LayerKind::ALL.len()];
-                for (count, kind) in counts.iter_mut().zip(LayerKind::ALL) {
-                    *count = desc.layers.iter().filter(|layer| *layer == kind).count();
-                }
+                let counts = LayerCounts::of(&desc.layers).fewest;
                 Ok(Parts::of(analytic, desc).ok_or_else(unplanned)?.total(&counts) as f64)
             }
         }

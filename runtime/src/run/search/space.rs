@@ -36,7 +36,13 @@ impl Executor<'_> {
         }
         let space = Space::of(&Outline::of(parent.clone()), &stage.space);
         let counts = |depth: usize| {
-            let kinds: Vec<LayerKind> = layers[&depth].iter().map(|layer| parent.layers[*layer]).collect();
+            let kinds: Vec<LayerKind> = layers
+                .get(&depth)
+                .into_iter()
+                .flatten()
+                .filter_map(|layer| parent.layers.get(*layer))
+                .copied()
+                .collect();
             LayerCounts::of(&kinds).fewest
         };
         let found = space.feasible_exact(&stage.search.require, counts);

@@ -8,9 +8,10 @@ use crate::decode::{self, Request, Speed};
 use crate::linalg;
 use crate::provenance::ModelRecord;
 use crate::store::Key;
+use minic_compiler::check::LayerCounts;
 use minic_compiler::cost;
 use minic_compiler::hir::{Objective, Quantity};
-use minic_compiler::model::{LayerKind, ModelDesc};
+use minic_compiler::model::ModelDesc;
 use petgraph::graph::NodeIndex;
 use serde_json::json;
 
@@ -134,10 +135,7 @@ impl Fit {
 /// the weights and of what sequences remember.
 fn features(quantity: &Quantity, desc: &ModelDesc) -> Vec<f64> {
     let Some(Request { input, output, batch }) = request(quantity) else { return Vec::new() };
-    let mut counts = [0; LayerKind::ALL.len()];
-    for (count, kind) in counts.iter_mut().zip(LayerKind::ALL) {
-        *count = desc.layers.iter().filter(|layer| *layer == kind).count();
-    }
+    let counts = LayerCounts::of(&desc.layers).fewest;
     let of = |quantity| cost::Parts::of(&quantity, desc).map_or(0.0, |parts| parts.total(&counts) as f64);
     let steps = (output - 1) as f64;
     vec![
