@@ -99,6 +99,51 @@ fn every_code_is_registered_and_raised_by_the_corpus() {
     assert!(silent.is_empty(), "no recipe of the corpus raises {silent:?}");
 }
 
+/// Of the recipes of both crates: the finding of a fix is gone once it is applied, and nothing is less readable.
+#[test]
+fn every_fix_mends_what_it_is_for() {
+    let parsers = Path::new(env!("CARGO_MANIFEST_DIR")).join("../grammar/tests/corpus/bad");
+    let mut tried = 0;
+    let mut wrong = Vec::new();
+    for folder in [corpus().join("bad"), parsers] {
+        for entry in fs::read_dir(folder).expect("the corpus") {
+            let path = entry.expect("an entry").path();
+            if path.extension().is_none_or(|e| e != "mrecipe") {
+                continue;
+            }
+            let (name, source) = source_of(&path);
+            let found = checked(&source).1;
+            for diagnostic in &found {
+                for fix in &diagnostic.fixes {
+                    let mut mended = source.clone();
+                    mended.replace_range(fix.span.start..fix.span.end, &fix.replacement);
+                    let left = checked(&mended).1;
+                    let same = |all: &[Diagnostic]| {
+                        all.iter()
+                            .filter(|d| d.code == diagnostic.code && d.message == diagnostic.message)
+                            .count()
+                    };
+                    let unread =
+                        |all: &[Diagnostic]| all.iter().filter(|d| d.code.starts_with("E01")).count();
+                    if same(&left) >= same(&found) || unread(&left) > unread(&found) {
+                        wrong.push(format!(
+                            "{name}: {} {:?}: {} {:?}\n{}",
+                            diagnostic.code,
+                            diagnostic.message,
+                            fix.title,
+                            &source[fix.span.start..fix.span.end],
+                            render::render(&name, &mended, &left, false)
+                        ));
+                    }
+                    tried += 1;
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {tried}:\n{}", wrong.len(), wrong.join("\n=====\n"));
+    assert!(tried > 100, "{tried} fixes");
+}
+
 /// Every line lost in turn, every number a zero, every name another one: whatever is written, the checker
 /// answers, and a recipe without errors is lowered.
 #[test]

@@ -182,6 +182,16 @@ pub enum PruneItem {
     Repair(Repair),
 }
 
+impl PruneItem {
+    pub fn span(&self) -> Span {
+        match self {
+            PruneItem::Calibrate { span, .. } | PruneItem::Under { span, .. } => *span,
+            PruneItem::Axis(axis) => axis.span,
+            PruneItem::Repair(repair) => repair.span,
+        }
+    }
+}
+
 /// `axis NAME = VALUE by METRIC at TAP` or `axis NAME in SET_OR_RANGE ..`
 #[derive(Clone, Debug, PartialEq)]
 pub struct Axis {

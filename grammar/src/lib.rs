@@ -13,7 +13,7 @@ pub mod render;
 pub mod span;
 mod suggest;
 
-pub use diagnostic::{Diagnostic, Label, Severity};
+pub use diagnostic::{Diagnostic, Fix, Help, Label, Severity};
 pub use parse::{parse, quantity};
 pub use span::{Span, Spanned};
 pub use suggest::nearest;

@@ -16,7 +16,7 @@ pub use self::numbers::quantity;
 
 use self::blocks::DECLARATION_FORMS;
 use crate::ast::{Broken, DECLARATIONS, Ident, Recipe};
-use crate::diagnostic::{self, Diagnostic};
+use crate::diagnostic::{self, Diagnostic, Help};
 use crate::span::{Span, Spanned};
 use crate::suggest::nearest;
 use pest::Parser as _;
@@ -63,7 +63,8 @@ impl Reader {
             let end = at + first_word(text, at).len();
             self.report(
                 Diagnostic::new("E0101", Span::new(at, end), "the header `mrecipe 1` is missing")
-                    .help("begin the file with the line `mrecipe 1`"),
+                    .help("begin the file with the line `mrecipe 1`")
+                    .fix("add the header", Span::at(at), "mrecipe 1\n\n"),
             );
         }
         for statement in statements {
@@ -92,7 +93,8 @@ impl Reader {
             } else {
                 format!("the header is `mrecipe 1`, not `{word} ..`")
             };
-            self.report(Diagnostic::new("E0101", statement, message).help("make the first line `mrecipe 1`"));
+            let help = Help::instead("make the first line `mrecipe 1`", ["mrecipe 1".to_owned()]);
+            self.report(Diagnostic::new("E0101", statement, message).help(help));
             return;
         };
         self.base = statement.start;
@@ -101,7 +103,8 @@ impl Reader {
         self.recipe.version = Some(Spanned::new(number, span));
         if number != VERSION {
             let message = format!("version {} of the recipe language is not known", version.as_str());
-            self.report(Diagnostic::new("E0101", span, message).help("this program reads `mrecipe 1`"));
+            let help = Help::instead("this program reads `mrecipe 1`", [VERSION.to_string()]);
+            self.report(Diagnostic::new("E0101", span, message).help(help));
         }
     }
 
@@ -139,7 +142,11 @@ impl Reader {
         }
         if word == "mrecipe" {
             let message = "the header `mrecipe 1` stands once, at the head of the file";
-            self.report(Diagnostic::new("E0102", statement, message).help("remove this line"));
+            self.report(Diagnostic::new("E0102", statement, message).help("remove this line").fix(
+                "remove this line",
+                statement,
+                "",
+            ));
             return;
         }
         if word.is_empty() {
@@ -151,8 +158,8 @@ impl Reader {
         }
         let span = Span::new(statement.start, statement.start + word.len());
         let help = match nearest(word, DECLARATIONS.iter().copied()) {
-            Some(near) => format!("did you mean `{near}`?"),
-            None => declarations_help(),
+            Some(near) => Help::meant(near),
+            None => declarations_help().into(),
         };
         let message = format!("no declaration begins with `{word}`");
         self.report(Diagnostic::new("E0104", span, message).help(help));

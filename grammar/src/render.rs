@@ -1,6 +1,6 @@
 //! Diagnostics as people read them, and as programs do.
 
-use crate::diagnostic::{Diagnostic, Severity};
+use crate::diagnostic::{Diagnostic, Fix, Severity};
 use crate::span::Span;
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use serde::Serialize;
@@ -92,10 +92,33 @@ pub struct JsonDiagnostic {
     pub end_line: usize,
     pub end_column: usize,
     pub help: Option<String>,
+    pub fixes: Vec<JsonFix>,
+}
+
+/// An edit that mends a finding: `replacement` in the place of what stands between the two positions.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct JsonFix {
+    pub title: String,
+    pub line: usize,
+    pub column: usize,
+    pub end_line: usize,
+    pub end_column: usize,
+    pub replacement: String,
 }
 
 pub fn to_json(file: &str, text: &str, diagnostics: &[Diagnostic]) -> Vec<JsonDiagnostic> {
     let lines = LineIndex::new(text);
+    let fix = |fix: &Fix| {
+        let (start, end) = (lines.position(fix.span.start), lines.position(fix.span.end));
+        JsonFix {
+            title: fix.title.clone(),
+            line: start.line,
+            column: start.column,
+            end_line: end.line,
+            end_column: end.column,
+            replacement: fix.replacement.clone(),
+        }
+    };
     let json = |d: &Diagnostic| {
         let (start, end) = (lines.position(d.span.start), lines.position(d.span.end));
         JsonDiagnostic {
@@ -108,6 +131,7 @@ pub fn to_json(file: &str, text: &str, diagnostics: &[Diagnostic]) -> Vec<JsonDi
             end_line: end.line,
             end_column: end.column,
             help: d.help.clone(),
+            fixes: d.fixes.iter().map(fix).collect(),
         }
     };
     diagnostics.iter().map(json).collect()
@@ -123,7 +147,8 @@ mod tests {
         let fault = Diagnostic::new("E0102", Span::new(at, at + 2), "expected a name, found `ü`")
             .label("here")
             .also(Span::new(0, 7), "in this version")
-            .help("names are plain");
+            .help("names are plain")
+            .fix("write `u`", Span::new(at, at + 2), "u");
         (text, vec![fault, Diagnostic::new("W1001", Span::new(text.len(), text.len()), "an end")])
     }
 
@@ -181,6 +206,12 @@ mod tests {
             (json[1].severity, json[1].line, json[1].column, json[1].help.as_deref()),
             ("warning", 4, 1, None)
         );
+        let fixes: Vec<(&str, usize, usize, &str)> = first
+            .fixes
+            .iter()
+            .map(|f| (f.title.as_str(), f.column, f.end_column, f.replacement.as_str()))
+            .collect();
+        assert_eq!((fixes, json[1].fixes.len()), (vec![("write `u`", 8, 9, "u")], 0));
     }
 
     #[test]

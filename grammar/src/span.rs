@@ -14,6 +14,11 @@ impl Span {
         Span { start, end }
     }
 
+    /// The empty span at a place.
+    pub fn at(place: usize) -> Self {
+        Span::new(place, place)
+    }
+
     /// The smallest span that covers both.
     pub fn to(self, other: Span) -> Span {
         Span { start: self.start.min(other.start), end: self.end.max(other.end) }

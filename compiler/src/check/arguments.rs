@@ -182,7 +182,7 @@ impl<'a> Checker<'a> {
         let Some(known) = signature.iter().find(|a| a.name == key.node) else {
             let names: Vec<&str> = signature.iter().map(|a| a.name).collect();
             let help = match names.as_slice() {
-                [] => format!("`{}` takes no arguments", call.name),
+                [] => format!("`{}` takes no arguments", call.name).into(),
                 names => suggestion(&key.node, "arguments", names),
             };
             let message = format!("`{}` has no argument `{}`", call.name, key.node);
@@ -232,9 +232,15 @@ impl<'a> Checker<'a> {
 }
 
 fn lacking(call: &Call, argument: &Argument) -> Diagnostic {
+    let example = argument.example();
+    let (place, text) = match call.arguments.last() {
+        Some(last) => (Span::at(last.value.span.end), format!(", {example}")),
+        None => (Span::new(call.name_span.end, call.span.end), format!("({example})")),
+    };
     Diagnostic::new("E0308", call.span, format!("`{}` lacks `{}`", call.name, argument.name))
         .label(format!("`{}` is missing: {}", argument.name, argument.doc))
-        .help(format!("add `{}`", argument.example()))
+        .help(format!("add `{example}`"))
+        .fix(format!("add `{example}`"), place, text)
 }
 
 fn unnamed(call: &Call, at: Span, signature: &[Argument]) -> Diagnostic {
@@ -243,7 +249,12 @@ fn unnamed(call: &Call, at: Span, signature: &[Argument]) -> Diagnostic {
         [] => report.help(format!("`{}` takes no arguments", call.name)),
         signature => {
             let examples: Vec<String> = signature.iter().map(|a| format!("`{}`", a.example())).collect();
-            report.label("an argument without its name").help(format!("write {}", examples.join(", ")))
+            let report = report.label("an argument without its name");
+            let report = report.help(format!("write {}", examples.join(", ")));
+            signature.iter().fold(report, |report, argument| {
+                let title = format!("name it `{}`", argument.name);
+                report.fix(title, Span::at(at.start), format!("{} = ", argument.name))
+            })
         }
     }
 }

@@ -7,7 +7,7 @@ use super::outline::Outline;
 use crate::axes::{self, AXES, Axis, Scope};
 use crate::hir::Score;
 use minic_grammar::ast::{self, Ident, PruneItem};
-use minic_grammar::{Diagnostic, Span, Spanned};
+use minic_grammar::{Diagnostic, Help, Span, Spanned};
 
 /// An `axis` line whose name is known; what could not be read of it is absent.
 pub(super) struct Line<'a> {
@@ -34,12 +34,13 @@ impl<'a> Checker<'a> {
                     Diagnostic::new("E0403", ast.name.span, format!("`{}` is cut twice", axis.name))
                         .label("cut again here")
                         .also(first.ast.name.span, "first cut here")
-                        .help("one line states all values: `in {a, b}`"),
+                        .help("one line states all values: `in {a, b}`")
+                        .fix("remove this line", ast.span, ""),
                 );
                 continue;
             }
             let values = self.sizes(&ast.domain, ast.fixed);
-            let score = self.axis_score(axis, &ast.by, ast.name.span);
+            let score = self.axis_score(axis, ast);
             let tap = self.axis_tap(axis, score.as_ref(), &ast.at);
             let there = self.in_parent(axis, &ast.name, parent);
             if let (Some(values), Some(parent), true) = (&values, parent, there) {
@@ -87,7 +88,10 @@ impl<'a> Checker<'a> {
                         parent.desc.family,
                         axis.doc.split(" (").next().unwrap_or("")
                     ))
-                    .help(format!("it can be cut along {}", list(&names))),
+                    .help(Help::instead(
+                        format!("it can be cut along {}", list(&names)),
+                        names.iter().map(|name| name.to_string()),
+                    )),
             );
         }
         there
@@ -134,7 +138,9 @@ impl<'a> Checker<'a> {
                 .also(*rule, "the rule"),
                 _ => continue,
             };
-            self.report(report.help(nearest_help(v, size, legal)));
+            let several = values.iter().filter(|other| other.span == value.span).count() > 1;
+            let help = nearest_help(v, size, legal);
+            self.report(if several { report.help(help.text()) } else { report.help(help) });
         }
     }
 
@@ -242,10 +248,12 @@ pub(super) fn either(values: &[usize]) -> String {
     values.iter().map(usize::to_string).collect::<Vec<_>>().join(" or ")
 }
 
-fn nearest_help(value: usize, size: usize, legal: impl Fn(usize) -> bool) -> String {
-    match nearest(value, size, legal).as_slice() {
+fn nearest_help(value: usize, size: usize, legal: impl Fn(usize) -> bool) -> Help {
+    let values = nearest(value, size, legal);
+    let text = match values.as_slice() {
         [] => "no value is legal here".into(),
         [only] => format!("nearest legal value: {only}"),
         values => format!("nearest legal values: {}", either(values).replace(" or ", ", ")),
-    }
+    };
+    Help::instead(text, values.iter().map(usize::to_string))
 }

@@ -5,7 +5,7 @@ use super::arguments::{Arguments, call_of};
 use super::models::Shape;
 use super::names::suggestion;
 use super::outline::Outline;
-use super::prune::twice;
+use super::prune::{member, twice};
 use super::space::Space;
 use crate::hir;
 use crate::targets::{self, Finding, TARGETS, Target};
@@ -17,13 +17,16 @@ impl<'a> Checker<'a> {
         let model = self.one_model(&deploy.model);
         let mut read: Vec<(&'static Target, Arguments, Span)> = Vec::new();
         let mut sound = true;
-        for expr in &deploy.targets {
+        for (i, expr) in deploy.targets.iter().enumerate() {
             let Some((target, arguments)) = self.target(expr) else {
                 sound = false;
                 continue;
             };
             match read.iter().find(|(t, ..)| t.name == target.name) {
-                Some((_, _, first)) => self.report(twice(&format!("`{}`", target.name), expr.span, *first)),
+                Some((_, _, first)) => {
+                    let report = twice(&format!("`{}`", target.name), expr.span, *first);
+                    self.report(report.fix("remove this one", member(&deploy.targets, i), ""));
+                }
                 None => read.push((target, arguments, expr.span)),
             }
         }
@@ -53,9 +56,10 @@ impl<'a> Checker<'a> {
         let target = call.as_ref().and_then(|c| targets::find(&c.name));
         let (Some(call), Some(target)) = (&call, target) else {
             let names: Vec<&str> = TARGETS.iter().map(|t| t.name).collect();
+            let name = call.as_ref().map_or(expr.span, |c| c.name_span);
             let shown = call.map_or("this".into(), |c| c.name);
             self.report(
-                Diagnostic::new("E0901", expr.span, format!("there is no target `{shown}`"))
+                Diagnostic::new("E0901", name, format!("there is no target `{shown}`"))
                     .label("unknown target")
                     .help(suggestion(&shown, "targets", &names)),
             );

@@ -31,12 +31,16 @@ impl<'a> Checker<'a> {
         let teacher = if distill.teacherless {
             Some(None)
         } else {
-            let ident = self.required(&fields, "teacher", "MODEL").and_then(|e| self.named(e, "teacher"));
+            let ident = self
+                .required(&fields, "teacher", &self.some(Want::Model))
+                .and_then(|e| self.named(e, "teacher"));
             ident.and_then(|ident| self.weighted_model(ident).map(|name| Some((name, ident.span))))
         };
         let data = self.required(&fields, "data", &self.some_data()).and_then(|e| self.named(e, "data"));
         let data = data.and_then(|ident| self.resolve_text(ident).map(|name| (name, ident.span)));
-        let schedule = self.required(&fields, "schedule", "SCHEDULE").and_then(|e| self.named(e, "schedule"));
+        let schedule = self
+            .required(&fields, "schedule", &self.some(Want::Schedule))
+            .and_then(|e| self.named(e, "schedule"));
         let schedule = schedule.and_then(|i| self.resolve(i, Want::Schedule).map(|name| (name, i.span)));
         let total = schedule.and_then(|(name, _)| self.schedules.get(name)).and_then(Known::tokens);
         let heldout = self.heldout(&fields, data, total);
@@ -106,7 +110,12 @@ impl<'a> Checker<'a> {
                     "`every` says how often to evaluate, and no data is held out",
                 )
                 .label("evaluate on what?")
-                .help(format!("add `heldout = {}`, or remove `every`", self.some_data())),
+                .help(format!("add `heldout = {}`, or remove `every`", self.some_data()))
+                .fix(
+                    "remove `every`",
+                    key.span.to(fields.get("every").map_or(key.span, |e| e.span)),
+                    "",
+                ),
             );
             return None;
         };

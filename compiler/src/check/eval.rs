@@ -9,7 +9,7 @@ use super::names::{Kind, Want, list, suggestion};
 use super::value::{Mismatch, Number, Value, repeated};
 use crate::dim::Dim;
 use minic_grammar::ast::{Argument, BinaryOp, Expr, ExprKind, Ident, Param, Path, UnaryOp, Unit};
-use minic_grammar::{Diagnostic, Span, Spanned, nearest};
+use minic_grammar::{Diagnostic, Help, Span, Spanned, nearest};
 
 /// Longest range that is written out.
 const MOST_STEPS: u64 = 1_000_000;
@@ -252,8 +252,9 @@ impl<'a> Checker<'a> {
                     Diagnostic::new("E0202", name.span, format!("no param is called `{}`", name.node))
                         .label("not declared in this recipe")
                         .help(match nearest(&name.node, params.iter().copied()) {
-                            Some(near) => format!("did you mean `{near}`?"),
-                            None => format!("declare it: `param {} = ..`; text stands in quotes", name.node),
+                            Some(near) => Help::meant(near),
+                            None => format!("declare it: `param {} = ..`; text stands in quotes", name.node)
+                                .into(),
                         }),
                 );
                 None
@@ -263,7 +264,7 @@ impl<'a> Checker<'a> {
                 if entry.kind == Kind::Param {
                     return self.params.get(known).cloned().flatten();
                 }
-                self.wrong_kind(name, entry, "value", &suggestion(&name.node, "params", &params));
+                self.wrong_kind(name, entry, "value", suggestion(&name.node, "params", &params));
                 None
             }
         }

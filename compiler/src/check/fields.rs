@@ -12,6 +12,8 @@ pub(super) struct Fields<'a> {
     /// Where a missing setting is reported.
     place: Span,
     entries: Vec<(&'a Ident, &'a Expr)>,
+    /// Where a setting may be added: behind the last one.
+    end: Option<usize>,
     /// Keys that an unknown one was most likely meant to be.
     misspelled: Vec<String>,
 }
@@ -61,24 +63,29 @@ impl<'a> Checker<'a> {
                     Diagnostic::new("E0207", key.span, format!("`{}` is set twice", key.node))
                         .label("set again here")
                         .also(first.span, "first set here")
-                        .help("keep one of the two"),
+                        .help("keep one of the two")
+                        .fix("remove this one", key.span.to(setting.value.span), ""),
                 );
             } else {
                 entries.push((key, &setting.value));
             }
         }
-        Fields { owner, place, entries, misspelled }
+        let end = settings.last().map(|setting| setting.value.span.end);
+        Fields { owner, place, entries, end, misspelled }
     }
 
     /// `example` shows how the setting is written.
     pub(super) fn required(&mut self, fields: &Fields<'a>, key: &str, example: &str) -> Option<&'a Expr> {
         let value = fields.get(key);
         if value.is_none() && !fields.misspelled.iter().any(|m| m == key) {
-            self.report(
-                Diagnostic::new("E0206", fields.place, format!("{} lacks `{key}`", fields.owner))
-                    .label(format!("`{key}` is missing"))
-                    .help(format!("add `{key} = {example}`")),
-            );
+            let setting = format!("{key} = {example}");
+            let report = Diagnostic::new("E0206", fields.place, format!("{} lacks `{key}`", fields.owner))
+                .label(format!("`{key}` is missing"))
+                .help(format!("add `{setting}`"));
+            self.report(match fields.end {
+                Some(end) => report.fix(format!("add `{setting}`"), Span::at(end), format!("; {setting}")),
+                None => report,
+            });
         }
         value
     }

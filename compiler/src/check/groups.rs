@@ -210,7 +210,8 @@ impl<'a> Checker<'a> {
                 Diagnostic::new("E0504", rule.span, "two rules of this prune contradict each other")
                     .label("this rule")
                     .also(other.span, "contradicts this one")
-                    .help("remove one of the two, or put them in groups for different prunes"),
+                    .help("remove one of the two, or put them in groups for different prunes")
+                    .fix("remove this rule", rule.span, ""),
             );
         }
     }
@@ -257,7 +258,8 @@ impl<'a> Checker<'a> {
         self.report(
             Diagnostic::new("E0505", span, format!("the parent has no `{dim}`"))
                 .label(format!("its family is {}", parent.desc.family))
-                .help("remove the rule, or put it in a group for another prune"),
+                .help("remove the rule, or put it in a group for another prune")
+                .fix("remove the rule", span, ""),
         );
     }
 }

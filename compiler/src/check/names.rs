@@ -5,7 +5,7 @@ use indexmap::IndexMap;
 use minic_grammar::ast::{
     self, Argument, Declaration, Expr, ExprKind, Ident, PruneItem, SearchItem, Setting,
 };
-use minic_grammar::{Diagnostic, Span, nearest};
+use minic_grammar::{Diagnostic, Help, Span, nearest};
 use petgraph::algo::tarjan_scc;
 use petgraph::graph::{DiGraph, NodeIndex};
 use std::collections::VecDeque;
@@ -137,14 +137,14 @@ fn declared(declaration: &Declaration) -> Option<(Kind, &Ident)> {
 }
 
 /// `help` that lists what may stand in a place: the nearest name, else all of them.
-pub(super) fn suggestion(word: &str, what: &str, candidates: &[&str]) -> String {
+pub(super) fn suggestion(word: &str, what: &str, candidates: &[&str]) -> Help {
     match nearest(word, candidates.iter().copied()) {
-        Some(near) => format!("did you mean `{near}`?"),
+        Some(near) => Help::meant(near),
         None if candidates.is_empty() && what == "spaces" => {
             "declare one: a `prune` whose axes have several values, `in {a, b}`".into()
         }
-        None if candidates.is_empty() => format!("the recipe declares no {what}"),
-        None => format!("{what}: {}", list(candidates)),
+        None if candidates.is_empty() => format!("the recipe declares no {what}").into(),
+        None => format!("{what}: {}", list(candidates)).into(),
     }
 }
 
@@ -315,6 +315,12 @@ fn walk<'a>(expr: &'a Expr, out: &mut Vec<&'a str>) {
 }
 
 impl<'a> Checker<'a> {
+    /// The first name that would do, for examples; `MODEL` where there is none.
+    pub(super) fn some(&self, want: Want) -> String {
+        let names = self.names.of(|kind| want.accepts(kind));
+        names.first().map_or_else(|| want.noun().to_uppercase(), |name| name.to_string())
+    }
+
     /// The declaration that a name stands for, if it is of the kind that the place wants.
     pub(super) fn resolve(&mut self, ident: &Ident, want: Want) -> Option<&'a str> {
         let wanted = self.names.of(|kind| want.accepts(kind));
@@ -322,7 +328,7 @@ impl<'a> Checker<'a> {
             let near = nearest(&ident.node, wanted.iter().copied());
             let elsewhere = || nearest(&ident.node, self.names.iter().map(|(name, _)| name));
             let help = match near.or_else(elsewhere) {
-                Some(near) => format!("did you mean `{near}`?"),
+                Some(near) => Help::meant(near),
                 None => suggestion(&ident.node, &plural(want), &wanted),
             };
             self.report(
@@ -340,11 +346,11 @@ impl<'a> Checker<'a> {
         if want.accepts(entry.kind) {
             return Some(name);
         }
-        self.wrong_kind(ident, entry, want.noun(), &suggestion(&ident.node, &plural(want), &wanted));
+        self.wrong_kind(ident, entry, want.noun(), suggestion(&ident.node, &plural(want), &wanted));
         None
     }
 
-    pub(super) fn wrong_kind(&mut self, ident: &Ident, entry: Entry, wanted: &str, help: &str) {
+    pub(super) fn wrong_kind(&mut self, ident: &Ident, entry: Entry, wanted: &str, help: Help) {
         let article = if wanted.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
         self.report(
             Diagnostic::new(
@@ -378,7 +384,9 @@ impl<'a> Checker<'a> {
                 Kind::Group => format!("the group `{name}` stands under no prune"),
                 _ => format!("the {noun} `{name}` is never used"),
             };
-            self.report(Diagnostic::new(code, entry.span, message).help(help));
+            let whole = self.recipe.declarations[entry.index].span();
+            let title = format!("remove `{name}`");
+            self.report(Diagnostic::new(code, entry.span, message).help(help).fix(title, whole, ""));
         }
     }
 }

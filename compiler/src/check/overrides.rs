@@ -53,6 +53,8 @@ impl Applied {
                 continue;
             };
             let source = format!("the value here comes from `{shown}`");
+            // What is at fault does not stand in the recipe.
+            diagnostic.fixes.clear();
             diagnostic.help = Some(match diagnostic.help.take() {
                 Some(help) => format!("{help} ({source})"),
                 None => source,
@@ -99,7 +101,7 @@ fn replace_param(recipe: &mut Cow<ast::Recipe>, change: &Override) -> Result<Spa
         return Err(nameless(
             change,
             "names no param of this recipe",
-            suggestion(&change.name, "params", &names),
+            suggestion(&change.name, "params", &names).text(),
         ));
     };
     param.value = value(change, &param.value)?;

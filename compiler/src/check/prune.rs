@@ -49,7 +49,7 @@ impl<'a> Checker<'a> {
             let PruneItem::Calibrate { data, span } = item else { continue };
             self.resolve_text(data);
             if let Some((_, first)) = found {
-                self.report(twice("`calibrate on`", *span, first));
+                self.report(twice("`calibrate on`", *span, first).fix("remove this line", *span, ""));
             } else {
                 found = Some((data, *span));
             }
@@ -130,11 +130,10 @@ impl<'a> Checker<'a> {
         match (calibrate, reader) {
             (None, Some(line)) => {
                 let by = line.ast.by.as_ref().map_or(line.ast.span, |by| by.span);
-                self.report(
+                let report =
                     Diagnostic::new("E0416", by, "this ranking looks at data, and the prune names none")
-                        .label(format!("ranks `{}` by what a forward pass shows", line.axis.name))
-                        .help(format!("add `calibrate on {}`", self.some_data())),
-                );
+                        .label(format!("ranks `{}` by what a forward pass shows", line.axis.name));
+                self.report(self.add_calibration(report, prune));
             }
             (Some(data), None) => {
                 let unread = lines.iter().all(|l| l.score.is_some()) && self.all_metrics_known(lines);
@@ -146,7 +145,8 @@ impl<'a> Checker<'a> {
                             data.span,
                             format!("prune `{}` does not look at `{}`", prune.name.node, data.node),
                         )
-                        .help("remove the line: none of the rankings needs data"),
+                        .help("remove the line: none of the rankings needs data")
+                        .fix("remove the line", calibration_line(prune, data), ""),
                     );
                 }
             }
@@ -164,6 +164,18 @@ impl<'a> Checker<'a> {
             _ => true,
         };
         lines.iter().all(|l| l.score.as_ref().is_some_and(known))
+    }
+
+    /// Help and fix of what lacks the calibration data of a prune.
+    fn add_calibration(&self, report: Diagnostic, prune: &ast::Prune) -> Diagnostic {
+        let line = format!("calibrate on {}", self.some_data());
+        let report = report.help(format!("add `{line}`"));
+        match prune.items.first() {
+            Some(first) => {
+                report.fix(format!("add `{line}`"), Span::at(first.span().start), format!("{line}; "))
+            }
+            None => report,
+        }
     }
 
     pub(super) fn some_data(&self) -> String {
@@ -304,7 +316,8 @@ impl<'a> Checker<'a> {
             if let Some(first) =
                 out.iter().find(|r| std::mem::discriminant(&r.kind) == std::mem::discriminant(&kind))
             {
-                self.report(twice(&format!("`repair {}`", repair.what.node), repair.span, first.span));
+                let report = twice(&format!("`repair {}`", repair.what.node), repair.span, first.span);
+                self.report(report.fix("remove this line", repair.span, ""));
             }
             if let hir::RepairKind::Norms { power } = &kind
                 && !lines.is_empty()
@@ -324,14 +337,9 @@ impl<'a> Checker<'a> {
             }
             let repair_item = hir::Repair { kind, span: repair.span };
             if repair_item.kind.reads_data() && !calibrated {
-                self.report(
-                    Diagnostic::new(
-                        "E0416",
-                        repair.span,
-                        "this repair looks at data, and the prune names none",
-                    )
-                    .help(format!("add `calibrate on {}`", self.some_data())),
-                );
+                let message = "this repair looks at data, and the prune names none";
+                let report = Diagnostic::new("E0416", repair.span, message);
+                self.report(self.add_calibration(report, prune));
             }
             out.push(repair_item);
         }
@@ -342,6 +350,12 @@ impl<'a> Checker<'a> {
 /// Positions of calibration data for each column of a matrix that is solved: with fewer, held-out loss was seen to
 /// rise.
 const POSITIONS: u64 = 10;
+
+/// The line that names these calibration data.
+fn calibration_line(prune: &ast::Prune, named: &Ident) -> Span {
+    let line = prune.items.iter().map(PruneItem::span).find(|line| line.end == named.span.end);
+    line.unwrap_or(named.span)
+}
 
 /// Gated norms are repaired only where the power is fitted.
 fn changes_norms(axis: &Axis, fitted: bool) -> bool {
@@ -354,6 +368,13 @@ pub(super) fn twice(what: &str, again: Span, first: Span) -> Diagnostic {
         .label("again here")
         .also(first, "first here")
         .help("keep one of the two")
+}
+
+/// What goes with a member of a list that is not its first: the comma before it.
+pub(super) fn member(list: &[ast::Expr], index: usize) -> Span {
+    let before = index.checked_sub(1).and_then(|i| list.get(i)).map(|before| before.span.end);
+    let span = list[index].span;
+    Span::new(before.unwrap_or(span.start), span.end)
 }
 
 /// In the order of [`AXES`], in which cuts are made.

@@ -68,9 +68,10 @@ impl<'a> Checker<'a> {
         let (Some(call), Some(&(name, signature))) = (&call, known) else {
             let measured = Measure::ALL.iter().map(|m| m.name());
             let names: Vec<&str> = ANALYTIC.iter().map(|(name, _)| *name).chain(measured).collect();
+            let name = call.as_ref().map_or(expr.span, |c| c.name_span);
             let shown = call.map_or("this".into(), |c| format!("`{}`", c.name));
             self.report(
-                Diagnostic::new("E0601", expr.span, format!("there is no quantity {shown}"))
+                Diagnostic::new("E0601", name, format!("there is no quantity {shown}"))
                     .label("unknown quantity")
                     .help(suggestion(shown.trim_matches('`'), "quantities", &names)),
             );

@@ -8,7 +8,7 @@ use super::value::count;
 use crate::hir::{self, LossTerm};
 use crate::losses;
 use minic_grammar::ast::{self, Expr};
-use minic_grammar::{Diagnostic, Span};
+use minic_grammar::{Diagnostic, Help, Span};
 
 const KEYS: &[&str] = &["loss", "optimizer", "rate", "batch", "tokens", "sequence", "data"];
 
@@ -182,10 +182,11 @@ impl<'a> Checker<'a> {
     fn optimizer(&mut self, expr: &Expr) -> Option<hir::Optimizer> {
         let call = call_of(expr).filter(|c| c.name == "adamw");
         let Some(call) = call else {
+            let adamw = "adamw(beta1 = 0.9, beta2 = 0.95, weight_decay = 0.1, clip = 1.0)";
             self.report(
                 Diagnostic::new("E0702", expr.span, "there is no such optimizer")
                     .label("unknown optimizer")
-                    .help("write `adamw(beta1 = 0.9, beta2 = 0.95, weight_decay = 0.1, clip = 1.0)`"),
+                    .help(Help::instead(format!("write `{adamw}`"), [adamw.to_string()])),
             );
             return None;
         };
@@ -204,9 +205,10 @@ impl<'a> Checker<'a> {
         let known = call.as_ref().and_then(|c| RATES.iter().find(|(name, _)| *name == c.name));
         let (Some(call), Some(&(shape, signature))) = (&call, known) else {
             let names: Vec<&str> = RATES.iter().map(|(name, _)| *name).collect();
+            let name = call.as_ref().map_or(expr.span, |c| c.name_span);
             let shown = call.map_or(String::new(), |c| c.name);
             self.report(
-                Diagnostic::new("E0702", expr.span, "there is no such shape of the learning rate")
+                Diagnostic::new("E0702", name, "there is no such shape of the learning rate")
                     .label("unknown shape")
                     .help(suggestion(&shown, "shapes", &names)),
             );

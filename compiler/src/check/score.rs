@@ -8,7 +8,7 @@ use crate::axes::{self, Axis, Scope, TAPS, Tap};
 use crate::hir::{self, Score};
 use crate::metrics::{self, LAYER_METRICS, RANKINGS, RankingKind};
 use minic_grammar::ast::{self, Expr, Path};
-use minic_grammar::{Diagnostic, Span};
+use minic_grammar::{Diagnostic, Help, Span};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -87,18 +87,19 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// How an axis is ranked; `None` after a fault. `by` was left out where `by` is `None`.
-    pub(super) fn axis_score(
-        &mut self,
-        axis: &'static Axis,
-        by: &Option<Expr>,
-        place: Span,
-    ) -> Option<Score> {
-        let Some(by) = by else {
+    /// How an axis is ranked; `None` after a fault.
+    pub(super) fn axis_score(&mut self, axis: &'static Axis, line: &ast::Axis) -> Option<Score> {
+        let Some(by) = &line.by else {
+            let by = format!("by {}", self.proposal(axis));
             self.report(
-                Diagnostic::new("E0407", place, format!("`{}` is not ranked by anything", axis.name))
-                    .label("`by` is missing")
-                    .help(format!("add `by {}`", self.proposal(axis))),
+                Diagnostic::new(
+                    "E0407",
+                    line.name.span,
+                    format!("`{}` is not ranked by anything", axis.name),
+                )
+                .label("`by` is missing")
+                .help(format!("add `{by}`"))
+                .fix(format!("add `{by}`"), Span::at(line.domain.span.end), format!(" {by}")),
             );
             return None;
         };
@@ -117,11 +118,15 @@ impl<'a> Checker<'a> {
         }
     }
 
+    fn proposed(&self, axis: &Axis) -> Help {
+        let metric = self.proposal(axis);
+        Help::instead(format!("write `by {metric}`"), [metric])
+    }
+
     fn score(&mut self, axis: &'static Axis, by: &Expr) -> Option<Score> {
         let Some(call) = call_of(by) else {
             self.report(
-                Diagnostic::new("E0407", by.span, "a metric is wanted after `by`")
-                    .help(format!("write `by {}`", self.proposal(axis))),
+                Diagnostic::new("E0407", by.span, "a metric is wanted after `by`").help(self.proposed(axis)),
             );
             return None;
         };
@@ -176,7 +181,7 @@ impl<'a> Checker<'a> {
             Some((name, entry)) => {
                 self.used.insert(name);
                 let ident = ast::Ident::new(call.name.clone(), call.name_span);
-                self.wrong_kind(&ident, entry, "metric", &suggestion(&call.name, "metrics", &declared));
+                self.wrong_kind(&ident, entry, "metric", suggestion(&call.name, "metrics", &declared));
                 None
             }
             None => {
@@ -194,8 +199,12 @@ impl<'a> Checker<'a> {
 
     fn unfit(&mut self, axis: &Axis, call: &Call, why: &str) {
         let help = match axis.scope {
-            Scope::Depth => format!("layers are ranked by {}", list(&layer_names())),
-            _ => format!("write `by {}`", self.proposal(axis)),
+            Scope::Depth => {
+                let names = layer_names();
+                let help = format!("layers are ranked by {}", list(&names));
+                Help::instead(help, names.iter().map(|n| n.to_string()))
+            }
+            _ => self.proposed(axis),
         };
         self.report(
             Diagnostic::new("E0408", call.span, format!("`{}` cannot rank `{}`", call.name, axis.name))
@@ -253,7 +262,10 @@ impl<'a> Checker<'a> {
             _ => {
                 self.report(
                     Diagnostic::new("E0408", inner.span, format!("`{}` takes a layer metric", call.name))
-                        .help(format!("layer metrics: {}", list(&layer_names()))),
+                        .help(Help::instead(
+                            format!("layer metrics: {}", list(&layer_names())),
+                            layer_names().into_iter().map(str::to_string),
+                        )),
                 );
                 None
             }
@@ -302,7 +314,8 @@ impl<'a> Checker<'a> {
         self.report(
             Diagnostic::new("E0406", path.span, format!("`residual` does not look at `{}`", tap.name))
                 .label(format!("it looks at `{}`: {}", read.name, read.doc))
-                .help("leave out `at`"),
+                .help("leave out `at`")
+                .fix(format!("write `at {}`", read.name), path.span, read.name),
         );
     }
 
@@ -321,8 +334,11 @@ impl<'a> Checker<'a> {
             return Some(tap);
         }
         let help = match axis.taps {
-            [] => "leave out `at`: layers are ranked as a whole".to_string(),
-            taps => format!("taps that score it: {}", list(taps)),
+            [] => "leave out `at`: layers are ranked as a whole".into(),
+            taps => Help::instead(
+                format!("taps that score it: {}", list(taps)),
+                taps.iter().map(|tap| tap.to_string()),
+            ),
         };
         let scores: Vec<String> = tap.dims.iter().map(|d| format!("`{d}`")).collect();
         self.report(

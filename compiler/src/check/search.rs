@@ -232,7 +232,7 @@ impl<'a> Checker<'a> {
             }
             let same = |tie: &&Tie| Some(&tie.by) == quantity.as_ref();
             if let Some(first) = all.iter().flatten().find(same).map(|tie| tie.span) {
-                self.report(twice("this way to break ties", *span, first));
+                self.report(twice("this way to break ties", *span, first).fix("remove this line", *span, ""));
             }
             all.push(distance.zip(quantity).map(|(within, by)| Tie { within, by, span: *span }));
         }
@@ -268,9 +268,10 @@ impl<'a> Checker<'a> {
             Some("reverse") => self.arguments(call.as_ref()?, &[]).map(|_| Control::Reverse),
             Some("group_unaware") => self.arguments(call.as_ref()?, &[]).map(|_| Control::GroupUnaware),
             other => {
+                let name = call.as_ref().map_or(expr.span, |c| c.name_span);
                 let shown = other.unwrap_or("this");
                 self.report(
-                    Diagnostic::new("E0607", expr.span, format!("there is no control `{shown}`"))
+                    Diagnostic::new("E0607", name, format!("there is no control `{shown}`"))
                         .label("unknown control")
                         .help(suggestion(shown, "controls", CONTROLS)),
                 );

@@ -4,7 +4,7 @@ use super::Checker;
 use super::models::Shape;
 use super::names::Want;
 use super::outline::LayerRules;
-use super::prune::twice;
+use super::prune::{member, twice};
 use crate::dim::Dim;
 use crate::hir::{self, Measure, Quantity};
 use crate::space;
@@ -52,13 +52,14 @@ impl<'a> Checker<'a> {
     fn looked_at(&mut self, sensitivity: &Sensitivity, on: Option<&str>) -> Option<Vec<Quantity>> {
         let mut out: Vec<(Quantity, Span)> = Vec::new();
         let mut sound = true;
-        for expr in &sensitivity.quantities {
+        for (i, expr) in sensitivity.quantities.iter().enumerate() {
             let Some(quantity) = self.quantity(expr) else {
                 sound = false;
                 continue;
             };
             if let Some((_, first)) = out.iter().find(|(known, _)| *known == quantity) {
-                self.report(twice(&format!("`{quantity}`"), expr.span, *first));
+                let report = twice(&format!("`{quantity}`"), expr.span, *first);
+                self.report(report.fix("remove this one", member(&sensitivity.quantities, i), ""));
             }
             if quantity == Quantity::Measured(Measure::Accuracy) {
                 self.accuracy_of(on, expr.span);

@@ -5,13 +5,13 @@
 use super::Checker;
 use super::value::{Number, Value};
 use minic_grammar::ast::{Expr, Unit};
-use minic_grammar::{Diagnostic, Span, Spanned};
+use minic_grammar::{Diagnostic, Help, Span, Spanned};
 
 impl<'a> Checker<'a> {
     pub(super) fn mistyped<T>(&mut self, span: Span, value: &Value, wanted: &str) -> Option<T> {
-        let mut report = Diagnostic::new("E0301", span, format!("expected {wanted}, found {}", value.kind()))
-            .label(format!("this is {}", value.kind()));
-        report.help = type_help(value, wanted);
+        let report = Diagnostic::new("E0301", span, format!("expected {wanted}, found {}", value.kind()))
+            .label(format!("this is {}", value.kind()))
+            .help(type_help(value, wanted));
         self.report(report);
         None
     }
@@ -199,26 +199,26 @@ impl<'a> Checker<'a> {
     }
 }
 
-fn nearest_whole(value: f64) -> String {
+fn nearest_whole(value: f64) -> Help {
     if value < 0.0 {
-        "write a whole number above 0".into()
-    } else {
-        format!("nearest: {} or {}", value.floor(), value.ceil())
+        return "write a whole number above 0".into();
     }
+    let (below, above) = (value.floor().to_string(), value.ceil().to_string());
+    Help::instead(format!("nearest: {below} or {above}"), [below, above])
 }
 
-fn type_help(value: &Value, wanted: &str) -> Option<String> {
-    let help = match (value, wanted) {
+fn type_help(value: &Value, wanted: &str) -> Help {
+    let instead = |text: String| Help::instead(format!("write `{text}`"), [text]);
+    match (value, wanted) {
         (Value::Number(n), "a number of bytes") if n.is_plain() => {
             "`B` is billion, never bytes; bytes are written `5GB`, `512MiB`".into()
         }
-        (Value::Number(n), "a number of updates") if n.is_plain() => format!("write `{} steps`", n.value),
+        (Value::Number(n), "a number of updates") if n.is_plain() => instead(format!("{} steps", n.value)),
         (Value::Number(_), "a count") => "counts are written `1024`, `64Ki`, `4.5B`".into(),
-        (Value::Number(n), "a list of layers") => format!("write `[{}]`", n.value),
+        (Value::Number(n), "a list of layers") => instead(format!("[{}]", n.value)),
         (_, "a list of layers") => "layers are listed by their numbers: `[3, 7]`".into(),
         (_, "a string") => "text stands in quotes".into(),
         (_, "a list of strings") => "a list is written `[\"a\", \"b\"]`".into(),
-        (_, wanted) => format!("write {wanted}"),
-    };
-    Some(help)
+        (_, wanted) => format!("write {wanted}").into(),
+    }
 }

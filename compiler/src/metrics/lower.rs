@@ -9,7 +9,7 @@ use super::reducers::{self, REDUCERS, Reducer, Reduction};
 use super::typing::{Axes, Typed, join, remove};
 use super::{Binary, Expr, Leaf, Program, Unary};
 use minic_grammar::ast::{self, Argument, BinaryOp, ExprKind, UnaryOp, Unit};
-use minic_grammar::{Diagnostic, Span, nearest};
+use minic_grammar::{Diagnostic, Help, Span, nearest};
 use std::collections::BTreeMap;
 
 /// The parameters that a metric may declare, and what they stand for.
@@ -210,7 +210,7 @@ impl<'a> Lower<'a> {
         } else {
             let names = self.metric.parameters.iter().map(|p| p.node.as_str());
             let known = names.chain(self.params.keys().map(String::as_str));
-            let help = nearest(&name, known).map(|n| format!("did you mean `{n}`?"));
+            let help = nearest(&name, known).map(Help::meant);
             diagnostic.help(help.unwrap_or_else(|| "metrics read x, w and numbers".into()))
         };
         self.refuse(diagnostic)
@@ -240,8 +240,8 @@ impl<'a> Lower<'a> {
         let known = || FUNCTIONS.iter().map(|f| f.name).chain(reducers());
         let message = format!("`{name}` is neither an elementwise function nor a reducer");
         let help = match nearest(&name, known()) {
-            Some(near) => format!("did you mean `{near}`?"),
-            None => format!("there are {}", known().collect::<Vec<_>>().join(", ")),
+            Some(near) => Help::meant(near),
+            None => format!("there are {}", known().collect::<Vec<_>>().join(", ")).into(),
         };
         self.refuse(Diagnostic::new("E1001", callee.span, message).help(help))
     }
@@ -346,7 +346,7 @@ impl<'a> Lower<'a> {
             }
             let message = "`over` names the axes to reduce";
             let help = match nearest(word, OVER) {
-                Some(near) => format!("did you mean `over = {near}`?"),
+                Some(near) => Help::instead(format!("did you mean `over = {near}`?"), [near.to_string()]),
                 None => "write `over = sequence`, `over = batch`, or `over = tokens` for both at once".into(),
             };
             over = self.refuse(Diagnostic::new("E1003", argument.value.span, message).help(help));

@@ -2,7 +2,7 @@
 
 use super::{Grammar, Reader, Rule, first_word, messages};
 use crate::ast;
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, Help};
 use crate::span::Span;
 use crate::suggest::nearest;
 use pest::Parser as _;
@@ -147,10 +147,10 @@ impl Reader {
     fn unknown_line(&mut self, word: &str, span: Span, block: &Block) {
         let at = Span::new(span.start, span.start + word.len());
         let help = match nearest(word, block.forms.iter().map(|f| f.0)) {
-            Some(near) => format!("did you mean `{near}`?"),
+            Some(near) => Help::meant(near),
             None => {
                 let words = block.forms.iter().map(|f| format!("`{}`", f.0));
-                format!("the lines of a {} begin with {}", block.name, messages::alternatives(words))
+                format!("the lines of a {} begin with {}", block.name, messages::alternatives(words)).into()
             }
         };
         let message = format!("no line of a {} begins with `{word}`", block.name);

@@ -9,7 +9,7 @@ mod lookahead;
 use self::lookahead::{
     begins_declaration, begins_phrase, begins_setting, block_goes_on, closer, opener, skip_blanks, word_at,
 };
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, Help};
 use crate::span::Span;
 
 /// Brackets may stand in each other so deep; what lies deeper is overwritten by marks that no rule takes, so that no
@@ -287,7 +287,8 @@ impl Scanner<'_> {
         self.diagnostics.push(
             Diagnostic::new("E0105", Span::new(at, at + written.len()), "a string is not closed on its line")
                 .label("opened here")
-                .help("end it with `\"`"),
+                .help("end it with `\"`")
+                .fix("end the string", Span::at(at + written.len()), "\""),
         );
         let may_follow = |b: &u8| match b {
             b' ' | b'\t' | b',' | b';' | b'{' => true,
@@ -370,7 +371,7 @@ impl Scanner<'_> {
             self.diagnostics.push(
                 Diagnostic::new("E0103", place, format!("`{wrong}` cannot close `{}`", open.byte as char))
                     .also(Span::new(open.at, open.at + 1), "opened here")
-                    .help(format!("write `{}`", right as char)),
+                    .help(Help::instead(format!("write `{}`", right as char), [(right as char).to_string()])),
             );
             self.put(at, right);
             return;
@@ -380,7 +381,11 @@ impl Scanner<'_> {
             _ => format!("no `{}` is open here", opener(byte) as char),
         };
         let message = format!("`{wrong}` closes nothing");
-        self.diagnostics.push(Diagnostic::new("E0103", place, message).label(label).help("remove it"));
+        self.diagnostics.push(Diagnostic::new("E0103", place, message).label(label).help("remove it").fix(
+            format!("remove `{wrong}`"),
+            place,
+            "",
+        ));
         self.blank(at, at + 1);
     }
 

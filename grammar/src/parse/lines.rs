@@ -210,7 +210,7 @@ impl<T> Once<T> {
         if let Some(first) = self.place {
             let message = format!("`{}` is given twice", self.word);
             let diagnostic = Diagnostic::new("E0108", place, message).also(first, "first given here");
-            reader.report(diagnostic.help("remove one of them"));
+            reader.report(diagnostic.help("remove one of them").fix("remove this one", place, ""));
             return Some(());
         }
         self.place = Some(place);

@@ -1,7 +1,7 @@
 //! What pest says, in the user's words: "expected `by`, found `activation`".
 
 use super::{Reader, Rule, numbers};
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, Help};
 use crate::span::Span;
 use crate::suggest::nearest;
 use pest::error::{Error, ErrorVariant, InputLocation};
@@ -30,10 +30,17 @@ impl Reader {
         let span = Span::new(self.base + at, self.base + found.end);
         let before = written.get(..at).unwrap_or_default();
         let help = slip(&found, before, &expected).unwrap_or_else(|| match form {
-            Some(form) => format!("the form is `{form}`"),
-            None => "remove it".to_owned(),
+            Some(form) => format!("the form is `{form}`").into(),
+            None => "remove it".into(),
         });
-        self.report(Diagnostic::new("E0102", span, message).help(help));
+        let diagnostic = Diagnostic::new("E0102", span, message).help(help);
+        self.report(match number_before(&found, before) {
+            Some(number) => {
+                let blanks = Span::new(self.base + before.trim_end().len(), span.start);
+                diagnostic.fix(format!("write `{number}{}`", found.token), blanks, "")
+            }
+            None => diagnostic,
+        });
     }
 }
 
@@ -184,49 +191,61 @@ fn keyword(rule: Rule) -> String {
 }
 
 /// A way to mend the usual slips.
-fn slip(found: &Found, before: &str, expected: &[String]) -> Option<String> {
+fn slip(found: &Found, before: &str, expected: &[String]) -> Option<Help> {
     let wants = |word: &str| expected.iter().any(|e| e == word);
     let ended = wants("the end of the line") || wants("a new line");
-    let last = before.trim_end().rsplit([' ', '\t', '(', '[', '{', '=', ',', ':']).next().unwrap_or_default();
+    let last = last_word(before);
     let after_number = last.starts_with(|c: char| c.is_ascii_digit());
-    let separated = |what: &str| {
-        Some(format!("{what} are separated by {}", if ended { "line ends or `;`" } else { "`,`" }))
-    };
+    let separated =
+        |what: &str| format!("{what} are separated by {}", if ended { "line ends or `;`" } else { "`,`" });
+    let instead = |help: &str, word: &str| Some(Help::instead(help, [word.to_owned()]));
     let text = match found.token {
         "%" if after_number => {
-            return Some(format!("a unit touches its number: `{last}%`; the remainder is `mod(a, b)`"));
+            return Some(
+                format!("a unit touches its number: `{last}%`; the remainder is `mod(a, b)`").into(),
+            );
         }
-        unit if after_number && numbers::is_unit(unit) => {
-            return Some(format!("a unit touches its number: `{last}{unit}`"));
+        unit if number_before(found, before).is_some() => {
+            return Some(format!("a unit touches its number: `{last}{unit}`").into());
         }
-        "." if after_number => return Some(format!("write `{last}.0`")),
-        "." if wants("a value") => "a number begins with a digit: `0.5`",
-        ".." => "a range is written `A ..= B`",
-        ":" if wants("`=`") => "settings are written `key = value`",
-        "," if ended => return separated("settings"),
-        ";" if wants("`,`") => return separated("values"),
+        "." if after_number => return instead(&format!("write `{last}.0`"), ".0"),
+        "." if wants("a value") => return instead("a number begins with a digit: `0.5`", "0."),
+        ".." => return instead("a range is written `A ..= B`", "..="),
+        ":" if wants("`=`") => return instead("settings are written `key = value`", "="),
+        "," if ended => return instead(&separated("settings"), ";"),
+        ";" if wants("`,`") => return instead(&separated("values"), ","),
         ";" if ended => "statements stand on lines of their own",
         "=" if ended => "`==` compares; a line gives one value to one name",
-        "&" | "&&" => "write `and`",
-        "||" | "|" => "write `or`",
-        "!" => "write `not`",
+        "&" | "&&" => return instead("write `and`", "and"),
+        "||" | "|" => return instead("write `or`", "or"),
+        "!" => return instead("write `not`", "not "),
         "'" | "`" | "“" | "”" | "‘" | "’" | "„" => "strings stand in plain double quotes, `\"`",
         word if wants("a name") && is_reserved(word) => {
-            return Some(format!("`{word}` is a word of the language and cannot be a name"));
+            return Some(format!("`{word}` is a word of the language and cannot be a name").into());
         }
         token if wants("a name") && token.chars().any(|c| !c.is_ascii() && c.is_alphanumeric()) => {
             "names are made of ASCII letters, digits and `_`"
         }
         token if token.chars().any(|c| !c.is_ascii() || c.is_control()) => "remove this character",
         word if wants("`,`") && (found.rest.starts_with('"') || word.starts_with(is_word)) => {
-            return separated("values");
+            return Some(separated("values").into());
         }
         word => {
-            return nearest(word, expected.iter().map(|e| e.trim_matches('`')))
-                .map(|near| format!("did you mean `{near}`?"));
+            return nearest(word, expected.iter().map(|e| e.trim_matches('`'))).map(Help::meant);
         }
     };
-    Some(text.to_owned())
+    Some(text.into())
+}
+
+fn last_word(before: &str) -> &str {
+    before.trim_end().rsplit([' ', '\t', '(', '[', '{', '=', ',', ':']).next().unwrap_or_default()
+}
+
+/// The number that a unit is kept from by blanks.
+fn number_before<'a>(found: &Found, before: &'a str) -> Option<&'a str> {
+    let last = last_word(before);
+    let unit = found.token == "%" || numbers::is_unit(found.token);
+    (unit && last.starts_with(|c: char| c.is_ascii_digit())).then_some(last)
 }
 
 pub(super) fn is_reserved(word: &str) -> bool {

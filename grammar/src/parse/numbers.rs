@@ -2,7 +2,7 @@
 
 use super::{Reader, Rule, messages};
 use crate::ast::{Number, Unit};
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, Help};
 use crate::span::Span;
 use crate::suggest::nearest;
 use pest::iterators::Pair;
@@ -82,10 +82,13 @@ impl Fault {
             Fault::UnknownUnit { suffix } => {
                 let place = Span::new(quantity.end - suffix.len(), quantity.end);
                 let help = match suffix.as_str() {
-                    "steps" => format!("write `{} steps`", text.trim_end_matches("steps")),
+                    "steps" => {
+                        let help = format!("write `{} steps`", text.trim_end_matches("steps"));
+                        Help::instead(help, [" steps".to_owned()])
+                    }
                     _ => match nearest(suffix, UNITS.iter().map(|u| u.0)) {
-                        Some(near) => format!("did you mean `{near}`?"),
-                        None => format!("the units are {}", messages::alternatives(unit_names())),
+                        Some(near) => Help::meant(near),
+                        None => format!("the units are {}", messages::alternatives(unit_names())).into(),
                     },
                 };
                 Diagnostic::new("E0106", place, format!("`{suffix}` is not a unit")).help(help)
