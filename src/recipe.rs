@@ -47,7 +47,7 @@ impl Recipe {
         let file = path.display().to_string();
         let text = String::from_utf8(bytes)
             .map_err(|_| Failure::new(Exit::Input, format!("{file}: is not UTF-8 text, and so no recipe")))?;
-        let check::Checked { ast, hir, found } = check::check_text(&text, world, overrides);
+        let check::Checked { ast, hir, found, .. } = check::check_text(&text, world, overrides);
         Ok(Recipe { file, text, ast, hir, found })
     }
 

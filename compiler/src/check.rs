@@ -6,35 +6,37 @@
 
 pub(crate) mod arguments;
 mod axis;
-mod data;
+pub(crate) mod data;
 mod deploy;
-mod distill;
+pub(crate) mod distill;
 mod eval;
 mod evaluate;
-mod export;
+pub(crate) mod export;
 mod fields;
 mod groups;
 mod loss;
-mod models;
-mod names;
+pub(crate) mod models;
+mod named;
+pub(crate) mod names;
 mod objective;
 mod outline;
 mod overrides;
 mod prune;
-mod quantity;
-mod repair;
+pub(crate) mod quantity;
+pub(crate) mod repair;
 mod require;
-mod schedule;
-mod score;
-mod search;
+pub(crate) mod schedule;
+pub(crate) mod score;
+pub(crate) mod search;
 mod sensitivity;
-mod space;
+pub(crate) mod space;
 mod streams;
 mod training;
 mod typed;
 pub(crate) mod value;
 
 pub use arguments::{Accepts, Argument, Arguments, Default};
+pub use named::Named;
 pub use outline::{Counts, LayerCounts, LayerRules, Outline, counts_of};
 pub use overrides::Override;
 
@@ -42,7 +44,7 @@ use crate::hir;
 use crate::metrics::Program;
 use minic_grammar::ast::{self, Declaration};
 use minic_grammar::{Diagnostic, Severity, Span};
-use models::Shape;
+pub(crate) use models::Shape;
 use names::Names;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -88,12 +90,31 @@ pub fn check(
     environment: &dyn Environment,
     overrides: &[Override],
 ) -> (Option<hir::Recipe>, Vec<Diagnostic>) {
+    let (sound, found, known) = understood(recipe, environment, overrides);
+    (sound.then_some(known.recipe), found)
+}
+
+/// The same, with what is known of a recipe that has errors; whether it has none comes first.
+fn understood(
+    recipe: &ast::Recipe,
+    environment: &dyn Environment,
+    overrides: &[Override],
+) -> (bool, Vec<Diagnostic>, Known) {
     let (recipe, mut applied) = overrides::apply(recipe, overrides);
     let mut checker = Checker::new(&recipe, environment);
     checker.recipe();
     applied.explain(&mut checker.found);
     checker.found.append(&mut applied.found);
     checker.finish()
+}
+
+/// What a recipe says, as far as it could be understood.
+#[derive(Default)]
+pub struct Known {
+    /// Declarations with faults are absent.
+    pub(crate) recipe: hir::Recipe,
+    /// Of every name that stands for a model.
+    pub(crate) shapes: BTreeMap<String, Shape>,
 }
 
 /// Codes of faults that a statement which could not be read may be the cause of.
@@ -106,20 +127,22 @@ pub struct Checked {
     pub hir: Option<hir::Recipe>,
     /// Of the parser and the checker, sorted by place.
     pub found: Vec<Diagnostic>,
+    pub known: Known,
 }
 
 /// Parses and checks the text of a recipe. Where something could not be read, what may be missing only for
 /// that reason is not reported.
 pub fn check_text(text: &str, environment: &dyn Environment, overrides: &[Override]) -> Checked {
     let (ast, mut found) = minic_grammar::parse(text);
-    let (hir, mut more) = check(&ast, environment, overrides);
+    let (sound, mut more, known) = understood(&ast, environment, overrides);
     let unread = found.iter().any(|d| d.severity() == Severity::Error);
     if unread {
         more.retain(|d| !PERHAPS_LOST.contains(&d.code) && !d.code.starts_with("W02"));
     }
     found.append(&mut more);
     sort(&mut found);
-    Checked { ast, hir: hir.filter(|_| !unread), found }
+    let hir = (sound && !unread).then(|| known.recipe.clone());
+    Checked { ast, hir, found, known }
 }
 
 /// By place; the same finding at the same place, of a setting that several phases share, is told once.
@@ -206,12 +229,13 @@ impl<'a> Checker<'a> {
         self.found.push(diagnostic);
     }
 
-    fn finish(self) -> (Option<hir::Recipe>, Vec<Diagnostic>) {
+    fn finish(self) -> (bool, Vec<Diagnostic>, Known) {
         let mut found = self.found;
         sort(&mut found);
         let failed = self.incomplete || found.iter().any(|d| d.severity() == Severity::Error);
-        let mut out = self.out;
-        out.sort();
-        (if failed { None } else { Some(out) }, found)
+        let mut recipe = self.out;
+        recipe.sort();
+        let shapes = self.shapes.into_iter().map(|(name, shape)| (name.to_string(), shape)).collect();
+        (!failed, found, Known { recipe, shapes })
     }
 }

@@ -356,6 +356,18 @@ impl Measure {
             Measure::Accuracy => "accuracy",
         }
     }
+
+    pub fn doc(self) -> &'static str {
+        match self {
+            Measure::Loss => "cross-entropy, the mean over all predicted positions, in nats per token",
+            Measure::Perplexity => "e to the power of the loss",
+            Measure::Top1 => "share of predicted positions at which the most likely token is the right one",
+            Measure::Kl => {
+                "KL divergence from the distributions of the other model, the mean over all positions"
+            }
+            Measure::Accuracy => "share of questions whose answer's tokens are all the most likely ones",
+        }
+    }
 }
 
 /// What candidates are ranked by, the least first: one quantity, or a weighted sum, in which each quantity is

@@ -3,6 +3,7 @@
 //! Pure: no input, no output, no clock (`clippy.toml` bans the calls). It is called; it calls nobody. Points of spaces are
 //! judged by the threads of rayon, and put together in their order.
 
+pub mod assist;
 pub mod autodiff;
 pub mod axes;
 pub mod check;

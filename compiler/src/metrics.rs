@@ -15,7 +15,7 @@ mod typing;
 
 pub use expr::{Block, Expr, LANES, Leaf};
 pub use functions::{Binary, FUNCTIONS, Function, Unary};
-pub use lower::{PARAMETERS, compile, compile_with, lint};
+pub use lower::{OVER, PARAMETERS, compile, compile_with, lint};
 pub use partial::Partial;
 pub use rankings::{LAYER_METRICS, LayerMetricName, RANKINGS, Ranking, RankingKind, layer_metric, ranking};
 pub use reducers::{REDUCERS, Reducer, ReducerName, Reduction, State};

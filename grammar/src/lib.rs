@@ -7,6 +7,7 @@ pub mod ast;
 pub mod codes;
 pub mod diagnostic;
 pub mod format;
+pub mod forms;
 pub mod pages;
 mod parse;
 pub mod render;

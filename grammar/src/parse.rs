@@ -14,9 +14,10 @@ mod strings;
 
 pub use self::numbers::quantity;
 
-use self::blocks::DECLARATION_FORMS;
+pub(crate) use self::blocks::{DECLARATION_FORMS, LINE_FORMS};
 use crate::ast::{Broken, DECLARATIONS, Ident, Recipe};
 use crate::diagnostic::{self, Diagnostic, Help};
+use crate::forms::is_reserved;
 use crate::span::{Span, Spanned};
 use crate::suggest::nearest;
 use pest::Parser as _;
@@ -219,9 +220,8 @@ fn declared_name(text: &str, statement: Span) -> Option<Ident> {
     let blanks = after.len() - after.trim_start_matches([' ', '\t']).len();
     let start = statement.start + keyword.len() + blanks;
     let name = first_word(text, start);
-    let named = blanks > 0
-        && name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
-        && !messages::is_reserved(name);
+    let named =
+        blanks > 0 && name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') && !is_reserved(name);
     named.then(|| Spanned::new(name.to_owned(), Span::new(start, start + name.len())))
 }
 

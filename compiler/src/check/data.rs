@@ -1,14 +1,36 @@
 //! `data NAME { .. }`, and how many tokens it has where that can be counted.
 
 use super::Checker;
+use super::named::{Named, word};
 use super::names::Want;
 use crate::hir;
 use minic_grammar::ast::{Expr, ExprKind, Ident, Settings, Unit};
 use minic_grammar::{Diagnostic, Span, Spanned};
 
-const KEYS: &[&str] =
-    &["files", "mix", "sequence", "samples", "seed", "epochs", "field", "answer", "tokenizer", "bad_rows"];
-const SOURCE_KEYS: &[&str] = &["files", "weight"];
+pub(crate) const KEYS: &[Named] = &[
+    FILES,
+    word(
+        "mix",
+        "several sources with weights, `[{ files = [..]; weight = 70% }, ..]`, in the place of `files`",
+    ),
+    word("sequence", "tokens of one window"),
+    word("samples", "how many windows are drawn; without it, all"),
+    word("seed", "decides which windows are drawn, and their order; 0 by default"),
+    word("epochs", "how often a schedule may pass over the data; 1 by default"),
+    word("field", "the field of a row that is read, a text or a list of token ids; `\"text\"` by default"),
+    word("answer", "the field of the answer: each row is a question, a sample by itself, for `evaluate`"),
+    word("tokenizer", "a tokenizer.json other than the model's"),
+    word("bad_rows", "the most rows that one file may lose because they cannot be read: `1%`, or how many"),
+];
+
+/// Of one source of a mix.
+pub(crate) const SOURCE_KEYS: &[Named] = &[
+    FILES,
+    word("weight", "its share of the samples: percentages that sum to 100%, or numbers to be weighed"),
+];
+
+const FILES: Named =
+    word("files", "paths and globs, relative to the recipe, or `hf://datasets/org/name/path`");
 
 /// What is known of a declared data source.
 #[derive(Clone, Debug, Default)]

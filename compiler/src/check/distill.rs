@@ -4,6 +4,7 @@ use super::Checker;
 use super::arguments::call_of;
 use super::fields::Fields;
 use super::models::Shape;
+use super::named::{Named, word};
 use super::names::Want;
 use super::schedule::Known;
 use super::score::RANDOM;
@@ -12,8 +13,22 @@ use crate::hir;
 use minic_grammar::ast::{Distill, Expr, ExprKind, Ident};
 use minic_grammar::{Diagnostic, Span};
 
-const DISTILL: &[&str] = &["teacher", "data", "schedule", "heldout", "every", "weights"];
-const TRAIN: &[&str] = &["data", "schedule", "heldout", "every", "weights"];
+pub(crate) const DISTILL: &[Named] =
+    &[word("teacher", "the model that is imitated"), DATA, SCHEDULE, HELDOUT, EVERY, WEIGHTS];
+pub(crate) const TRAIN: &[Named] = &[DATA, SCHEDULE, HELDOUT, EVERY, WEIGHTS];
+
+const DATA: Named = word("data", "what it is trained on; phases of the schedule may name data of their own");
+const SCHEDULE: Named = word("schedule", "how it is trained");
+const HELDOUT: Named = word(
+    "heldout",
+    "data on which the loss is measured before the first update, after the last, and in between",
+);
+const EVERY: Named =
+    word("every", "tokens of training between two measurements on `heldout`; a tenth of all by default");
+const WEIGHTS: Named = word(
+    "weights",
+    "`random(seed = N)`: begin with weights drawn as the family draws them, not the model's own",
+);
 
 /// Evaluations on held-out data between the first and the last, where `every` is left out.
 const EVALUATIONS: u64 = 10;

@@ -2,13 +2,17 @@
 
 use super::Checker;
 use super::arguments::call_of;
+use super::named::{Named, word};
 use super::names::suggestion;
 use crate::hir;
 use crate::model::DType;
 use minic_grammar::Diagnostic;
 use minic_grammar::ast::{Declaration, Export, Expr, ExprKind};
 
-const KEYS: &[&str] = &["dtype", "shard"];
+pub(crate) const KEYS: &[Named] = &[
+    word("dtype", "the type of the stored weights, `bf16`, `f16` or `f32`; the checkpoint's by default"),
+    word("shard", "the most bytes of one safetensors file, `5GB`"),
+];
 
 impl<'a> Checker<'a> {
     pub(super) fn export(&mut self, export: &'a Export) {

@@ -1,6 +1,7 @@
 //! The settings of a block, read by key: unknown keys, missing ones, and ones that stand twice.
 
 use super::Checker;
+use super::named::{self, Named};
 use super::names::suggestion;
 use minic_grammar::ast::{Expr, Ident, Setting};
 use minic_grammar::{Diagnostic, Span, nearest};
@@ -45,18 +46,19 @@ impl<'a> Checker<'a> {
         owner: String,
         place: Span,
         settings: &'a [Setting],
-        keys: &[&str],
+        keys: &'static [Named],
     ) -> Fields<'a> {
         let mut entries: Vec<(&'a Ident, &'a Expr)> = Vec::new();
         let mut misspelled = Vec::new();
         for setting in settings {
             let key = &setting.key;
-            if !keys.contains(&key.node.as_str()) {
-                misspelled.extend(nearest(&key.node, keys.iter().copied()).map(str::to_string));
+            if named::find(keys, &key.node).is_none() {
+                let known = named::names(keys);
+                misspelled.extend(nearest(&key.node, known.iter().copied()).map(str::to_string));
                 self.report(
                     Diagnostic::new("E0205", key.span, format!("{owner} has no setting `{}`", key.node))
                         .label("unknown setting")
-                        .help(suggestion(&key.node, "settings", keys)),
+                        .help(suggestion(&key.node, "settings", &known)),
                 );
             } else if let Some((first, _)) = entries.iter().find(|(k, _)| k.node == key.node) {
                 self.report(

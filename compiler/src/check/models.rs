@@ -1,6 +1,7 @@
 //! `model NAME { checkpoint = ..; dt_floor = .. }`, and what is known of every name that stands for a model.
 
 use super::Checker;
+use super::named::{Named, word};
 use super::names::Want;
 use super::outline::Outline;
 use super::space::Space;
@@ -12,7 +13,7 @@ use minic_grammar::{Diagnostic, Span};
 
 /// What a model's name stands for, as far as it is known.
 #[derive(Clone, Debug)]
-pub(super) enum Shape {
+pub(crate) enum Shape {
     Unknown,
     One(Box<Outline>),
     /// A prune with sets of values: many models.
@@ -21,7 +22,13 @@ pub(super) enum Shape {
     Chosen(Space),
 }
 
-const KEYS: &[&str] = &["checkpoint", "dt_floor"];
+pub(crate) const KEYS: &[Named] = &[
+    word("checkpoint", "a Hugging Face folder (config.json and safetensors), or `hf://org/name@revision`"),
+    word(
+        "dt_floor",
+        "the lower clamp of Mamba's dt, instead of the config's; 0 for checkpoints of the published kernels",
+    ),
+];
 
 impl<'a> Checker<'a> {
     pub(super) fn model(&mut self, model: &'a Settings) {

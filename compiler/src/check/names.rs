@@ -1,6 +1,14 @@
 //! Names: where they are declared, what they stand for, in what order they depend on each other.
 
 use super::Checker;
+use super::named;
+use super::quantity::is_quantity;
+use super::repair::METHODS;
+use super::schedule::{OPTIMIZERS, RATES};
+use super::score::is_builtin;
+use super::search::CONTROLS;
+use crate::model::DType;
+use crate::{losses, targets};
 use indexmap::IndexMap;
 use minic_grammar::ast::{
     self, Argument, Declaration, Expr, ExprKind, Ident, PruneItem, SearchItem, Setting,
@@ -11,7 +19,7 @@ use petgraph::graph::{DiGraph, NodeIndex};
 use std::collections::VecDeque;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Param,
     Model,
     Data,
@@ -25,7 +33,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    fn noun(self) -> &'static str {
+    pub(crate) fn noun(self) -> &'static str {
         match self {
             Kind::Param => "a param",
             Kind::Model => "a model",
@@ -43,7 +51,7 @@ impl Kind {
 
 /// What a place wants a name for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Want {
+pub(crate) enum Want {
     Model,
     Space,
     Data,
@@ -52,7 +60,7 @@ pub(super) enum Want {
 }
 
 impl Want {
-    fn accepts(self, kind: Kind) -> bool {
+    pub(crate) fn accepts(self, kind: Kind) -> bool {
         match self {
             Want::Model => matches!(kind, Kind::Model | Kind::Prune | Kind::Search | Kind::Distill),
             Want::Space => kind == Kind::Prune,
@@ -62,7 +70,7 @@ impl Want {
         }
     }
 
-    fn noun(self) -> &'static str {
+    pub(crate) fn noun(self) -> &'static str {
         match self {
             Want::Model => "model",
             Want::Space => "space",
@@ -120,7 +128,7 @@ impl<'a> Names<'a> {
     }
 }
 
-fn declared(declaration: &Declaration) -> Option<(Kind, &Ident)> {
+pub(crate) fn declared(declaration: &Declaration) -> Option<(Kind, &Ident)> {
     Some(match declaration {
         Declaration::Param(d) => (Kind::Param, &d.name),
         Declaration::Model(d) => (Kind::Model, &d.name),
@@ -159,7 +167,7 @@ pub(super) fn order(recipe: &ast::Recipe, names: &Names, found: &mut Vec<Diagnos
     let nodes: Vec<NodeIndex> = recipe.declarations.iter().map(|_| graph.add_node(())).collect();
     for (index, declaration) in recipe.declarations.iter().enumerate() {
         for name in references(declaration) {
-            if let Some((_, entry)) = names.get(name) {
+            if let Some((_, entry)) = names.get(&name.node) {
                 graph.update_edge(nodes[index], nodes[entry.index], ());
             }
         }
@@ -211,32 +219,33 @@ fn cycle_report(recipe: &ast::Recipe, cycle: &[usize]) -> Diagnostic {
 }
 
 /// What a metric reads besides its own parameters.
-pub(super) fn read_by(metric: &ast::Metric) -> Vec<&str> {
+pub(super) fn read_by(metric: &ast::Metric) -> Vec<&Ident> {
     let mut out = Vec::new();
-    walk(&metric.body, &mut out);
-    out.retain(|name| !metric.parameters.iter().any(|p| p.node == *name));
+    walk(&metric.body, |_| false, &mut out);
+    out.retain(|name| !metric.parameters.iter().any(|p| p.node == name.node));
     out
 }
 
-/// Every identifier of a declaration that may be the name of another one.
-fn references(declaration: &Declaration) -> Vec<&str> {
+/// Every identifier of a declaration that may be the name of another one. Where a word of a registry may stand as
+/// well, such words are left out: they go before names.
+pub(crate) fn references(declaration: &Declaration) -> Vec<&Ident> {
     let mut out = Vec::new();
     match declaration {
-        Declaration::Param(d) => walk(&d.value, &mut out),
+        Declaration::Param(d) => walk(&d.value, |_| false, &mut out),
         Declaration::Model(d) | Declaration::Data(d) => walk_settings(&d.settings, &mut out),
         Declaration::Metric(d) => out.extend(read_by(d)),
         Declaration::Group(d) => d.rules.iter().for_each(|r| match &r.kind {
             ast::GroupRuleKind::MultipleOf { factor: e, .. }
             | ast::GroupRuleKind::Protect { members: e, .. }
-            | ast::GroupRuleKind::Keep { count: e, .. } => walk(e, &mut out),
+            | ast::GroupRuleKind::Keep { count: e, .. } => walk(e, |_| false, &mut out),
             _ => {}
         }),
         Declaration::Prune(d) => {
-            out.push(&d.from.node);
+            out.push(&d.from);
             d.items.iter().for_each(|item| prune_references(item, &mut out));
         }
         Declaration::Search(d) => {
-            out.push(&d.space.node);
+            out.push(&d.space);
             d.items.iter().for_each(|item| search_references(item, &mut out));
         }
         Declaration::Schedule(d) => {
@@ -244,73 +253,95 @@ fn references(declaration: &Declaration) -> Vec<&str> {
             d.phases.iter().for_each(|p| walk_settings(&p.settings, &mut out));
         }
         Declaration::Distill(d) => {
-            out.push(&d.from.node);
+            out.push(&d.from);
             walk_settings(&d.settings, &mut out);
         }
         Declaration::Evaluate(d) => {
-            out.extend([d.model.node.as_str(), d.on.node.as_str()]);
-            out.extend(d.against.iter().map(|a| a.node.as_str()));
+            out.push(&d.model);
+            out.extend(&d.against);
+            out.push(&d.on);
         }
         Declaration::Sensitivity(d) => {
-            out.extend([d.space.node.as_str(), d.on.node.as_str()]);
-            d.quantities.iter().for_each(|q| walk(q, &mut out));
+            out.extend([&d.space, &d.on]);
+            d.quantities.iter().for_each(|q| walk(q, is_quantity, &mut out));
         }
         Declaration::Deploy(d) => {
-            out.push(&d.model.node);
-            d.targets.iter().for_each(|t| walk(t, &mut out));
+            out.push(&d.model);
+            d.targets.iter().for_each(|t| walk(t, |name| targets::find(name).is_some(), &mut out));
         }
         Declaration::Export(d) => {
-            out.push(&d.model.node);
+            out.push(&d.model);
             walk_settings(&d.settings, &mut out);
         }
     }
     out
 }
 
-fn prune_references<'a>(item: &'a PruneItem, out: &mut Vec<&'a str>) {
+fn prune_references<'a>(item: &'a PruneItem, out: &mut Vec<&'a Ident>) {
     match item {
-        PruneItem::Calibrate { data, .. } => out.push(&data.node),
-        PruneItem::Under { groups, .. } => out.extend(groups.iter().map(|g| g.node.as_str())),
+        PruneItem::Calibrate { data, .. } => out.push(data),
+        PruneItem::Under { groups, .. } => out.extend(groups),
         PruneItem::Axis(axis) => {
-            walk(&axis.domain, out);
-            axis.by.iter().for_each(|by| walk(by, out));
+            walk(&axis.domain, |_| false, out);
+            axis.by.iter().for_each(|by| walk(by, is_builtin, out));
         }
-        PruneItem::Repair(repair) => repair.by.iter().for_each(|by| walk(by, out)),
+        PruneItem::Repair(repair) => {
+            repair.by.iter().for_each(|by| walk(by, |name| named::find(METHODS, name).is_some(), out));
+        }
     }
 }
 
-fn search_references<'a>(item: &'a SearchItem, out: &mut Vec<&'a str>) {
+fn search_references<'a>(item: &'a SearchItem, out: &mut Vec<&'a Ident>) {
     match item {
-        SearchItem::Require { condition, .. } => walk(condition, out),
+        SearchItem::Require { condition, .. } => walk(condition, is_quantity, out),
         SearchItem::Rank(rank) => {
-            out.extend([&rank.on, &rank.after].into_iter().flatten().map(|n| n.node.as_str()));
-            [Some(&rank.by), rank.tokens.as_ref(), Some(&rank.keep)]
-                .into_iter()
-                .flatten()
-                .for_each(|e| walk(e, out));
+            walk(&rank.by, is_quantity, out);
+            out.extend([&rank.on, &rank.after].into_iter().flatten());
+            rank.tokens.iter().chain([&rank.keep]).for_each(|e| walk(e, |_| false, out));
         }
-        SearchItem::BreakTies { within, by, .. } => [within, by].into_iter().for_each(|e| walk(e, out)),
-        SearchItem::Control { controls, .. } => controls.iter().for_each(|c| walk(c, out)),
+        SearchItem::BreakTies { within, by, .. } => {
+            walk(within, |_| false, out);
+            walk(by, is_quantity, out);
+        }
+        SearchItem::Control { controls, .. } => {
+            controls.iter().for_each(|c| walk(c, |name| named::find(CONTROLS, name).is_some(), out));
+        }
     }
 }
 
-fn walk_settings<'a>(settings: &'a [Setting], out: &mut Vec<&'a str>) {
-    settings.iter().for_each(|s| walk(&s.value, out));
+fn walk_settings<'a>(settings: &'a [Setting], out: &mut Vec<&'a Ident>) {
+    for Setting { key, value } in settings {
+        let known: fn(&str) -> bool = match key.node.as_str() {
+            "loss" => |name| losses::find(name).is_some(),
+            "optimizer" => |name| named::find(OPTIMIZERS, name).is_some(),
+            "rate" => |name| named::find(RATES, name).is_some(),
+            "weights" => |name| name == "random",
+            "dtype" => |name| DType::from_name(name).is_some(),
+            _ => |_| false,
+        };
+        walk(value, known, out);
+    }
 }
 
-fn walk<'a>(expr: &'a Expr, out: &mut Vec<&'a str>) {
+/// `known`: words that are none of the recipe's names in this place.
+fn walk<'a>(expr: &'a Expr, known: fn(&str) -> bool, out: &mut Vec<&'a Ident>) {
     match &expr.kind {
         ExprKind::Number(_) | ExprKind::String(_) | ExprKind::Bool(_) => {}
-        ExprKind::Path(path) => out.extend(path.segments.first().map(|s| s.node.as_str())),
-        ExprKind::List(items) | ExprKind::Set(items) => items.iter().for_each(|e| walk(e, out)),
+        ExprKind::Path(path) => match path.segments.as_slice() {
+            [word] if known(&word.node) => {}
+            segments => out.extend(segments.first()),
+        },
+        ExprKind::List(items) | ExprKind::Set(items) => items.iter().for_each(|e| walk(e, known, out)),
         ExprKind::Record(settings) => walk_settings(settings, out),
         ExprKind::Range { start, end, step } => {
-            [Some(start), Some(end), step.as_ref()].into_iter().flatten().for_each(|e| walk(e, out))
+            [Some(start), Some(end), step.as_ref()].into_iter().flatten().for_each(|e| walk(e, known, out))
         }
-        ExprKind::Unary { operand, .. } => walk(operand, out),
-        ExprKind::Binary { left, right, .. } => [left, right].into_iter().for_each(|e| walk(e, out)),
-        ExprKind::In { value, domain } => [value, domain].into_iter().for_each(|e| walk(e, out)),
-        ExprKind::Call { arguments, .. } => arguments.iter().for_each(|a: &Argument| walk(&a.value, out)),
+        ExprKind::Unary { operand, .. } => walk(operand, known, out),
+        ExprKind::Binary { left, right, .. } => [left, right].into_iter().for_each(|e| walk(e, known, out)),
+        ExprKind::In { value, domain } => [value, domain].into_iter().for_each(|e| walk(e, known, out)),
+        ExprKind::Call { arguments, .. } => {
+            arguments.iter().for_each(|a: &Argument| walk(&a.value, known, out));
+        }
     }
 }
 

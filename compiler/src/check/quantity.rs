@@ -2,6 +2,7 @@
 
 use super::Checker;
 use super::arguments::{Accepts, Argument, Default, call_of};
+use super::named::{self, Named, call, word};
 use super::names::suggestion;
 use crate::hir::{Measure, Quantity};
 use minic_grammar::Diagnostic;
@@ -20,22 +21,26 @@ const INPUT: Argument = count("input", "tokens read");
 const OUTPUT: Argument = count("output", "tokens written");
 
 /// Quantities that follow from the sizes, and those that a device measures without data.
-const ANALYTIC: &[(&str, &[Argument])] = &[
-    ("params", &[]),
-    ("active_params", &[]),
-    ("body_params", &[]),
-    ("flops", &[SEQUENCE]),
-    ("decode_flops", &[CONTEXT]),
-    ("memory", &[BATCH, SEQUENCE]),
-    ("cache", &[BATCH, SEQUENCE]),
-    ("activations", &[BATCH, SEQUENCE]),
-    ("latency", &[INPUT, ONE]),
-    ("throughput", &[INPUT, OUTPUT, ONE]),
+pub(crate) const ANALYTIC: &[Named] = &[
+    word("params", "parameters"),
+    word("active_params", "parameters that one token meets; all of them in these families"),
+    word("body_params", "parameters without embedding and head"),
+    call("flops", &[SEQUENCE], "operations of a forward pass over a sequence"),
+    call("decode_flops", &[CONTEXT], "operations of one more token after a context"),
+    call("memory", &[BATCH, SEQUENCE], "bytes of a deployment: weights in bf16, and the cache"),
+    call("cache", &[BATCH, SEQUENCE], "bytes of keys, values and states"),
+    call("activations", &[BATCH, SEQUENCE], "bytes of the largest values of a forward pass, in bf16"),
+    call("latency", &[INPUT, ONE], "seconds to the first token, measured on the device"),
+    call(
+        "throughput",
+        &[INPUT, OUTPUT, ONE],
+        "tokens written a second by all sequences, measured on the device",
+    ),
 ];
 
 /// There is a quantity of this name.
-pub(super) fn is_quantity(name: &str) -> bool {
-    ANALYTIC.iter().any(|(known, _)| *known == name) || Measure::ALL.iter().any(|m| m.name() == name)
+pub(crate) fn is_quantity(name: &str) -> bool {
+    named::find(ANALYTIC, name).is_some() || Measure::ALL.iter().any(|m| m.name() == name)
 }
 
 impl Quantity {
@@ -64,10 +69,10 @@ impl<'a> Checker<'a> {
         if let (Some(call), Some(measure)) = (&call, measure) {
             return self.arguments(call, &[]).map(|_| Quantity::Measured(*measure));
         }
-        let known = call.as_ref().and_then(|c| ANALYTIC.iter().find(|(name, _)| *name == c.name));
-        let (Some(call), Some(&(name, signature))) = (&call, known) else {
+        let known = call.as_ref().and_then(|c| named::find(ANALYTIC, &c.name));
+        let (Some(call), Some(&Named { name, arguments: signature, .. })) = (&call, known) else {
             let measured = Measure::ALL.iter().map(|m| m.name());
-            let names: Vec<&str> = ANALYTIC.iter().map(|(name, _)| *name).chain(measured).collect();
+            let names: Vec<&str> = named::names(ANALYTIC).into_iter().chain(measured).collect();
             let name = call.as_ref().map_or(expr.span, |c| c.name_span);
             let shown = call.map_or("this".into(), |c| format!("`{}`", c.name));
             self.report(

@@ -2,12 +2,28 @@
 
 use super::Checker;
 use super::arguments::{Accepts, Argument, Default, call_of};
+use super::named::{self, Named, call, word};
 use super::names::suggestion;
 use crate::hir::RepairKind;
 use minic_grammar::Diagnostic;
 use minic_grammar::ast::{Expr, Ident, Repair};
 
-const WHATS: &[&str] = &["norms", "outputs"];
+pub(crate) const REPAIRS: &[Named] = &[
+    word(
+        "norms",
+        "the weight of every norm whose width changed, times (old / new)^0.5; `fitted`: the power of least loss",
+    ),
+    word(
+        "outputs",
+        "the last matrix of every block, solved so that it adds what the parent's block adds; `sequential`: from the first block to the last",
+    ),
+];
+
+pub(crate) const METHODS: &[Named] = &[call(
+    "least_squares",
+    LEAST_SQUARES,
+    "normal equations over the calibration data, damped towards the plain cut",
+)];
 
 /// The power of (old / new) that a norm's weight is scaled by.
 const POWER: f64 = 0.5;
@@ -28,7 +44,7 @@ impl<'a> Checker<'a> {
                 self.report(
                     Diagnostic::new("E0413", repair.what.span, format!("there is no repair of `{other}`"))
                         .label("unknown repair")
-                        .help(suggestion(other, "repairs", WHATS)),
+                        .help(suggestion(other, "repairs", &named::names(REPAIRS))),
                 );
                 None
             }

@@ -3,6 +3,7 @@
 use super::Checker;
 use super::arguments::{Accepts, Argument, Arguments, Default, call_of};
 use super::fields::Fields;
+use super::named::{self, Named, call, word};
 use super::names::suggestion;
 use super::value::count;
 use crate::hir::{self, LossTerm};
@@ -10,7 +11,18 @@ use crate::losses;
 use minic_grammar::ast::{self, Expr};
 use minic_grammar::{Diagnostic, Help, Span};
 
-const KEYS: &[&str] = &["loss", "optimizer", "rate", "batch", "tokens", "sequence", "data"];
+pub(crate) const KEYS: &[Named] = &[
+    word(
+        "loss",
+        "what is made small: a loss, or a weighted sum, `0.9 * forward_kl() + 0.1 * cross_entropy()`",
+    ),
+    word("optimizer", "`adamw(..)`"),
+    word("rate", "the learning rate over the updates, `cosine(peak = 1.6e-4, warmup = 60 steps)`"),
+    word("batch", "sequences of one update"),
+    word("tokens", "batch times sequence over all updates; a last partial update is not made"),
+    word("sequence", "tokens of one sequence; the data's by default"),
+    word("data", "what this phase is trained on, instead of the data of the training"),
+];
 
 /// Fewer updates than this are hardly meant.
 const FEW: u64 = 20;
@@ -33,12 +45,23 @@ const WARMUP: Argument = argument("warmup", Accepts::Updates, Default::Is(0.0), 
 const DECAY: Argument = argument("decay", Accepts::Updates, Default::Required, "updates of the final decay");
 
 /// Shapes of the learning rate over the updates.
-const RATES: &[(&str, &[Argument])] = &[
-    ("cosine", &[PEAK, FLOOR, WARMUP]),
-    ("linear", &[PEAK, FLOOR, WARMUP]),
-    ("constant", &[PEAK, WARMUP]),
-    ("wsd", &[PEAK, FLOOR, WARMUP, DECAY]),
+pub(crate) const RATES: &[Named] = &[
+    call(
+        "cosine",
+        &[PEAK, FLOOR, WARMUP],
+        "half a cosine from `peak` to `floor` at the last update of the phase",
+    ),
+    call("linear", &[PEAK, FLOOR, WARMUP], "a straight line from `peak` to `floor`"),
+    call("constant", &[PEAK, WARMUP], "`peak` throughout"),
+    call(
+        "wsd",
+        &[PEAK, FLOOR, WARMUP, DECAY],
+        "`peak`, and a straight line to `floor` over the last `decay` updates",
+    ),
 ];
+
+pub(crate) const OPTIMIZERS: &[Named] =
+    &[call("adamw", ADAMW, "Adam with decoupled weight decay, which falls on matrices alone")];
 
 /// What is known of one phase of a declared schedule, with the places of what it says.
 #[derive(Clone, Debug)]
@@ -202,9 +225,9 @@ impl<'a> Checker<'a> {
 
     fn rate(&mut self, expr: &Expr) -> Option<hir::Rate> {
         let call = call_of(expr);
-        let known = call.as_ref().and_then(|c| RATES.iter().find(|(name, _)| *name == c.name));
-        let (Some(call), Some(&(shape, signature))) = (&call, known) else {
-            let names: Vec<&str> = RATES.iter().map(|(name, _)| *name).collect();
+        let known = call.as_ref().and_then(|c| named::find(RATES, &c.name));
+        let (Some(call), Some(&Named { name: shape, arguments: signature, .. })) = (&call, known) else {
+            let names = named::names(RATES);
             let name = call.as_ref().map_or(expr.span, |c| c.name_span);
             let shown = call.map_or(String::new(), |c| c.name);
             self.report(

@@ -3,6 +3,7 @@
 use super::Checker;
 use super::arguments::{Accepts, Argument, Call, Default, call_of};
 use super::eval::dotted;
+use super::named::{Named, word};
 use super::names::{Kind, list, suggestion};
 use crate::axes::{self, Axis, Scope, TAPS, Tap};
 use crate::hir::{self, Score};
@@ -12,8 +13,11 @@ use minic_grammar::{Diagnostic, Help, Span};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+pub(crate) const PCA: Named =
+    word("pca", "keeps the principal directions of the residual stream, which is rotated; for `hidden_size`");
+
 /// `random(seed = 1)`
-pub(super) const RANDOM: &[Argument] = &[Argument {
+pub(crate) const RANDOM: &[Argument] = &[Argument {
     name: "seed",
     accepts: Accepts::Whole,
     default: Default::Is(0.0),
@@ -21,7 +25,7 @@ pub(super) const RANDOM: &[Argument] = &[Argument {
 }];
 
 /// `residual(damping = 5%)`
-pub(super) const RESIDUAL: &[Argument] = &[Argument {
+pub(crate) const RESIDUAL: &[Argument] = &[Argument {
     name: "damping",
     accepts: Accepts::NotNegative,
     default: Default::Is(0.05),
@@ -33,7 +37,7 @@ impl<'a> Checker<'a> {
         let mut params = BTreeMap::new();
         let mut unknown = false;
         for name in super::names::read_by(metric) {
-            let Some((known, entry)) = self.names.get(name) else { continue };
+            let Some((known, entry)) = self.names.get(&name.node) else { continue };
             if entry.kind != Kind::Param {
                 continue;
             }
@@ -146,7 +150,7 @@ impl<'a> Checker<'a> {
             None => {}
         }
         self.no_arguments(&call)?;
-        if call.name == "pca" {
+        if call.name == PCA.name {
             return self.pca(axis, &call);
         }
         if let Some(metric) = metrics::layer_metric(&call.name) {
@@ -372,11 +376,15 @@ fn layer_names() -> Vec<&'static str> {
 }
 
 /// Names that `by` finds before the recipe's own.
-fn builtins() -> Vec<&'static str> {
-    LAYER_METRICS.iter().map(|m| m.name).chain(RANKINGS.iter().map(|r| r.name)).chain(["pca"]).collect()
+pub(crate) fn builtins() -> Vec<&'static str> {
+    LAYER_METRICS.iter().map(|m| m.name).chain(RANKINGS.iter().map(|r| r.name)).chain([PCA.name]).collect()
 }
 
-fn fits(axis: &Axis, builtin: &str) -> bool {
+pub(super) fn is_builtin(name: &str) -> bool {
+    name == PCA.name || metrics::ranking(name).is_some() || metrics::layer_metric(name).is_some()
+}
+
+pub(crate) fn fits(axis: &Axis, builtin: &str) -> bool {
     match builtin {
         "random" | "reverse" => true,
         "pca" => axis.scope == Scope::Model,

@@ -3,6 +3,7 @@
 use super::Checker;
 use super::arguments::call_of;
 use super::models::Shape;
+use super::named::{self, Named, call, word};
 use super::names::{Want, suggestion};
 use super::objective::Term;
 use super::outline::LayerRules;
@@ -14,7 +15,11 @@ use minic_grammar::ast::{self, Expr, Rank, SearchItem};
 use minic_grammar::{Diagnostic, Span};
 use std::sync::Arc;
 
-const CONTROLS: &[&str] = &["random", "reverse", "group_unaware"];
+pub(crate) const CONTROLS: &[Named] = &[
+    call("random", RANDOM, "a candidate of the winner's sizes that keeps what a seeded shuffle draws"),
+    word("reverse", "a candidate of the winner's sizes that keeps what is ranked last"),
+    word("group_unaware", "heads ranked over all SSM groups, which are filled with them in their order"),
+];
 
 impl<'a> Checker<'a> {
     pub(super) fn search(&mut self, search: &'a ast::Search) {
@@ -273,7 +278,7 @@ impl<'a> Checker<'a> {
                 self.report(
                     Diagnostic::new("E0607", name, format!("there is no control `{shown}`"))
                         .label("unknown control")
-                        .help(suggestion(shown, "controls", CONTROLS)),
+                        .help(suggestion(shown, "controls", &named::names(CONTROLS))),
                 );
                 None
             }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 pub(super) type Point = BTreeMap<Dim, usize>;
 
 #[derive(Clone, Debug)]
-pub(super) struct Space {
+pub(crate) struct Space {
     pub axes: Vec<(Dim, Vec<usize>)>,
     /// Its points; `None` where the sizes of the model that is cut are not known.
     pub points: Option<Arc<space::Space>>,

@@ -19,7 +19,7 @@ pub const PARAMETERS: &[(&str, &str)] = &[
 ];
 
 /// The axes that `over =` may name.
-const OVER: [&str; 3] = ["sequence", "batch", "tokens"];
+pub const OVER: [&str; 3] = ["sequence", "batch", "tokens"];
 
 /// Deeper expressions are refused, so that recursion over them is bounded.
 const MAX_DEPTH: usize = 64;

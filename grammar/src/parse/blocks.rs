@@ -12,7 +12,7 @@ use pest::iterators::{Pair, Pairs};
 pub(super) type Form = (&'static str, &'static str);
 
 /// In the order of [`ast::DECLARATIONS`].
-pub(super) const DECLARATION_FORMS: &[Form] = &[
+pub(crate) const DECLARATION_FORMS: &[Form] = &[
     ("param", "param NAME = VALUE"),
     ("model", "model NAME { checkpoint = PATH }"),
     ("data", "data NAME { files = [..]; sequence = N }"),
@@ -85,6 +85,10 @@ pub(super) const SCHEDULE: Block = Block {
     other: Some("KEY = VALUE"),
     line: Rule::only_schedule_line,
 };
+
+/// The lines of every declaration that holds lines.
+pub(crate) const LINE_FORMS: &[(&str, &[Form])] =
+    &[("group", GROUP.forms), ("prune", PRUNE.forms), ("search", SEARCH.forms), ("schedule", SCHEDULE.forms)];
 
 impl Block {
     fn form(&self, word: &str) -> Option<&'static str> {

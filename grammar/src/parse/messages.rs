@@ -2,6 +2,7 @@
 
 use super::{Reader, Rule, numbers};
 use crate::diagnostic::{Diagnostic, Help};
+use crate::forms::is_reserved;
 use crate::span::Span;
 use crate::suggest::nearest;
 use pest::error::{Error, ErrorVariant, InputLocation};
@@ -246,25 +247,4 @@ fn number_before<'a>(found: &Found, before: &'a str) -> Option<&'a str> {
     let last = last_word(before);
     let unit = found.token == "%" || numbers::is_unit(found.token);
     (unit && last.starts_with(|c: char| c.is_ascii_digit())).then_some(last)
-}
-
-pub(super) fn is_reserved(word: &str) -> bool {
-    matches!(
-        word,
-        "by" | "at"
-            | "on"
-            | "from"
-            | "to"
-            | "for"
-            | "against"
-            | "after"
-            | "keep"
-            | "under"
-            | "with"
-            | "and"
-            | "or"
-            | "not"
-            | "true"
-            | "false"
-    )
 }
