@@ -13,6 +13,7 @@ mod fmt;
 mod graph;
 mod inspect;
 mod logits;
+mod lsp;
 mod merge;
 mod output;
 mod plan;
@@ -72,6 +73,8 @@ enum Command {
     Cache(cache::Args),
     /// Say what would run where on this machine, and what would not
     Doctor(doctor::Args),
+    /// Serve editors: diagnostics as you type, over the language server protocol on standard input and output
+    Lsp(lsp::Args),
     /// Print the completions of the command line for a shell
     Completions(completions::Args),
 }
@@ -102,6 +105,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(args, &output),
         Command::Cache(args) => cache::run(args, &output),
         Command::Doctor(args) => doctor::run(args, &output),
+        Command::Lsp(args) => lsp::run(args),
         Command::Completions(args) => completions::run(args, Cli::command(), &output),
     };
     let exit = finish(done, &output);

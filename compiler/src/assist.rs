@@ -6,11 +6,13 @@
 //! from the checker ([`cards`]).
 
 mod cards;
+mod edits;
 mod names;
 mod outline;
 mod place;
 mod words;
 
+pub use edits::{Edit, fix, layout};
 pub use names::{Refusal, Use, rename, uses};
 pub use outline::{Symbol, SymbolKind, symbols};
 pub use words::{Word, WordKind};

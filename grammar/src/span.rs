@@ -19,6 +19,10 @@ impl Span {
         Span::new(place, place)
     }
 
+    pub fn is_empty(self) -> bool {
+        self.start == self.end
+    }
+
     /// The smallest span that covers both.
     pub fn to(self, other: Span) -> Span {
         Span { start: self.start.min(other.start), end: self.end.max(other.end) }

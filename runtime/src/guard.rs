@@ -12,7 +12,7 @@ thread_local! {
 
 /// The result, or the message of a panic, of which nothing is printed. `run` must leave nothing half done
 /// that is used afterwards.
-pub(crate) fn guarded<T>(run: impl FnOnce() -> T) -> Result<T, String> {
+pub fn guarded<T>(run: impl FnOnce() -> T) -> Result<T, String> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let others = panic::take_hook();

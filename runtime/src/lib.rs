@@ -13,7 +13,7 @@ pub mod error;
 pub mod evaluate;
 pub mod events;
 pub mod gate;
-mod guard;
+pub mod guard;
 pub mod hub;
 pub mod importance;
 pub mod input;

@@ -7,7 +7,7 @@ use crate::axes::{self, AXES, Scope, TAPS};
 use crate::check::names::{Kind, Want, declared};
 use crate::check::score::{self, fits};
 use crate::check::{
-    self, Accepts, Argument, Default, Named, data, distill, export, models, repair, schedule,
+    self, Accepts, Argument, Default, Named, Shape, data, distill, export, models, repair, schedule,
 };
 use crate::dim::Dim;
 use crate::hir::Measure;
