@@ -23,7 +23,7 @@ impl Environment for Published {
 
 /// The parent, the space, and what is required of a candidate.
 fn published() -> Option<(ModelDesc, Prune, Vec<Require>)> {
-    let mut recipe = check_text(RECIPE, &Published, &[]).hir?;
+    let mut recipe = check_text("recipe", RECIPE, &Published, &[]).hir?;
     let parent = recipe.models.shift_remove("parent")?.desc?;
     Some((parent, recipe.prunes.shift_remove("space")?, recipe.searches.shift_remove("best")?.require))
 }

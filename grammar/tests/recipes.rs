@@ -1,7 +1,7 @@
 //! The shipped recipes parse, and so does every example of the language reference.
 #![allow(clippy::disallowed_methods, reason = "the corpus is read here")]
 
-use minic_grammar::{ast, codes, parse, render};
+use minic_grammar::{Sources, ast, codes, parse, render};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -58,7 +58,7 @@ fn examples(reference: &str) -> impl Iterator<Item = &str> {
 
 fn read(name: &str, text: &str) -> ast::Recipe {
     let (recipe, diagnostics) = parse(text);
-    assert!(diagnostics.is_empty(), "{}", render::render(name, text, &diagnostics, false));
+    assert!(diagnostics.is_empty(), "{}", render::render(&Sources::new(name, text), &diagnostics, false));
     recipe
 }
 

@@ -120,7 +120,7 @@ impl<'a> Names<'a> {
     }
 }
 
-fn declared(declaration: &Declaration) -> Option<(Kind, &Ident)> {
+pub(super) fn declared(declaration: &Declaration) -> Option<(Kind, &Ident)> {
     Some(match declaration {
         Declaration::Param(d) => (Kind::Param, &d.name),
         Declaration::Model(d) => (Kind::Model, &d.name),
@@ -132,7 +132,9 @@ fn declared(declaration: &Declaration) -> Option<(Kind, &Ident)> {
         Declaration::Schedule(d) => (Kind::Schedule, &d.name),
         Declaration::Distill(d) => (Kind::Distill, &d.name),
         Declaration::Sensitivity(d) => (Kind::Sensitivity, &d.name),
-        Declaration::Evaluate(_) | Declaration::Deploy(_) | Declaration::Export(_) => return None,
+        Declaration::Use(_) | Declaration::Evaluate(_) | Declaration::Deploy(_) | Declaration::Export(_) => {
+            return None;
+        }
     })
 }
 
@@ -219,9 +221,11 @@ pub(super) fn read_by(metric: &ast::Metric) -> Vec<&str> {
 }
 
 /// Every identifier of a declaration that may be the name of another one.
-fn references(declaration: &Declaration) -> Vec<&str> {
+pub(super) fn references(declaration: &Declaration) -> Vec<&str> {
     let mut out = Vec::new();
     match declaration {
+        // Its values stand in the params that they are of.
+        Declaration::Use(_) => {}
         Declaration::Param(d) => walk(&d.value, &mut out),
         Declaration::Model(d) | Declaration::Data(d) => walk_settings(&d.settings, &mut out),
         Declaration::Metric(d) => out.extend(read_by(d)),
@@ -361,8 +365,9 @@ impl<'a> Checker<'a> {
     /// What is declared and serves nothing.
     pub(super) fn unused(&mut self) {
         // A sensitivity is a figure: it is asked for by itself.
-        let serves =
-            |(name, entry): &(&'a str, Entry)| self.used.contains(name) || entry.kind == Kind::Sensitivity;
+        let serves = |(name, entry): &(&'a str, Entry)| {
+            self.used.contains(name) || entry.kind == Kind::Sensitivity || self.sources.is_used(entry.span)
+        };
         let unused: Vec<(&str, Entry)> = self.names.iter().filter(|named| !serves(named)).collect();
         for (name, entry) in unused {
             let (code, help) = match entry.kind {
