@@ -1,4 +1,4 @@
-//! How fast spaces are enumerated: that of `recipes/nemotron-h-4b.mrecipe`, and the same on finer grids.
+//! How fast spaces are enumerated: that of `recipes/nemotron-h-8b-4b.mrecipe`, and the same on finer grids.
 //!
 //! `cargo run --release -p minic-compiler --example enumerate`
 #![allow(clippy::disallowed_methods, clippy::print_stdout, reason = "a program of its own, that measures")]
@@ -10,7 +10,7 @@ use minic_compiler::model::ModelDesc;
 use minic_compiler::space::Space;
 use std::time::Instant;
 
-const RECIPE: &str = include_str!("../../recipes/nemotron-h-4b.mrecipe");
+const RECIPE: &str = include_str!("../../recipes/nemotron-h-8b-4b.mrecipe");
 const CONFIG: &str = include_str!("../tests/configs/Nemotron-H-8B-Base-8K.json");
 
 struct Published;
