@@ -16,7 +16,7 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
         recipes.push(Recipe::load(path, &[])?);
     }
     for recipe in &recipes {
-        output.diagnostics(&recipe.file, &recipe.text, &recipe.found);
+        output.diagnostics(&recipe.sources, &recipe.found);
     }
     let errors: usize = recipes.iter().map(Recipe::errors).sum();
     let warnings: usize = recipes.iter().map(Recipe::warnings).sum();

@@ -1,7 +1,8 @@
 //! `minic fmt [--check] FILE..`
 
 use crate::output::{Exit, Failure, Output};
-use crate::recipe::count;
+use crate::recipe::{self, count};
+use minic_grammar::Sources;
 use minic_grammar::format::{self, FormatError};
 use minic_grammar::render::{self, JsonDiagnostic};
 use minic_runtime::error::IoError;
@@ -60,13 +61,13 @@ fn lay_out(path: &Path, check: bool, output: &Output) -> Result<Laid, Failure> {
     let is_input = path == Path::new("-");
     let file = if is_input { "standard input".to_string() } else { path.display().to_string() };
     let bytes = if is_input { read_input()? } else { input::read(path, input::RECIPE)? };
-    let source = String::from_utf8(bytes)
-        .map_err(|_| Failure::new(Exit::Input, format!("{file}: is not UTF-8 text, and so no recipe")))?;
+    let source = recipe::utf8(&file, bytes).map_err(|message| Failure::new(Exit::Input, message))?;
     let text = match format::format(&source) {
         Ok(text) => text,
         Err(FormatError::Unread(found)) => {
-            output.diagnostics(&file, &source, &found);
-            let diagnostics = render::to_json(&file, &source, &found);
+            let sources = Sources::new(&file, &source);
+            output.diagnostics(&sources, &found);
+            let diagnostics = render::to_json(&sources, &found);
             return Ok(Laid { file, changed: false, text: None, diagnostics });
         }
         Err(FormatError::Changed(what)) => {

@@ -12,13 +12,15 @@ mod wire;
 mod world;
 
 use crate::output::{Exit, Failure};
+use convert::Files;
 use gen_lsp_types::{
-    DidChangeTextDocumentParams, DidCloseTextDocumentParams, DidOpenTextDocumentParams,
-    DidSaveTextDocumentParams, InitializeParams, PositionEncodingKind, PublishDiagnosticsParams,
-    TextDocumentContentChangeEvent, Uri, WorkspaceFolders,
+    Diagnostic, DidChangeTextDocumentParams, DidCloseTextDocumentParams, DidOpenTextDocumentParams,
+    InitializeParams, PositionEncodingKind, PublishDiagnosticsParams, TextDocumentContentChangeEvent, Uri,
+    WorkspaceFolders,
 };
 use lsp_server::{ErrorCode, Message, Notification, Request, RequestId, Response};
 use minic_compiler::assist::Draft;
+use minic_compiler::check::resolved;
 use minic_runtime::guard::guarded;
 use position::{Encoding, Lines};
 use serde::Deserialize;
@@ -31,7 +33,7 @@ use std::rc::Rc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 use wire::Incoming;
-use world::Remembered;
+use world::{Open, Remembered};
 
 /// How long nothing must have come before a changed document is checked.
 const QUIET: Duration = Duration::from_millis(10);
@@ -39,6 +41,8 @@ const QUIET: Duration = Duration::from_millis(10);
 const LATEST: Duration = Duration::from_millis(200);
 /// How often the files that recipes name are looked at again.
 const LOOK: Duration = Duration::from_secs(2);
+/// The code of a used file that is not there: one that is opened may be it.
+const ABSENT: &str = "E0210";
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -73,15 +77,20 @@ impl Refused {
 /// A recipe that is open in the editor.
 struct Document {
     version: i32,
+    /// As files that it uses are named from it: a path, or the address of what has none.
+    file: PathBuf,
     text: String,
     world: Remembered,
     /// Absent where the text has changed since.
     draft: Option<Rc<Draft>>,
+    /// What was found last, by the address of the file: its own and those that it uses.
+    found: BTreeMap<String, Vec<Diagnostic>>,
     /// Since when its diagnostics are not what they should be, and when it changed last.
     stale: Option<(Instant, Instant)>,
 }
 
 impl Document {
+    /// Something that it depends on is not what it was.
     fn change(&mut self) {
         let now = Instant::now();
         self.draft = None;
@@ -92,8 +101,8 @@ impl Document {
     fn draft(&mut self) -> Result<Rc<Draft>, Refused> {
         if self.draft.is_none() {
             self.world.refresh();
-            let (text, world) = (self.text.clone(), &self.world);
-            let checked = guarded(|| Draft::new(text, world));
+            let (file, text, world) = (self.file.to_string_lossy(), &self.text, &self.world);
+            let checked = guarded(|| Draft::new(&file, text, world));
             let bug =
                 |why| Refused::new(ErrorCode::InternalError, format!("bug: the checker gave up: {why}"));
             self.draft = Some(Rc::new(checked.map_err(bug)?));
@@ -120,6 +129,7 @@ struct Server<W> {
     /// Of recipes that have no file: the folder that the editor has open.
     folder: PathBuf,
     documents: BTreeMap<String, Document>,
+    open: Open,
 }
 
 impl<W: Write> Server<W> {
@@ -133,6 +143,7 @@ impl<W: Write> Server<W> {
             related: false,
             folder: PathBuf::from("."),
             documents: BTreeMap::new(),
+            open: Open::default(),
         }
     }
 
@@ -196,10 +207,28 @@ impl<W: Write> Server<W> {
             Ok(draft) => draft,
             Err(refused) => return self.log(&refused.message),
         };
-        let version = Some(document.version);
-        let lines = Lines::new(&draft.text, self.encoding);
-        let found = draft.checked.found.iter();
-        let diagnostics = found.map(|d| convert::diagnostic(d, &lines, uri, self.related)).collect();
+        let files = Files::new(&draft, uri, self.encoding);
+        let mut found: BTreeMap<String, Vec<Diagnostic>> = BTreeMap::from([(uri.to_string(), Vec::new())]);
+        for diagnostic in &draft.checked.found {
+            let (file, _) = files.locate(diagnostic.span);
+            found.entry(file.to_string()).or_default().push(files.diagnostic(diagnostic, self.related));
+        }
+        let before = std::mem::replace(&mut document.found, found);
+        let mut touched: Vec<String> = before.into_keys().chain(document.found.keys().cloned()).collect();
+        touched.sort();
+        touched.dedup();
+        touched.iter().try_for_each(|file| self.publish_file(file))
+    }
+
+    /// What all open recipes say about one file.
+    fn publish_file(&mut self, uri: &str) -> io::Result<()> {
+        let mut diagnostics: Vec<Diagnostic> = Vec::new();
+        for found in self.documents.values().filter_map(|document| document.found.get(uri)) {
+            for diagnostic in found.iter().filter(|d| !diagnostics.contains(d)).cloned().collect::<Vec<_>>() {
+                diagnostics.push(diagnostic);
+            }
+        }
+        let version = self.documents.get(uri).map(|document| document.version);
         let params = PublishDiagnosticsParams { uri: uri.into(), version, diagnostics };
         self.notify("textDocument/publishDiagnostics", params)
     }
@@ -276,41 +305,46 @@ impl<W: Write> Server<W> {
         let read = match method.as_str() {
             "textDocument/didOpen" => read(params).map(|params| self.open(params)),
             "textDocument/didChange" => read(params).map(|params| self.change(params)),
-            "textDocument/didClose" => read(params).map(|params| self.close(&params).err()),
-            "textDocument/didSave" => read(params).map(|params: DidSaveTextDocumentParams| {
-                self.forget(Some(params.text_document.uri.as_ref()));
-                None
-            }),
-            "workspace/didChangeWatchedFiles" => {
-                self.forget(None);
-                Ok(None)
+            "textDocument/didClose" => match read(params) {
+                Ok(params) => return self.close(&params),
+                Err(refused) => Err(refused),
+            },
+            "textDocument/didSave" | "workspace/didChangeWatchedFiles" => {
+                self.forget();
+                Ok(())
             }
-            _ => Ok(None),
+            _ => Ok(()),
         };
         match read {
-            Ok(None) => Ok(()),
-            Ok(Some(error)) => Err(error),
+            Ok(()) => Ok(()),
             Err(refused) => self.log(&format!("{method}: {}", refused.message)),
         }
     }
 
-    fn open(&mut self, params: DidOpenTextDocumentParams) -> Option<io::Error> {
+    fn open(&mut self, params: DidOpenTextDocumentParams) {
         let opened = params.text_document;
         let uri = opened.uri.to_string();
-        let file = uri::to_path(&uri);
-        let folder = file.as_deref().and_then(Path::parent).unwrap_or(&self.folder);
-        let world = Remembered::new(folder.to_path_buf());
-        let mut document =
-            Document { version: opened.version, text: opened.text, world, draft: None, stale: None };
-        document.change();
-        self.documents.insert(uri, document);
-        None
+        let file = uri::to_path(&uri).unwrap_or_else(|| self.folder.join("recipe.mrecipe"));
+        let folder = file.parent().unwrap_or(&self.folder).to_path_buf();
+        let world = Remembered::new(folder, Rc::clone(&self.open));
+        let document = Document {
+            version: opened.version,
+            file,
+            text: opened.text,
+            world,
+            draft: None,
+            found: BTreeMap::new(),
+            stale: None,
+        };
+        self.documents.insert(uri.clone(), document);
+        self.changed(&uri);
     }
 
-    fn change(&mut self, params: DidChangeTextDocumentParams) -> Option<io::Error> {
+    fn change(&mut self, params: DidChangeTextDocumentParams) {
         let encoding = self.encoding;
         let changed = params.text_document;
-        let document = self.documents.get_mut(changed.text_document_identifier.uri.as_ref())?;
+        let uri = changed.text_document_identifier.uri.to_string();
+        let Some(document) = self.documents.get_mut(&uri) else { return };
         for change in params.content_changes {
             match change {
                 TextDocumentContentChangeEvent::TextDocumentContentChangePartial(part) => {
@@ -323,23 +357,44 @@ impl<W: Write> Server<W> {
             }
         }
         document.version = changed.version;
+        self.changed(&uri);
+    }
+
+    /// The text of a document is another one: it is checked again, and so are those that use it.
+    fn changed(&mut self, uri: &str) {
+        let Some(document) = self.documents.get_mut(uri) else { return };
         document.change();
-        None
+        self.open.borrow_mut().insert(document.file.clone(), document.text.clone());
+        let file = document.file.clone();
+        self.users_of(&file);
     }
 
-    /// What was said of it is taken back.
+    /// The recipes that use a file, or wanted to.
+    fn users_of(&mut self, file: &Path) {
+        for user in self.documents.values_mut().filter(|user| user.file != file) {
+            let uses = user.draft.as_ref().is_some_and(|draft| {
+                let used = draft.checked.sources.used().iter();
+                let wanted = draft.checked.found.iter().any(|d| d.code == ABSENT);
+                wanted || used.into_iter().any(|used| resolved(Path::new(""), &used.name) == file)
+            });
+            if uses {
+                user.change();
+            }
+        }
+    }
+
+    /// What was said of it is taken back, but for what recipes that use it say.
     fn close(&mut self, params: &DidCloseTextDocumentParams) -> io::Result<()> {
-        let uri = &params.text_document.uri;
-        self.documents.remove(uri.as_ref());
-        let params = PublishDiagnosticsParams { uri: uri.clone(), version: None, diagnostics: Vec::new() };
-        self.notify("textDocument/publishDiagnostics", params)
+        let uri = params.text_document.uri.as_ref();
+        let Some(closed) = self.documents.remove(uri) else { return Ok(()) };
+        self.open.borrow_mut().remove(&closed.file);
+        self.users_of(&closed.file);
+        closed.found.keys().try_for_each(|file| self.publish_file(file))
     }
 
-    /// What a document, or every one, was told of the disk may have changed.
-    fn forget(&mut self, uri: Option<&str>) {
-        for (_, document) in
-            self.documents.iter_mut().filter(|(known, _)| uri.is_none_or(|uri| uri == *known))
-        {
+    /// What documents were told of the disk may have changed.
+    fn forget(&mut self) {
+        for document in self.documents.values_mut() {
             document.world.forget();
             document.change();
         }

@@ -2,7 +2,7 @@
 
 use clap::ColorChoice;
 use minic_grammar::render::{self, JsonDiagnostic};
-use minic_grammar::{Diagnostic, Severity};
+use minic_grammar::{Diagnostic, Severity, Sources};
 use minic_runtime::checkpoint::CheckpointError;
 use minic_runtime::device::DeviceError;
 use minic_runtime::error::{IoError, Kind};
@@ -205,10 +205,10 @@ impl Output {
     }
 
     /// Findings in a recipe, drawn; with `-q` only the errors.
-    pub fn diagnostics(&self, file: &str, text: &str, found: &[Diagnostic]) {
+    pub fn diagnostics(&self, sources: &Sources, found: &[Diagnostic]) {
         let shown: Vec<Diagnostic> =
             found.iter().filter(|d| !self.quiet || d.severity() == Severity::Error).cloned().collect();
-        self.say(&render::render(file, text, &shown, self.color));
+        self.say(&render::render(sources, &shown, self.color));
         if let Some(error) = shown.iter().find(|d| d.severity() == Severity::Error) {
             self.drawn.get_or_init(|| error.code);
         }

@@ -100,7 +100,7 @@ fn states(
 
 /// The tree is there even where the checker finds errors.
 fn emit_ast(recipe: &Recipe, output: &Output) -> Result<Exit, Failure> {
-    output.diagnostics(&recipe.file, &recipe.text, &recipe.found);
+    output.diagnostics(&recipe.sources, &recipe.found);
     emit(output, "ast", recipe.ast.to_string())?;
     Ok(if recipe.errors() == 0 { Exit::Done } else { Exit::Input })
 }

@@ -2,12 +2,12 @@
 
 use crate::output::{Exit, Failure, Output};
 use crate::remote;
-use minic_compiler::check::{self, DataFacts, Environment, Override};
+use minic_compiler::check::{self, Checked, DataFacts, Environment, Override};
 use minic_compiler::hir;
 use minic_compiler::plan::Plan;
 use minic_compiler::{lower, passes};
 use minic_grammar::render::{self, JsonDiagnostic};
-use minic_grammar::{Diagnostic, Severity, ast};
+use minic_grammar::{Diagnostic, Severity};
 use minic_runtime::checkpoint::Checkpoint;
 use minic_runtime::data;
 use minic_runtime::hub::{Hub, HubError, PREFIX, Remote};
@@ -15,6 +15,7 @@ use minic_runtime::input;
 use minic_runtime::provenance::PROVENANCE_FILE;
 use minic_runtime::run::Settings;
 use std::cell::RefCell;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -24,14 +25,14 @@ pub fn parse_override(text: &str) -> Result<Override, String> {
 }
 
 /// A recipe as read and checked.
-pub struct Recipe {
-    /// As given on the command line.
-    pub file: String,
-    pub text: String,
-    pub ast: ast::Recipe,
-    /// Absent where there are errors, and where something depends on a config.json that is not at hand.
-    pub hir: Option<hir::Recipe>,
-    pub found: Vec<Diagnostic>,
+pub struct Recipe(Checked);
+
+impl Deref for Recipe {
+    type Target = Checked;
+
+    fn deref(&self) -> &Checked {
+        &self.0
+    }
 }
 
 impl Recipe {
@@ -45,14 +46,17 @@ impl Recipe {
     pub fn load_in(path: &Path, overrides: &[Override], world: &World) -> Result<Recipe, Failure> {
         let bytes = input::read(path, input::RECIPE)?;
         let file = path.display().to_string();
-        let text = String::from_utf8(bytes)
-            .map_err(|_| Failure::new(Exit::Input, format!("{file}: is not UTF-8 text, and so no recipe")))?;
-        let check::Checked { ast, hir, found, .. } = check::check_text(&text, world, overrides);
-        Ok(Recipe { file, text, ast, hir, found })
+        let text = utf8(&file, bytes).map_err(|message| Failure::new(Exit::Input, message))?;
+        Ok(Recipe(check::check_text(&file, &text, world, overrides)))
+    }
+
+    /// As given on the command line.
+    pub fn file(&self) -> &str {
+        &self.sources.own().name
     }
 
     pub fn to_json(&self) -> Vec<JsonDiagnostic> {
-        render::to_json(&self.file, &self.text, &self.found)
+        render::to_json(&self.sources, &self.found)
     }
 
     pub fn errors(&self) -> usize {
@@ -65,20 +69,25 @@ impl Recipe {
 
     /// Draws the findings, and gives the checked recipe if there is one.
     pub fn checked(&self, output: &Output) -> Result<&hir::Recipe, Failure> {
-        output.diagnostics(&self.file, &self.text, &self.found);
+        output.diagnostics(&self.sources, &self.found);
         if let Some(hir) = &self.hir {
             return Ok(hir);
         }
         let failure = match self.errors() {
             0 => Failure::new(
                 Exit::Input,
-                format!("{}: a value depends on a config.json that is not at hand", self.file),
+                format!("{}: a value depends on a config.json that is not at hand", self.file()),
             )
             .help("name a folder that has it: `--set parent.checkpoint=DIR`"),
-            n => Failure::new(Exit::Input, format!("{}: {}", self.file, count(n, "error"))),
+            n => Failure::new(Exit::Input, format!("{}: {}", self.file(), count(n, "error"))),
         };
         Err(failure.diagnostics(self.to_json()))
     }
+}
+
+/// The text of a file of recipes.
+pub fn utf8(file: &str, bytes: Vec<u8>) -> Result<String, String> {
+    String::from_utf8(bytes).map_err(|_| format!("{file}: is not UTF-8 text, and so no recipe"))
 }
 
 /// The store of a recipe: as given, or `.minic/store` beside it.
@@ -89,7 +98,7 @@ pub fn store_folder(recipe: &Path, given: Option<&Path>) -> PathBuf {
 /// What a run of `recipe` is told; everything else is as by default.
 pub fn settings(recipe: &Recipe, path: &Path, overrides: &[Override], out: &Path) -> Settings {
     let overrides = overrides.iter().map(Override::text).collect();
-    Settings { overrides, ..Settings::new(&recipe.file, &recipe.text, folder_of(path), out.into()) }
+    Settings { overrides, ..Settings::new(recipe.file(), &recipe.standalone(), folder_of(path), out.into()) }
 }
 
 /// The plan of a checked recipe.
@@ -182,6 +191,15 @@ impl World {
 }
 
 impl Environment for World {
+    fn module(&self, path: &str) -> Result<Option<String>, String> {
+        let path = self.base.join(path);
+        if !input::exists(&path).map_err(|e| e.to_string())? {
+            return Ok(None);
+        }
+        let bytes = input::read(&path, input::RECIPE).map_err(|e| e.to_string())?;
+        utf8(&path.display().to_string(), bytes).map(Some)
+    }
+
     fn config(&self, checkpoint: &str) -> Result<Option<String>, String> {
         let Some(folder) = self.checkpoint(checkpoint)? else { return Ok(None) };
         let path = folder.join("config.json");

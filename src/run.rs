@@ -128,7 +128,7 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
     for (name, svg) in summary.pictures() {
         folder.write(&format!("{name}.svg"), &svg)?;
     }
-    folder.write_result(&recipe.text, &summary)?;
+    folder.write_result(&recipe.standalone(), &summary)?;
     let profile = device.take_profile();
     if let Some(profile) = &profile {
         folder.write(PROFILE, &profile.trace().to_string())?;

@@ -1,4 +1,4 @@
-//! How fast spaces are enumerated: that of `recipes/nemotron-h-4b.mrecipe`, and the same on finer grids.
+//! How fast spaces are enumerated: that of `recipes/nemotron-h-8b-4b.mrecipe`, and the same on finer grids.
 //!
 //! `cargo run --release -p minic-compiler --example enumerate`
 #![allow(clippy::disallowed_methods, clippy::print_stdout, reason = "a program of its own, that measures")]
@@ -10,7 +10,7 @@ use minic_compiler::model::ModelDesc;
 use minic_compiler::space::Space;
 use std::time::Instant;
 
-const RECIPE: &str = include_str!("../../recipes/nemotron-h-4b.mrecipe");
+const RECIPE: &str = include_str!("../../recipes/nemotron-h-8b-4b.mrecipe");
 const CONFIG: &str = include_str!("../tests/configs/Nemotron-H-8B-Base-8K.json");
 
 struct Published;
@@ -23,7 +23,7 @@ impl Environment for Published {
 
 /// The parent, the space, and what is required of a candidate.
 fn published() -> Option<(ModelDesc, Prune, Vec<Require>)> {
-    let mut recipe = check_text(RECIPE, &Published, &[]).hir?;
+    let mut recipe = check_text("recipe", RECIPE, &Published, &[]).hir?;
     let parent = recipe.models.shift_remove("parent")?.desc?;
     Some((parent, recipe.prunes.shift_remove("space")?, recipe.searches.shift_remove("best")?.require))
 }

@@ -13,17 +13,21 @@ mod place;
 mod words;
 
 pub use edits::{Edit, fix, layout};
-pub use names::{Refusal, Use, rename, uses};
+pub use names::{Place, Refusal, rename, uses};
 pub use outline::{Symbol, SymbolKind, symbols};
 pub use words::{Word, WordKind};
 
-use crate::check::{Checked, Environment, check_text};
+use crate::check::{Checked, Environment, check_text, resolved};
 use minic_grammar::Span;
+use minic_grammar::ast::{Declaration, Use};
 use std::ops::Range;
+use std::path::Path;
 
 /// A recipe as it stands in an editor, and what the checker made of it.
+///
+/// Offsets that are asked for lie in its own file; places in answers may lie in files that it uses, see
+/// [`Checked::sources`].
 pub struct Draft {
-    pub text: String,
     pub checked: Checked,
 }
 
@@ -35,32 +39,37 @@ pub struct Hover {
 }
 
 impl Draft {
-    pub fn new(text: String, environment: &dyn Environment) -> Draft {
-        let checked = check_text(&text, environment, &[]);
-        Draft { text, checked }
+    /// `file` is where it stands: files that it uses are named from there.
+    pub fn new(file: &str, text: &str, environment: &dyn Environment) -> Draft {
+        Draft { checked: check_text(file, text, environment, &[]) }
+    }
+
+    /// Of its own file.
+    pub fn text(&self) -> &str {
+        &self.checked.sources.own().text
     }
 
     /// The word, the tap or the number around an offset; a word that ends there counts.
     pub fn word_at(&self, offset: usize) -> Option<Span> {
-        let range = word_around(&self.text, offset);
+        let range = word_around(self.text(), offset);
         (!range.is_empty()).then(|| Span::new(range.start, range.end))
     }
 
     /// What may stand at an offset, of which the word before it is the beginning, and the place of that word.
     pub fn complete(&self, offset: usize) -> (Vec<Word>, Span) {
-        let range = word_around(&self.text, offset);
+        let range = word_around(self.text(), offset);
         let span = Span::new(range.start.min(offset), offset);
-        let place = place::at(&self.text, span.start);
+        let place = place::at(self.text(), span.start);
         (words::of(self, &place, span.start), span)
     }
 
     pub fn hover(&self, offset: usize) -> Option<Hover> {
         let span = self.word_at(offset)?;
-        let word = &self.text[span.start..span.end];
+        let word = &self.text()[span.start..span.end];
         if let Some(text) = cards::number(word) {
             return Some(Hover { span, text });
         }
-        let place = place::at(&self.text, span.start);
+        let place = place::at(self.text(), span.start);
         if let Some(declared) = names::declared_at(&self.checked.ast, span, word) {
             return Some(Hover { span, text: cards::declaration(self, declared) });
         }
@@ -73,9 +82,23 @@ impl Draft {
         Some(Hover { span, text: entry.card() })
     }
 
-    /// The place of the declaration of the name at an offset.
+    /// The place of the declaration of the name at an offset; of the path of a used file, its beginning.
     pub fn definition(&self, offset: usize) -> Option<Span> {
-        uses(&self.checked.ast, offset).into_iter().find(|used| used.declares).map(|used| used.span)
+        let declared = uses(&self.checked.ast, offset).into_iter().find(|used| used.declares);
+        declared.map(|used| used.span).or_else(|| self.used_file(offset))
+    }
+
+    fn used_file(&self, offset: usize) -> Option<Span> {
+        let here = |u: &&Use| u.file.span.start <= offset && offset <= u.file.span.end;
+        let uses = self.checked.ast.declarations.iter().filter_map(|d| match d {
+            Declaration::Use(line) => Some(line),
+            _ => None,
+        });
+        let written = &uses.into_iter().find(here)?.file.node;
+        let own = Path::new(&self.checked.sources.own().name);
+        let path = resolved(own, written);
+        let mut used = self.checked.sources.used().iter();
+        used.find(|file| resolved(Path::new(""), &file.name) == path).map(|file| Span::at(file.base))
     }
 }
 

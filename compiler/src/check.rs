@@ -16,6 +16,7 @@ mod fields;
 mod groups;
 mod loss;
 pub(crate) mod models;
+mod modules;
 mod named;
 pub(crate) mod names;
 mod objective;
@@ -36,6 +37,7 @@ mod typed;
 pub(crate) mod value;
 
 pub use arguments::{Accepts, Argument, Arguments, Default};
+pub use modules::{Replaced, resolved};
 pub use named::Named;
 pub use outline::{Counts, LayerCounts, LayerRules, Outline, counts_of};
 pub use overrides::Override;
@@ -43,7 +45,7 @@ pub use overrides::Override;
 use crate::hir;
 use crate::metrics::Program;
 use minic_grammar::ast::{self, Declaration};
-use minic_grammar::{Diagnostic, Severity, Span};
+use minic_grammar::{Diagnostic, Severity, Sources, Span};
 pub(crate) use models::Shape;
 use names::Names;
 use std::collections::{BTreeMap, BTreeSet};
@@ -56,6 +58,11 @@ pub trait Environment {
     /// (a remote checkpoint that was not fetched, a folder that does not exist); `Err` says why a file that
     /// is there cannot be read.
     fn config(&self, checkpoint: &str) -> Result<Option<String>, String>;
+
+    /// The text of a used file, by its path from the recipe's folder; `None` where there is none.
+    fn module(&self, _path: &str) -> Result<Option<String>, String> {
+        Ok(None)
+    }
 
     /// The folder of a checkpoint has its config.json and no weights: the shape of a model, and nothing more.
     fn is_weightless(&self, _checkpoint: &str) -> bool {
@@ -83,25 +90,16 @@ pub struct DataFacts {
     pub most_tokens: Option<u64>,
 }
 
-/// Checks a recipe. The checked recipe is absent where there is an error, and where a value is computed from
-/// a model whose config.json is not at hand.
-pub fn check(
+/// Whether there is no error and no value that is computed from a model whose config.json is not at hand; what was found;
+/// and what is known all the same.
+fn check(
     recipe: &ast::Recipe,
-    environment: &dyn Environment,
-    overrides: &[Override],
-) -> (Option<hir::Recipe>, Vec<Diagnostic>) {
-    let (sound, found, known) = understood(recipe, environment, overrides);
-    (sound.then_some(known.recipe), found)
-}
-
-/// The same, with what is known of a recipe that has errors; whether it has none comes first.
-fn understood(
-    recipe: &ast::Recipe,
+    sources: &Sources,
     environment: &dyn Environment,
     overrides: &[Override],
 ) -> (bool, Vec<Diagnostic>, Known) {
     let (recipe, mut applied) = overrides::apply(recipe, overrides);
-    let mut checker = Checker::new(&recipe, environment);
+    let mut checker = Checker::new(&recipe, sources, environment);
     checker.recipe();
     applied.explain(&mut checker.found);
     checker.found.append(&mut applied.found);
@@ -122,27 +120,32 @@ const PERHAPS_LOST: &[&str] = &["E0202", "E0206", "E0414", "E0606", "E0610", "E0
 
 /// A recipe as written and as understood.
 pub struct Checked {
+    /// With the declarations of used files after the recipe's own.
     pub ast: ast::Recipe,
-    /// See [`check`]; absent also where something could not be read.
+    pub sources: Sources,
+    /// Params of used files with other values than theirs.
+    pub replaced: Vec<Replaced>,
+    /// Absent where there is an error, and where a value is computed from a model whose config.json is not at hand.
     pub hir: Option<hir::Recipe>,
     /// Of the parser and the checker, sorted by place.
     pub found: Vec<Diagnostic>,
     pub known: Known,
 }
 
-/// Parses and checks the text of a recipe. Where something could not be read, what may be missing only for
-/// that reason is not reported.
-pub fn check_text(text: &str, environment: &dyn Environment, overrides: &[Override]) -> Checked {
-    let (ast, mut found) = minic_grammar::parse(text);
-    let (sound, mut more, known) = understood(&ast, environment, overrides);
-    let unread = found.iter().any(|d| d.severity() == Severity::Error);
+/// Parses and checks the text of a recipe, `file` as it is shown, and the files that it uses. Where something could not
+/// be read, what may be missing only for that reason is not reported.
+pub fn check_text(file: &str, text: &str, environment: &dyn Environment, overrides: &[Override]) -> Checked {
+    let modules::Loaded { ast, sources, replaced, mut found, lacking } =
+        modules::load(file, text, environment);
+    let (sound, mut more, known) = check(&ast, &sources, environment, overrides);
+    let unread = lacking || found.iter().any(|d| d.severity() == Severity::Error);
     if unread {
         more.retain(|d| !PERHAPS_LOST.contains(&d.code) && !d.code.starts_with("W02"));
     }
     found.append(&mut more);
     sort(&mut found);
     let hir = (sound && !unread).then(|| known.recipe.clone());
-    Checked { ast, hir, found, known }
+    Checked { ast, sources, replaced, hir, found, known }
 }
 
 /// By place; the same finding at the same place, of a setting that several phases share, is told once.
@@ -154,6 +157,7 @@ fn sort(found: &mut Vec<Diagnostic>) {
 
 struct Checker<'a> {
     recipe: &'a ast::Recipe,
+    sources: &'a Sources,
     environment: &'a dyn Environment,
     names: Names<'a>,
     used: BTreeSet<&'a str>,
@@ -172,11 +176,12 @@ struct Checker<'a> {
 }
 
 impl<'a> Checker<'a> {
-    fn new(recipe: &'a ast::Recipe, environment: &'a dyn Environment) -> Self {
+    fn new(recipe: &'a ast::Recipe, sources: &'a Sources, environment: &'a dyn Environment) -> Self {
         let mut found = Vec::new();
         let names = Names::collect(recipe, &mut found);
         Checker {
             recipe,
+            sources,
             environment,
             names,
             used: BTreeSet::new(),
@@ -202,13 +207,14 @@ impl<'a> Checker<'a> {
         self.rung_trainings();
         self.exports_apart();
         // Something that could not be understood may have been the use.
-        if self.found.iter().all(|d| d.severity() == Severity::Warning) {
+        if !modules::is_library(recipe) && self.found.iter().all(|d| d.severity() == Severity::Warning) {
             self.unused();
         }
     }
 
     fn declaration(&mut self, declaration: &'a Declaration) {
         match declaration {
+            Declaration::Use(_) => {}
             Declaration::Param(p) => self.param(p),
             Declaration::Model(m) => self.model(m),
             Declaration::Data(d) => self.data(d),

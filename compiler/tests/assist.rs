@@ -27,13 +27,13 @@ fn draft(lines: &str) -> (Draft, usize) {
     let text = format!("{BEFORE}{lines}");
     let cursor = text.rfind('|').expect("a cursor");
     let text = format!("{}{}", &text[..cursor], &text[cursor + 1..]);
-    (Draft::new(text, &Corpus), cursor)
+    (Draft::new("recipe.mrecipe", &text, &Corpus), cursor)
 }
 
 fn offered(lines: &str) -> Vec<String> {
     let (draft, cursor) = draft(lines);
     let (words, span) = draft.complete(cursor);
-    let typed = &draft.text[span.start..span.end];
+    let typed = &draft.text()[span.start..span.end];
     words.into_iter().map(|word| word.label).filter(|label| label.starts_with(typed)).collect()
 }
 
@@ -199,9 +199,9 @@ fn names_are_found_wherever_they_stand_and_words_of_registries_are_none() {
     let places = uses(&draft.checked.ast, cursor);
     assert_eq!(places.len(), 5, "{places:?}");
     assert!(places[0].declares && places.iter().skip(1).all(|used| !used.declares));
-    assert!(places.iter().all(|used| &draft.text[used.span.start..used.span.end] == "text"));
+    assert!(places.iter().all(|used| &draft.text()[used.span.start..used.span.end] == "text"));
     assert_eq!(draft.definition(cursor), Some(places[0].span));
-    let loss = draft.text.find("data loss").expect("it is there") + 5;
+    let loss = draft.text().find("data loss").expect("it is there") + 5;
     assert_eq!(uses(&draft.checked.ast, loss).len(), 1, "`rank by loss` is the quantity");
     assert_eq!(uses(&draft.checked.ast, 0), []);
 }
@@ -210,14 +210,14 @@ fn names_are_found_wherever_they_stand_and_words_of_registries_are_none() {
 fn a_name_is_changed_everywhere_or_not_at_all() {
     let (draft, cursor) = draft("evaluate ha|lf on text { loss }\nmetric m(x) = x * budget");
     let ast = &draft.checked.ast;
-    let mut text = draft.text.clone();
+    let mut text = draft.text().to_string();
     let mut places = rename(ast, cursor, "smaller").expect("a good name");
     places.sort_by_key(|span| std::cmp::Reverse(span.start));
     for span in places {
         text.replace_range(span.start..span.end, "smaller");
     }
     assert!(text.contains("prune smaller from parent") && text.contains("evaluate smaller on text"));
-    assert_eq!(checked(&text).1.len(), draft.checked.found.len());
+    assert_eq!(checked("recipe.mrecipe", &text).found.len(), draft.checked.found.len());
     let refused = |at: usize, to: &str| rename(ast, at, to).expect_err(to).0;
     assert!(refused(cursor, "by").contains("word of the language"));
     assert!(refused(cursor, "a b").contains("ASCII letters"));
@@ -225,11 +225,46 @@ fn a_name_is_changed_everywhere_or_not_at_all() {
     assert!(refused(cursor, "").contains("ASCII letters"));
     assert!(refused(cursor, "text").contains("a data source"));
     assert!(refused(0, "x").contains("no name"));
-    let metric = draft.text.find("activation").expect("it is there");
+    let metric = draft.text().find("activation").expect("it is there");
     assert!(refused(metric, "kld").contains("built-in"));
-    let budget = draft.text.find("budget").expect("it is there");
+    let budget = draft.text().find("budget").expect("it is there");
     assert!(refused(budget, "x").contains("parameter"));
     assert_eq!(rename(ast, budget, "budget").map(|places| places.len()), Ok(2));
+}
+
+const USES: &str = "mrecipe 1
+use \"common.mrecipe\" { peak = 0.01 }
+model parent { checkpoint = \"models/tiny-hybrid\"; dt_floor = 0 }
+data text { files = [\"a.txt\"]; sequence = 64; samples = 8 }
+prune half from parent { calibrate on text; axis ffn_hidden_size = 320 by activation }
+distill student from half { teacher = parent; data = text; schedule = recover }
+";
+
+#[test]
+fn names_of_used_files_are_known_where_they_are_used() {
+    let draft = Draft::new("recipe.mrecipe", USES, &Corpus);
+    let sources = &draft.checked.sources;
+    let at = |word: &str| USES.rfind(word).expect(word) + 1;
+    let place = |offset| {
+        let (file, span) = sources.locate(draft.definition(offset).expect("a definition"));
+        (file.name.as_str(), &file.text[span.start..span.end])
+    };
+    assert_eq!(place(at("recover")), ("common.mrecipe", "recover"));
+    assert_eq!(place(at("activation")), ("common.mrecipe", "activation"));
+    assert_eq!(place(at("peak")), ("common.mrecipe", "peak"));
+    assert_eq!(place(at("common")), ("common.mrecipe", ""));
+    let peak: Vec<&str> = uses(&draft.checked.ast, at("peak"))
+        .iter()
+        .map(|used| sources.locate(used.span).0.name.as_str())
+        .collect();
+    assert_eq!(peak, ["common.mrecipe", "common.mrecipe", "recipe.mrecipe"]);
+    let shown = draft.hover(at("peak")).expect("a card").text;
+    assert!(shown.contains("**0.01**, by a `use` of `recipe.mrecipe`, instead of 0.002"), "{shown}");
+    assert!(draft.hover(at("recover")).expect("a card").text.contains("schedule recover"));
+    let offered: Vec<String> =
+        draft.complete(at("peak = 0.01") - 1).0.into_iter().map(|word| word.label).collect();
+    assert_eq!(offered, ["peak"]);
+    assert_eq!(symbols(&draft).len(), 5);
 }
 
 #[test]
@@ -239,7 +274,7 @@ fn the_outline_lists_every_declaration() {
     let shown: Vec<(&str, &str)> = all.iter().map(|s| (s.name.as_str(), s.detail.as_str())).collect();
     assert_eq!(shown[0], ("budget", "4500000000"));
     assert_eq!(shown.last(), Some(&("export half", "out")));
-    assert_eq!(all.len(), draft.checked.ast.declarations.len());
+    assert_eq!(all.len(), draft.checked.ast.declarations.len(), "no file is used");
     let phases = all.iter().find(|s| s.name == "s").map(|s| s.inner.len());
     assert_eq!(phases, Some(1));
     assert!(all.iter().all(|s| s.whole.start <= s.name_span.start && s.name_span.end <= s.whole.end));
@@ -260,12 +295,12 @@ fn nothing_that_is_asked_anywhere_panics() {
             for text in
                 [text.clone(), format!("é{}", text.replace('\n', "\r\n")), text[..text.len() / 2].to_string()]
             {
-                let draft = Draft::new(text, &Corpus);
-                for offset in 0..=draft.text.len() + 1 {
-                    let (words, span) = draft.complete(offset.min(draft.text.len()));
+                let draft = Draft::new("recipe.mrecipe", &text, &Corpus);
+                for offset in 0..=draft.text().len() + 1 {
+                    let (words, span) = draft.complete(offset.min(draft.text().len()));
                     assert!(span.start <= span.end && words.iter().all(|w| !w.label.is_empty()));
-                    let hover = draft.hover(offset.min(draft.text.len()));
-                    assert!(hover.is_none_or(|h| h.span.end <= draft.text.len() && !h.text.is_empty()));
+                    let hover = draft.hover(offset.min(draft.text().len()));
+                    assert!(hover.is_none_or(|h| h.span.end <= draft.text().len() && !h.text.is_empty()));
                     uses(&draft.checked.ast, offset);
                     asked += 1;
                 }

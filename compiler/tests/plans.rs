@@ -3,7 +3,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "the corpus is read here")]
 
-use minic_compiler::check::{Environment, check};
+use minic_compiler::check::{Checked, Environment, check_text};
 use minic_compiler::dim::Dim;
 use minic_compiler::plan::{Shape, Shapes};
 use minic_compiler::{lower, passes};
@@ -23,6 +23,11 @@ impl Environment for Configs {
         ];
         Ok(places.iter().find_map(|place| fs::read_to_string(place).ok()))
     }
+
+    fn module(&self, path: &str) -> Result<Option<String>, String> {
+        let modules = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus/modules");
+        Ok(fs::read_to_string(modules.join(path)).ok())
+    }
 }
 
 fn shape(name: &str, shape: &Shape) -> String {
@@ -37,8 +42,7 @@ fn shape(name: &str, shape: &Shape) -> String {
 fn good_recipes_have_plans() {
     insta::glob!("corpus/good/*.mrecipe", |path| {
         let source = fs::read_to_string(path).expect("a recipe of the corpus");
-        let (recipe, _) = minic_grammar::parse(&source);
-        let (hir, found) = check(&recipe, &Configs, &[]);
+        let Checked { hir, found, .. } = check_text("a.mrecipe", &source, &Configs, &[]);
         let hir = hir.unwrap_or_else(|| panic!("{}: {found:?}", path.display()));
         let plan = passes::run(&lower::lower(&hir)).expect("a plan that verifies");
         let mut text = plan.to_string();

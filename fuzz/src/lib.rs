@@ -69,14 +69,14 @@ pub fn recipe(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let overrides: Vec<Override> =
         text.lines().filter_map(|line| Override::parse(line.strip_prefix("# --set ")?)).collect();
-    let checked = check_text(text, &Checkpoints, &overrides);
+    let checked = check_text("fuzz.mrecipe", text, &Checkpoints, &overrides);
     for found in &checked.found {
         let Span { start, end } = found.span;
         assert!(start <= end && end <= text.len(), "{found:?} lies outside");
         assert!(found.help.is_some(), "{found:?} has no help line");
     }
-    render::render("fuzz.mrecipe", text, &checked.found, false);
-    render::to_json("fuzz.mrecipe", text, &checked.found);
+    render::render(&checked.sources, &checked.found, false);
+    render::to_json(&checked.sources, &checked.found);
     let _ = checked.ast.to_string();
     layout(text);
     if let Some(hir) = &checked.hir {

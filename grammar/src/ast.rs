@@ -37,6 +37,7 @@ pub struct Broken {
 
 /// The first words of declarations, in the order of [`Declaration`].
 pub const DECLARATIONS: &[&str] = &[
+    "use",
     "param",
     "model",
     "data",
@@ -57,6 +58,7 @@ pub type Ident = Spanned<String>;
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Declaration {
+    Use(Use),
     Param(Param),
     Model(Settings),
     Data(Settings),
@@ -77,6 +79,7 @@ impl Declaration {
     /// From its first word to its end.
     pub fn span(&self) -> Span {
         match self {
+            Declaration::Use(d) => d.span,
             Declaration::Param(d) => d.span,
             Declaration::Model(d) | Declaration::Data(d) => d.span,
             Declaration::Metric(d) => d.span,
@@ -91,6 +94,14 @@ impl Declaration {
             Declaration::Export(d) => d.span,
         }
     }
+}
+
+/// `use "common.mrecipe" { recovery = 500K }`: the declarations of another file, with other values of its params.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Use {
+    pub file: Spanned<String>,
+    pub settings: Vec<Setting>,
+    pub span: Span,
 }
 
 /// `param NAME = VALUE`

@@ -57,6 +57,7 @@ fn find(table: &[(&'static str, &'static str)], word: &str) -> Option<&'static s
 }
 
 const DOCS: &[(&str, &str)] = &[
+    ("use", "The params, metrics, groups and schedules of another file, with other values of its params."),
     ("param", "A knob: `--set NAME=VALUE` gives it another value of the same kind."),
     ("model", "What to start from: a Hugging Face folder, or `hf://org/name@revision`."),
     ("data", "Text to calibrate on, to train on, to evaluate on."),

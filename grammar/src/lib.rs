@@ -11,10 +11,12 @@ pub mod forms;
 pub mod pages;
 mod parse;
 pub mod render;
+pub mod source;
 pub mod span;
 mod suggest;
 
 pub use diagnostic::{Diagnostic, Fix, Help, Label, Severity};
-pub use parse::{parse, quantity};
+pub use parse::{parse, parse_at, quantity};
+pub use source::{Source, Sources};
 pub use span::{Span, Spanned};
 pub use suggest::nearest;

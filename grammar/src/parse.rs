@@ -32,6 +32,14 @@ const VERSION: u64 = 1;
 
 /// Reads a recipe. The diagnostics are sorted by place.
 pub fn parse(source: &str) -> (Recipe, Vec<Diagnostic>) {
+    parse_at(source, 0)
+}
+
+/// Reads a file that begins at the offset `base`, where [`crate::Sources`] put it: all places are offsets like that.
+pub fn parse_at(source: &str, base: usize) -> (Recipe, Vec<Diagnostic>) {
+    // Blanks are no part of any statement.
+    let moved = format!("{:base$}{}", "", source.trim_start_matches('\u{feff}'));
+    let source = if base == 0 { source } else { &moved };
     let layout = layout::scan(source);
     let mut layout_faults: Vec<usize> = layout.diagnostics.iter().map(|d| d.span.start).collect();
     layout_faults.sort_unstable();
@@ -213,7 +221,7 @@ fn first_word(text: &str, at: usize) -> &str {
 /// The name after the first word, as in `model NAME`: what a broken declaration would have declared.
 fn declared_name(text: &str, statement: Span) -> Option<Ident> {
     let keyword = first_word(text, statement.start);
-    if matches!(keyword, "" | "evaluate" | "deploy" | "export" | "mrecipe") {
+    if matches!(keyword, "" | "use" | "evaluate" | "deploy" | "export" | "mrecipe") {
         return None;
     }
     let after = text.get(statement.start + keyword.len()..statement.end)?;

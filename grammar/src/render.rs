@@ -1,35 +1,51 @@
 //! Diagnostics as people read them, and as programs do.
 
-use crate::diagnostic::{Diagnostic, Fix, Severity};
+use crate::diagnostic::{Diagnostic, Fix, Label, Severity};
+use crate::source::{Source, Sources};
 use crate::span::Span;
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use serde::Serialize;
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
-/// Every diagnostic with the lines that it is about, in the manner of rustc; `file` is the name to show.
-pub fn render(file: &str, text: &str, diagnostics: &[Diagnostic], color: bool) -> String {
+/// Every diagnostic with the lines that it is about, in the manner of rustc.
+pub fn render(sources: &Sources, diagnostics: &[Diagnostic], color: bool) -> String {
     let renderer = if color { Renderer::styled() } else { Renderer::plain() };
     let mut output = String::new();
     for diagnostic in diagnostics {
-        output.push_str(&renderer.render(&[group(file, text, diagnostic)]));
+        output.push_str(&renderer.render(&[group(sources, diagnostic)]));
         output.push_str("\n\n");
     }
     output
 }
 
-fn group<'a>(file: &'a str, text: &'a str, diagnostic: &'a Diagnostic) -> Group<'a> {
+fn group<'a>(sources: &'a Sources, diagnostic: &'a Diagnostic) -> Group<'a> {
     let level = match diagnostic.severity() {
         Severity::Error => Level::ERROR,
         Severity::Warning => Level::WARNING,
     };
-    let primary = AnnotationKind::Primary.span(inside(text, diagnostic.span));
+    let home = sources.at(diagnostic.span.start);
+    let primary = AnnotationKind::Primary.span(inside(home, diagnostic.span));
     let label = Some(legible(&diagnostic.label)).filter(|l| !l.is_empty());
-    let mut snippet = Snippet::source(text).path(file).annotation(primary.label(label));
-    for other in &diagnostic.secondary {
-        let place = AnnotationKind::Context.span(inside(text, other.span));
-        snippet = snippet.annotation(place.label(legible(&other.text)));
+    let primary = primary.label(label);
+    let title = level.primary_title(diagnostic.message.as_str()).id(diagnostic.code);
+    let mut snippets = Vec::new();
+    // The file at fault comes first, whatever the order of the files.
+    let others = sources.iter().filter(|file| file.base != home.base);
+    for file in std::iter::once(home).chain(others) {
+        let labels = diagnostic.secondary.iter().filter(|l| sources.at(l.span.start).base == file.base);
+        let context = |label: &'a Label| {
+            AnnotationKind::Context.span(inside(file, label.span)).label(legible(&label.text))
+        };
+        let mut places: Vec<_> = labels.map(context).collect();
+        if file.base == home.base {
+            places.insert(0, primary.clone());
+        }
+        if !places.is_empty() {
+            snippets.push(Snippet::source(&file.text).path(&file.name).annotations(places));
+        }
     }
-    let group = level.primary_title(diagnostic.message.as_str()).id(diagnostic.code).element(snippet);
+    let group = title.elements(snippets);
     match &diagnostic.help {
         Some(help) => group.element(Level::HELP.message(help.as_str())),
         None => group,
@@ -45,8 +61,9 @@ fn legible(text: &str) -> Cow<'_, str> {
     Cow::Owned(text.chars().map(spelled).collect())
 }
 
-/// A span as a range of whole characters of the text.
-fn inside(text: &str, span: Span) -> std::ops::Range<usize> {
+/// A span as a range of whole characters of its file.
+fn inside(file: &Source, span: Span) -> std::ops::Range<usize> {
+    let (text, span) = (&file.text, file.local(span));
     let start = text.floor_char_boundary(span.start);
     start..text.ceil_char_boundary(span.end).max(start)
 }
@@ -99,6 +116,7 @@ pub struct JsonDiagnostic {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct JsonFix {
     pub title: String,
+    pub file: String,
     pub line: usize,
     pub column: usize,
     pub end_line: usize,
@@ -106,12 +124,16 @@ pub struct JsonFix {
     pub replacement: String,
 }
 
-pub fn to_json(file: &str, text: &str, diagnostics: &[Diagnostic]) -> Vec<JsonDiagnostic> {
-    let lines = LineIndex::new(text);
+pub fn to_json(sources: &Sources, diagnostics: &[Diagnostic]) -> Vec<JsonDiagnostic> {
+    let lines: BTreeMap<usize, LineIndex> =
+        sources.iter().map(|f| (f.base, LineIndex::new(&f.text))).collect();
     let fix = |fix: &Fix| {
-        let (start, end) = (lines.position(fix.span.start), lines.position(fix.span.end));
+        let (file, span) = sources.locate(fix.span);
+        let lines = &lines[&file.base];
+        let (start, end) = (lines.position(span.start), lines.position(span.end));
         JsonFix {
             title: fix.title.clone(),
+            file: file.name.clone(),
             line: start.line,
             column: start.column,
             end_line: end.line,
@@ -120,12 +142,14 @@ pub fn to_json(file: &str, text: &str, diagnostics: &[Diagnostic]) -> Vec<JsonDi
         }
     };
     let json = |d: &Diagnostic| {
-        let (start, end) = (lines.position(d.span.start), lines.position(d.span.end));
+        let (file, span) = sources.locate(d.span);
+        let lines = &lines[&file.base];
+        let (start, end) = (lines.position(span.start), lines.position(span.end));
         JsonDiagnostic {
             code: d.code,
             severity: d.severity().name(),
             message: d.message.clone(),
-            file: file.to_owned(),
+            file: file.name.clone(),
             line: start.line,
             column: start.column,
             end_line: end.line,
@@ -155,7 +179,7 @@ mod tests {
     #[test]
     fn a_picture_has_code_place_labels_and_help() {
         let (text, diagnostics) = example();
-        let plain = render("a.mrecipe", text, &diagnostics, false);
+        let plain = render(&Sources::new("a.mrecipe", text), &diagnostics, false);
         for part in [
             "error[E0102]: expected a name",
             "a.mrecipe:3:8",
@@ -167,7 +191,7 @@ mod tests {
         }
         assert!(plain.contains("warning[W1001]: an end"));
         assert!(!plain.contains('\u{1b}'));
-        let colored = render("a.mrecipe", text, &diagnostics, true);
+        let colored = render(&Sources::new("a.mrecipe", text), &diagnostics, true);
         assert!(colored.contains('\u{1b}'), "{colored}");
     }
 
@@ -195,7 +219,7 @@ mod tests {
     #[test]
     fn programs_get_line_and_column_of_both_ends() {
         let (text, diagnostics) = example();
-        let json = to_json("a.mrecipe", text, &diagnostics);
+        let json = to_json(&Sources::new("a.mrecipe", text), &diagnostics);
         let first = &json[0];
         assert_eq!((first.line, first.column, first.end_line, first.end_column), (3, 8, 3, 9));
         assert_eq!(
@@ -226,7 +250,42 @@ mod tests {
                 "inside of a character",
             ),
         ];
-        let plain = render("a.mrecipe", text, &wild, false);
+        let plain = render(&Sources::new("a.mrecipe", text), &wild, false);
         assert!(plain.contains("beyond") && plain.contains("backwards"));
+    }
+
+    #[test]
+    fn a_fault_and_what_explains_it_may_stand_in_two_files() {
+        let mut sources = Sources::new("a.mrecipe", "mrecipe 1\nuse \"b.mrecipe\"\nparam x = 1\n");
+        let base = sources.add("b.mrecipe", "mrecipe 1\n\nparam x = 2\n").base;
+        let first = Diagnostic::new("E0201", Span::new(32, 33), "twice")
+            .also(Span::new(base + 17, base + 18), "here");
+        let second = Diagnostic::new("E0201", Span::new(base + 17, base + 18), "twice")
+            .also(Span::new(32, 33), "there");
+        insta::assert_snapshot!(render(&sources, &[first.clone(), second], false), @"
+        error[E0201]: twice
+         --> a.mrecipe:3:7
+          |
+        3 | param x = 1
+          |       ^
+          |
+         ::: b.mrecipe:3:7
+          |
+        3 | param x = 2
+          |       - here
+
+        error[E0201]: twice
+         --> b.mrecipe:3:7
+          |
+        3 | param x = 2
+          |       ^
+          |
+         ::: a.mrecipe:3:7
+          |
+        3 | param x = 1
+          |       - there
+        ");
+        let json = to_json(&sources, &[first]);
+        assert_eq!((json[0].file.as_str(), json[0].line, json[0].column), ("a.mrecipe", 3, 7));
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-/// Byte offsets `start..end` into the source text of one recipe.
+/// Byte offsets `start..end` into the text of a recipe and, after it, those of the files that it uses: see [`crate::Sources`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Span {
     pub start: usize,

@@ -2,7 +2,7 @@
 //! parsing ends, in bounded time, whatever it is given.
 #![allow(clippy::disallowed_methods, reason = "the corpus is read here")]
 
-use minic_grammar::{Diagnostic, ast, codes, parse, render};
+use minic_grammar::{Diagnostic, Sources, ast, codes, parse, render};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,11 @@ fn good_recipes_have_a_tree_and_no_diagnostics() {
     insta::glob!("corpus/good/*.mrecipe", |path| {
         let text = read(path);
         let (recipe, diagnostics) = parse(&text);
-        assert!(diagnostics.is_empty(), "{}", render::render(&name(path), &text, &diagnostics, false));
+        assert!(
+            diagnostics.is_empty(),
+            "{}",
+            render::render(&Sources::new(name(path), &text), &diagnostics, false)
+        );
         assert!(recipe.broken.is_empty());
         snapshot("good", path, &format!("{}\n----- tree\n{recipe}", source(&text)));
     });
@@ -26,7 +30,7 @@ fn bad_recipes_say_what_is_wrong_and_keep_the_rest() {
         let (recipe, diagnostics) = parse(&text);
         assert!(!diagnostics.is_empty(), "nothing is wrong with {}", path.display());
         check_form(&text, &diagnostics);
-        let rendered = render::render(&name(path), &text, &diagnostics, false);
+        let rendered = render::render(&Sources::new(name(path), &text), &diagnostics, false);
         let text = format!("{}\n----- diagnostics\n{rendered}----- tree\n{recipe}", source(&text));
         snapshot("bad", path, &text);
     });
@@ -129,7 +133,7 @@ fn random_edits_parse() {
             recipe.broken.is_empty() || !diagnostics.is_empty(),
             "something is lost without a word:\n{text}"
         );
-        render::render("random", &text, &diagnostics, false);
+        render::render(&Sources::new("random", text.as_str()), &diagnostics, false);
     }
     bound.check(4000);
 }

@@ -277,10 +277,10 @@ fn cut(recipe: &Recipe, out: &Path, output: &Output) -> Result<(Seconds, Made), 
     let plan = recipe::plan(recipe.checked(output)?)?;
     let progress = Progress::new(output);
     let timed = Timed::new(&progress);
-    let base = folder_of(Path::new(&recipe.file));
+    let base = folder_of(Path::new(recipe.file()));
     let settings = Settings {
         proof_memory: minic_runtime::memory::available() / 2,
-        ..Settings::new(&recipe.file, &recipe.text, base, out.into())
+        ..Settings::new(recipe.file(), &recipe.standalone(), base, out.into())
     };
     // A store of its own, so that nothing is known before.
     let root = out.with_extension("store");

@@ -5,8 +5,8 @@ use crate::recipe::{self, Recipe};
 use crate::table::Table;
 use minic_compiler::check::Override;
 use minic_compiler::plan::{Plan, Stage, StageId, Value};
-use minic_grammar::ast::Declaration;
-use minic_grammar::render::LineIndex;
+use minic_grammar::ast::{Declaration, Param};
+use minic_grammar::render::{LineIndex, Position};
 use minic_grammar::{Span, nearest};
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -41,8 +41,7 @@ struct Explained<'a> {
 impl Explained<'_> {
     fn to_json(&self) -> serde_json::Value {
         let node = self.plan.node(self.id);
-        let lines = LineIndex::new(&self.recipe.text);
-        let (start, end) = (lines.position(self.span().start), lines.position(self.span().end));
+        let (file, start, end) = self.place(self.span());
         let neighbors = |of: Vec<(StageId, Value)>| -> Vec<serde_json::Value> {
             let json =
                 |(id, v): (StageId, Value)| json!({ "name": self.plan.node(id).name, "value": v.name() });
@@ -57,7 +56,7 @@ impl Explained<'_> {
             "makes": node.makes,
             "aliases": node.aliases,
             "declaration": {
-                "file": self.recipe.file,
+                "file": file,
                 "line": start.line,
                 "column": start.column,
                 "end_line": end.line,
@@ -67,6 +66,7 @@ impl Explained<'_> {
             "inputs": neighbors(self.plan.inputs(self.id)),
             "depends_on": above.map(|id| self.plan.node(id).name.clone()).collect::<Vec<_>>(),
             "needed_by": neighbors(self.plan.outputs(self.id)),
+            "params": self.knobs().iter().map(Knob::to_json).collect::<Vec<_>>(),
             "overrides": self.overrides.iter().map(Override::text).collect::<Vec<_>>(),
         })
     }
@@ -84,13 +84,21 @@ impl Explained<'_> {
                 let _ = writeln!(out, "{what} {}", names.join(", "));
             }
         }
-        let line = LineIndex::new(&self.recipe.text).position(self.span().start).line;
-        let _ = writeln!(out, "\nasked for at {}:{line}", self.recipe.file);
+        let (file, start, _) = self.place(self.span());
+        let _ = writeln!(out, "\nasked for at {file}:{}", start.line);
         for text in self.declaration().lines() {
             let _ = writeln!(out, "    {text}");
         }
-        if !self.overrides.is_empty() {
-            let shown = self.overrides.iter().map(|o| format!("    --set {}\n", o.text()));
+        let knobs = self.knobs();
+        if !knobs.is_empty() {
+            let mut table = Table::new(&["", "", ""]);
+            knobs.iter().for_each(|knob| table.row(knob.cells()));
+            let _ = write!(out, "\nwith the params\n{}", body(&table));
+        }
+        let settings: Vec<&Override> =
+            self.overrides.iter().filter(|o| !knobs.iter().any(|k| k.name == o.name)).collect();
+        if !settings.is_empty() {
+            let shown = settings.iter().map(|o| format!("    --set {}\n", o.text()));
             let _ = write!(out, "\nwith\n{}", shown.collect::<String>());
         }
         let _ = write!(out, "\ndepends on\n{}", self.tree());
@@ -109,8 +117,37 @@ impl Explained<'_> {
     }
 
     fn declaration(&self) -> &str {
-        let Span { start, end } = self.span();
-        self.recipe.text.get(start..end).unwrap_or_default()
+        self.recipe.sources.text(self.span())
+    }
+
+    /// The file of a span, and where it begins and ends there.
+    fn place(&self, span: Span) -> (&str, Position, Position) {
+        let (file, local) = self.recipe.sources.locate(span);
+        let lines = LineIndex::new(&file.text);
+        (&file.name, lines.position(local.start), lines.position(local.end))
+    }
+
+    /// The params that it is made with, and where their values come from.
+    fn knobs(&self) -> Vec<Knob<'_>> {
+        let node = self.plan.node(self.id);
+        let declarations = self.recipe.ast.declarations.iter().map(Declaration::span);
+        let holds = |s: &Span| s.start <= node.span.start && node.span.end <= s.end;
+        let Some(declaration) = declarations.into_iter().find(holds) else { return Vec::new() };
+        let knob = |param: &'_ Param| {
+            let written = param.value.span;
+            let replaced = self.recipe.replaced.iter().find(|r| r.value == written);
+            let mut values = Vec::new();
+            let set = self.overrides.iter().rev().find(|o| o.name == param.name.node);
+            values.extend(set.map(|o| Given { value: &o.value, by: "--set", place: None }));
+            let at = |span: Span, by| {
+                let (file, start, _) = self.place(span);
+                Given { value: self.recipe.sources.text(span), by, place: Some((file, start.line)) }
+            };
+            values.extend(replaced.map(|r| at(r.value, "use")));
+            values.push(at(replaced.map_or(written, |r| r.default), "param"));
+            Knob { name: param.name.node.clone(), values }
+        };
+        self.recipe.params_of(declaration).into_iter().map(knob).collect()
     }
 
     /// Everything it is made of, each below what it is for; what stands twice is shown whole once.
@@ -151,6 +188,48 @@ impl Explained<'_> {
             table.row(vec![format!("    {}", self.plan.node(to).name), value.name().into()]);
         }
         body(&table)
+    }
+}
+
+/// A param: the value that holds, and then those that it replaces.
+struct Knob<'a> {
+    name: String,
+    values: Vec<Given<'a>>,
+}
+
+/// A value as written, and who gives it.
+struct Given<'a> {
+    value: &'a str,
+    /// `param`, `use` or `--set`.
+    by: &'static str,
+    place: Option<(&'a str, usize)>,
+}
+
+impl Given<'_> {
+    fn source(&self) -> String {
+        match self.place {
+            Some((file, line)) => format!("`{}` at {file}:{line}", self.by),
+            None => format!("`{}`", self.by),
+        }
+    }
+
+    fn to_json(&self) -> serde_json::Value {
+        let (file, line) = self.place.unzip();
+        json!({ "value": self.value, "by": self.by, "file": file, "line": line })
+    }
+}
+
+impl Knob<'_> {
+    fn cells(&self) -> Vec<String> {
+        let holds = self.values.iter().take(1).map(Given::source);
+        let replaced = self.values.iter().skip(1).map(|v| format!("instead of {}, {}", v.value, v.source()));
+        let value = self.values.first().map_or("", |v| v.value);
+        let sources: Vec<String> = holds.chain(replaced).collect();
+        vec![format!("    {}", self.name), value.into(), sources.join(", ")]
+    }
+
+    fn to_json(&self) -> serde_json::Value {
+        json!({ "name": self.name, "values": self.values.iter().map(Given::to_json).collect::<Vec<_>>() })
     }
 }
 

@@ -1,19 +1,18 @@
 //! The requests that are answered.
 
+use super::convert::{self, Files};
 use super::position::{Encoding, Lines};
-use super::{Refused, Server, Stage, convert, read};
+use super::{Refused, Server, Stage, read};
 use gen_lsp_types::{
     CodeAction, CodeActionKind, CodeActionParams, CompletionParams, DefinitionParams,
     DocumentFormattingParams, DocumentSymbolParams, HoverParams, Location, PrepareRenameParams,
-    PrepareRenamePlaceholder, ReferenceParams, RenameParams, TextDocumentPositionParams, TextEdit, Uri,
-    WorkspaceEdit,
+    PrepareRenamePlaceholder, ReferenceParams, RenameParams, TextDocumentPositionParams, WorkspaceEdit,
 };
 use lsp_server::ErrorCode;
 use minic_compiler::assist::{self, Draft};
 use minic_grammar::{Diagnostic, Span};
 use serde::Serialize;
 use serde_json::{Value, json};
-use std::collections::HashMap;
 use std::io::Write;
 use std::rc::Rc;
 
@@ -64,46 +63,75 @@ impl<W: Write> Server<W> {
     /// The document at a position, and the byte there.
     fn place(&mut self, at: &TextDocumentPositionParams) -> Result<(Rc<Draft>, usize), Refused> {
         let draft = self.draft(&at.text_document.uri)?;
-        let offset = Lines::new(&draft.text, self.encoding).offset(at.position);
+        let offset = Lines::new(draft.text(), self.encoding).offset(at.position);
         Ok((draft, offset))
     }
 
     fn completion(&mut self, params: CompletionParams) -> Result<Value, Refused> {
         let (draft, offset) = self.place(&params.text_document_position_params)?;
         let trigger = params.context.and_then(|context| context.trigger_character);
-        let line = draft.text[..offset].rsplit('\n').next().unwrap_or_default();
+        let line = draft.text()[..offset].rsplit('\n').next().unwrap_or_default();
         // A blank at the beginning of a line is there to indent it.
         if trigger.as_deref() == Some(" ") && line.trim().is_empty() {
             return Ok(Value::Null);
         }
         let (words, span) = draft.complete(offset);
-        answer(convert::completion(words, span, &Lines::new(&draft.text, self.encoding)))
+        answer(convert::completion(words, span, &Lines::new(draft.text(), self.encoding)))
     }
 
     fn hover(&mut self, params: HoverParams) -> Result<Value, Refused> {
         let (draft, offset) = self.place(&params.text_document_position_params)?;
         let here = |d: &&Diagnostic| d.span.start <= offset && offset <= d.span.end;
         let found: Vec<&Diagnostic> = draft.checked.found.iter().filter(here).collect();
-        answer(convert::hover(draft.hover(offset), &found, &Lines::new(&draft.text, self.encoding)))
+        answer(convert::hover(draft.hover(offset), &found, &Lines::new(draft.text(), self.encoding)))
     }
 
     fn definition(&mut self, params: DefinitionParams) -> Result<Value, Refused> {
         let at = params.text_document_position_params;
         let (draft, offset) = self.place(&at)?;
-        let lines = Lines::new(&draft.text, self.encoding);
-        let location = |span| Location { uri: at.text_document.uri.clone(), range: lines.range(span) };
-        answer(draft.definition(offset).map(location))
+        let files = Files::new(&draft, at.text_document.uri.as_ref(), self.encoding);
+        answer(draft.definition(offset).map(|span| files.location(span)))
     }
 
     fn references(&mut self, params: ReferenceParams) -> Result<Value, Refused> {
-        let at = params.text_document_position_params;
-        let (draft, offset) = self.place(&at)?;
-        let lines = Lines::new(&draft.text, self.encoding);
-        let uses = assist::uses(&draft.checked.ast, offset).into_iter();
-        let wanted = uses.filter(|used| params.context.include_declaration || !used.declares);
-        let location =
-            |used: assist::Use| Location { uri: at.text_document.uri.clone(), range: lines.range(used.span) };
-        answer(wanted.map(location).collect::<Vec<_>>())
+        let mut locations: Vec<Location> = Vec::new();
+        for (uri, draft, offset) in self.everywhere(&params.text_document_position_params)? {
+            let files = Files::new(&draft, &uri, self.encoding);
+            let uses = assist::uses(&draft.checked.ast, offset).into_iter();
+            let wanted = uses.filter(|used| params.context.include_declaration || !used.declares);
+            for location in wanted.map(|used| files.location(used.span)) {
+                if !locations.contains(&location) {
+                    locations.push(location);
+                }
+            }
+        }
+        answer(locations)
+    }
+
+    /// The document at a position and the offset there; and of every other open one that knows the same declaration,
+    /// as it uses the file that holds it, the place of that.
+    fn everywhere(
+        &mut self,
+        at: &TextDocumentPositionParams,
+    ) -> Result<Vec<(String, Rc<Draft>, usize)>, Refused> {
+        let (draft, offset) = self.place(at)?;
+        let uri = at.text_document.uri.to_string();
+        let declared = assist::uses(&draft.checked.ast, offset).into_iter().find(|used| used.declares);
+        let declared = declared.map(|used| {
+            let files = Files::new(&draft, &uri, self.encoding);
+            (files.locate(used.span).0.to_string(), draft.checked.sources.locate(used.span).1.start)
+        });
+        let mut all = vec![(uri.clone(), draft, offset)];
+        let others: Vec<String> = self.documents.keys().filter(|other| **other != uri).cloned().collect();
+        for other in others {
+            let draft = self.draft(&other.as_str().into())?;
+            let found = declared.as_ref().and_then(|(uri, start)| {
+                let base = Files::new(&draft, &other, self.encoding).base(uri)?;
+                Some(base + start)
+            });
+            all.extend(found.map(|offset| (other, draft, offset)));
+        }
+        Ok(all)
     }
 
     fn prepare_rename(&mut self, params: PrepareRenameParams) -> Result<Value, Refused> {
@@ -111,26 +139,26 @@ impl<W: Write> Server<W> {
         let here = |span: &Span| span.start <= offset && offset <= span.end;
         let uses = assist::uses(&draft.checked.ast, offset);
         let span = uses.iter().map(|used| used.span).find(here);
-        let lines = Lines::new(&draft.text, self.encoding);
+        let lines = Lines::new(draft.text(), self.encoding);
         answer(span.map(|span| PrepareRenamePlaceholder {
             range: lines.range(span),
-            placeholder: draft.text[span.start..span.end].to_string(),
+            placeholder: draft.text()[span.start..span.end].to_string(),
         }))
     }
 
     fn rename(&mut self, params: RenameParams) -> Result<Value, Refused> {
-        let at = params.text_document_position_params;
-        let (draft, offset) = self.place(&at)?;
-        let places = assist::rename(&draft.checked.ast, offset, &params.new_name)
-            .map_err(|refusal| Refused::new(ErrorCode::RequestFailed, refusal.0))?;
-        let lines = Lines::new(&draft.text, self.encoding);
-        let edit = |span: Span| TextEdit { range: lines.range(span), new_text: params.new_name.clone() };
-        answer(changes(at.text_document.uri, places.into_iter().map(edit).collect()))
+        let mut changes = WorkspaceEdit::default();
+        for (uri, draft, offset) in self.everywhere(&params.text_document_position_params)? {
+            let places = assist::rename(&draft.checked.ast, offset, &params.new_name)
+                .map_err(|refusal| Refused::new(ErrorCode::RequestFailed, refusal.0))?;
+            Files::new(&draft, &uri, self.encoding).change(&mut changes, places, &params.new_name);
+        }
+        answer(changes)
     }
 
     fn symbols(&mut self, params: DocumentSymbolParams) -> Result<Value, Refused> {
         let draft = self.draft(&params.text_document.uri)?;
-        let lines = Lines::new(&draft.text, self.encoding);
+        let lines = Lines::new(draft.text(), self.encoding);
         answer(
             assist::symbols(&draft).iter().map(|symbol| convert::symbol(symbol, &lines)).collect::<Vec<_>>(),
         )
@@ -139,8 +167,8 @@ impl<W: Write> Server<W> {
     /// No edits where the recipe cannot be read: its diagnostics say why.
     fn formatting(&mut self, params: DocumentFormattingParams) -> Result<Value, Refused> {
         let draft = self.draft(&params.text_document.uri)?;
-        let lines = Lines::new(&draft.text, self.encoding);
-        let edit = assist::layout(&draft.text).filter(|edit| !edit.text.is_empty() || !edit.span.is_empty());
+        let lines = Lines::new(draft.text(), self.encoding);
+        let edit = assist::layout(draft.text()).filter(|edit| !edit.text.is_empty() || !edit.span.is_empty());
         answer(edit.map(|edit| convert::edit(&edit, &lines)).into_iter().collect::<Vec<_>>())
     }
 
@@ -153,27 +181,23 @@ impl<W: Write> Server<W> {
         if params.context.only.is_some_and(|only| !only.iter().any(quick)) {
             return answer(Vec::<CodeAction>::new());
         }
-        let lines = Lines::new(&draft.text, self.encoding);
-        let range = lines.span(params.range);
+        let files = Files::new(&draft, uri.as_ref(), self.encoding);
+        let range = files.own().span(params.range);
         let here = |d: &&Diagnostic| d.span.start <= range.end && range.start <= d.span.end;
         let mut actions = Vec::new();
         for found in draft.checked.found.iter().filter(here) {
-            let fixes = found.fixes.iter().filter_map(|fix| Some((fix, assist::fix(&draft.text, fix)?)));
+            let fixes = found.fixes.iter().filter_map(|fix| Some((fix, files.fix(fix)?)));
             actions.extend(fixes.map(|(fix, edit)| CodeAction {
                 title: fix.title.clone(),
                 kind: Some(CodeActionKind::QuickFix),
-                diagnostics: Some(vec![convert::diagnostic(found, &lines, uri.as_ref(), self.related)]),
+                diagnostics: Some(vec![files.diagnostic(found, self.related)]),
                 is_preferred: (found.fixes.len() == 1).then_some(true),
-                edit: Some(changes(uri.clone(), vec![convert::edit(&edit, &lines)])),
+                edit: Some(edit),
                 ..CodeAction::default()
             }));
         }
         answer(actions)
     }
-}
-
-fn changes(uri: Uri, edits: Vec<TextEdit>) -> WorkspaceEdit {
-    WorkspaceEdit { changes: Some(HashMap::from([(uri, edits)])), ..WorkspaceEdit::default() }
 }
 
 fn answer(value: impl Serialize) -> Result<Value, Refused> {

@@ -7,7 +7,7 @@ use minic_compiler::families::FAMILIES;
 use minic_compiler::losses::LOSSES;
 use minic_compiler::metrics::{FUNCTIONS, LAYER_METRICS, RANKINGS, REDUCERS};
 use minic_compiler::targets::TARGETS;
-use minic_grammar::{Diagnostic, Severity, parse, render};
+use minic_grammar::{Diagnostic, Severity, Sources, parse, render};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -53,7 +53,7 @@ impl Environment for Nothing {
 
 fn assert_no_error(place: &str, text: &str, found: &[Diagnostic]) {
     let errors: Vec<Diagnostic> = found.iter().filter(|d| d.severity() == Severity::Error).cloned().collect();
-    assert!(errors.is_empty(), "{}", render::render(place, text, &errors, false));
+    assert!(errors.is_empty(), "{}", render::render(&Sources::new(place, text), &errors, false));
 }
 
 #[test]
@@ -63,7 +63,7 @@ fn recipes_in_the_documents_check_and_fragments_of_recipes_parse() {
         for (n, block) in blocks(&read(document), "mrecipe").into_iter().enumerate() {
             let place = format!("{document}, recipe {}", n + 1);
             if block.starts_with("mrecipe 1\n") {
-                assert_no_error(&place, &block, &check_text(&block, &Nothing, &[]).found);
+                assert_no_error(&place, &block, &check_text(&place, &block, &Nothing, &[]).found);
                 whole += 1;
             } else {
                 let text = format!("mrecipe 1\n{block}");

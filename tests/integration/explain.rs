@@ -77,3 +77,57 @@ fn a_stage_that_there_is_not_is_told_with_the_nearest() {
     assert_eq!(done.exit, 1);
     assert!(done.stderr.contains("minic explain recipe.mrecipe NAME"), "{}", done.stderr);
 }
+
+#[test]
+fn what_a_used_file_declares_is_explained_with_who_sets_its_params() {
+    let folder = folder(
+        r#"mrecipe 1
+
+use "lib/common.mrecipe" { width = 2 * half }
+
+param half = 160
+
+model parent { checkpoint = "8b" }
+data calibration { files = ["train.txt"]; sequence = 64; samples = 8 }
+
+prune student from parent {
+    calibrate on calibration
+    axis ffn_hidden_size = width by activation
+    axis num_layers = depth by cosine
+}
+
+export student to "out"
+"#,
+    );
+    std::fs::create_dir(folder.path().join("lib")).unwrap();
+    let common = "mrecipe 1\nuse \"../depths.mrecipe\"\nparam width = 256 # neurons\nmetric activation(x) = mean(abs(x), over = tokens)\n";
+    std::fs::write(folder.path().join("lib/common.mrecipe"), common).unwrap();
+    std::fs::write(folder.path().join("depths.mrecipe"), "mrecipe 1\nparam depth = 10\n").unwrap();
+    let check = minic(folder.path(), &["check", "recipe.mrecipe", "lib/common.mrecipe", "--json"]);
+    assert_eq!(check.exit, 0, "{}", check.stderr);
+    let found = check.json();
+    assert!(found.as_array().unwrap().iter().all(|d| d["file"] == "recipe.mrecipe"), "{found}");
+
+    let done = minic(folder.path(), &["explain", "recipe.mrecipe", "student", "--set", "depth=9"]);
+    assert_eq!(done.exit, 0, "{}", done.stderr);
+    for part in [
+        "half   160       `param` at recipe.mrecipe:5",
+        "width  2 * half  `use` at recipe.mrecipe:3, instead of 256, `param` at lib/common.mrecipe:3",
+        "depth  9         `--set`, instead of 10, `param` at depths.mrecipe:2",
+    ] {
+        assert!(done.stdout.contains(part), "{part:?} is not in\n{}", done.stdout);
+    }
+    let json = minic(folder.path(), &["explain", "recipe.mrecipe", "student", "--json"]).json();
+    assert_eq!(json["params"][1]["name"], "width");
+    assert_eq!(json["params"][1]["values"][0]["by"], "use");
+    assert_eq!(json["params"][1]["values"][1]["file"], "lib/common.mrecipe");
+    let plan = minic(folder.path(), &["plan", "recipe.mrecipe", "--json"]).json();
+    assert_eq!(plan["models"]["student"]["dims"]["ffn_hidden_size"], 320);
+
+    // A fault in a used file is told at its place there.
+    std::fs::write(folder.path().join("depths.mrecipe"), "mrecipe 1\nparam depth = 10 steps\n").unwrap();
+    let check = minic(folder.path(), &["check", "recipe.mrecipe", "--json"]);
+    assert_eq!(check.exit, 1);
+    let found = check.json();
+    assert!(found.as_array().unwrap().iter().any(|d| d["severity"] == "error"), "{found}");
+}

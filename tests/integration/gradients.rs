@@ -161,7 +161,7 @@ export distilled to "distilled"
         student.display(),
         teacher.display()
     );
-    let checked = check::check_text(&recipe, &Folders, &[]);
+    let checked = check::check_text("recipe", &recipe, &Folders, &[]);
     let hir = checked.hir.unwrap_or_else(|| panic!("{loss}: {:?}", checked.found));
     let layers = source(student).desc().layers.len();
     Objective::new(&hir.schedules["once"].phases[0].loss, &(0..layers).collect::<Vec<_>>())

@@ -330,7 +330,7 @@ impl Environment for Folder<'_> {
 #[test]
 fn a_newer_operation_runs_what_uses_it() {
     let folder = folder();
-    let hir = check::check_text(RECIPE, &Folder(folder.path()), &[]).hir.unwrap();
+    let hir = check::check_text("recipe", RECIPE, &Folder(folder.path()), &[]).hir.unwrap();
     let plan = passes::run(&lower::lower(&hir)).unwrap_or_else(|e| panic!("{}", e.1));
     let settings = Settings {
         overwrite: true,

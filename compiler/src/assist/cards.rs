@@ -101,7 +101,7 @@ pub(super) fn declaration(draft: &Draft, name: &Ident) -> String {
 /// The declaration up to its block; short ones whole.
 fn head<'a>(draft: &'a Draft, declaration: &Declaration) -> &'a str {
     let span = declaration.span();
-    let whole = draft.text.get(span.start..span.end).unwrap_or_default();
+    let whole = draft.checked.sources.text(span);
     match (whole.find('{'), whole.contains('\n')) {
         (Some(brace), true) => whole[..brace].trim_end(),
         _ => whole,
@@ -123,9 +123,25 @@ fn parent(declaration: &Declaration) -> Option<&str> {
 
 fn param(draft: &Draft, name: &str) -> String {
     match draft.checked.known.recipe.params.get(name) {
-        Some(param) => format!("= **{}**. `--set {name}=VALUE` gives it another value.", param.value),
+        Some(param) => {
+            let set = format!("`--set {name}=VALUE` gives it another value.");
+            format!("= **{}**{}. {set}", param.value, replaced(draft, name).unwrap_or_default())
+        }
         None => "Its value is not known.".into(),
     }
+}
+
+/// What a `use` gives in the place of the value that the used file declares.
+fn replaced(draft: &Draft, name: &str) -> Option<String> {
+    let mut params = draft.checked.ast.declarations.iter().filter_map(|d| match d {
+        Declaration::Param(param) => Some(param),
+        _ => None,
+    });
+    let param = params.find(|param| param.name.node == name)?;
+    let replaced = draft.checked.replaced.iter().find(|r| r.value == param.value.span)?;
+    let sources = &draft.checked.sources;
+    let (file, _) = sources.locate(replaced.value);
+    Some(format!(", by a `use` of `{}`, instead of {}", file.name, sources.text(replaced.default)))
 }
 
 fn data(draft: &Draft, name: &str) -> String {

@@ -7,7 +7,7 @@ use minic_grammar::{Span, forms};
 
 /// A place at which a declared name stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Use {
+pub struct Place {
     pub span: Span,
     /// It is the declaration.
     pub declares: bool,
@@ -32,20 +32,25 @@ pub(super) fn declared_at<'a>(recipe: &'a Recipe, word: Span, text: &str) -> Opt
 }
 
 /// Every place of the name that stands at an offset, its declaration first; none where no declared name stands.
-pub fn uses(recipe: &Recipe, offset: usize) -> Vec<Use> {
+pub fn uses(recipe: &Recipe, offset: usize) -> Vec<Place> {
     let at = |ident: &&Ident| ident.span.start <= offset && offset <= ident.span.end;
     let names = recipe.declarations.iter().filter_map(declared).map(|(_, ident)| ident);
     let here = names.chain(referred(recipe)).find(at);
     let Some((_, ident)) = here.and_then(|ident| find(recipe, &ident.node)) else { return Vec::new() };
     let others = referred(recipe).filter(|other| other.node == ident.node);
-    let declaration = Use { span: ident.span, declares: true };
+    let declaration = Place { span: ident.span, declares: true };
     std::iter::once(declaration)
-        .chain(others.map(|other| Use { span: other.span, declares: false }))
+        .chain(others.map(|other| Place { span: other.span, declares: false }))
         .collect()
 }
 
+/// Also the params of used files that a `use` gives other values.
 fn referred(recipe: &Recipe) -> impl Iterator<Item = &Ident> {
-    recipe.declarations.iter().flat_map(references)
+    let given = recipe.declarations.iter().filter_map(|declaration| match declaration {
+        Declaration::Use(line) => Some(line.settings.iter().map(|setting| &setting.key)),
+        _ => None,
+    });
+    recipe.declarations.iter().flat_map(references).chain(given.flatten())
 }
 
 /// The places of the name at an offset, if `to` may stand in all of them.

@@ -30,9 +30,11 @@ pub struct Symbol {
     pub inner: Vec<Symbol>,
 }
 
-/// Every declaration, in the order of the file.
+/// Every declaration of the recipe's own file, in its order.
 pub fn symbols(draft: &Draft) -> Vec<Symbol> {
-    draft.checked.ast.declarations.iter().map(|declaration| symbol(draft, declaration)).collect()
+    let end = draft.checked.sources.own().end();
+    let own = draft.checked.ast.declarations.iter().filter(|declaration| declaration.span().start <= end);
+    own.map(|declaration| symbol(draft, declaration)).collect()
 }
 
 fn symbol(draft: &Draft, declaration: &Declaration) -> Symbol {
@@ -55,6 +57,7 @@ fn symbol(draft: &Draft, declaration: &Declaration) -> Symbol {
         return Symbol { name: name.node.clone(), detail, kind, whole, name_span: name.span, inner };
     }
     let (name, name_span) = match declaration {
+        Declaration::Use(u) => (format!("use {}", u.file.node), u.file.span),
         Declaration::Evaluate(e) => (format!("evaluate {}", e.model.node), e.model.span),
         Declaration::Deploy(d) => (format!("deploy {}", d.model.node), d.model.span),
         Declaration::Export(e) => (format!("export {}", e.model.node), e.model.span),

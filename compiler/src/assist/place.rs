@@ -171,11 +171,13 @@ fn string(text: &str) -> Option<usize> {
     None
 }
 
-/// A declaration is its word, a blank and a name.
+/// A declaration is its word, a blank and a name, or a path.
 fn begins_declaration(text: &str) -> bool {
     let word = text.find(|c| !is_word(c)).unwrap_or(text.len());
     let after = text[word..].trim_start_matches([' ', '\t']);
-    let named = after.is_empty() || after.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+    let named = after.is_empty()
+        || after.starts_with('"')
+        || after.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
     after.len() < text.len() - word && named
 }
 

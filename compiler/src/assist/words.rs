@@ -71,6 +71,7 @@ pub fn of(draft: &Draft, place: &Place, offset: usize) -> Vec<Word> {
         Place::Nothing => Vec::new(),
         Place::Declaration => declarations(draft),
         Place::Words(words) => words.iter().map(|word| keyword(word)).collect(),
+        Place::Key { owner, given } if owner == "use" => used_params(draft, given),
         Place::Key { owner, given } => keys(owner, given),
         Place::Line { owner, given } => lines(owner, given),
         Place::Model => names(&|kind| Want::Model.accepts(kind)),
@@ -158,6 +159,18 @@ fn keys(owner: &str, given: &[String]) -> Vec<Word> {
         all.push(line("phase"));
     }
     all
+}
+
+/// The params of used files.
+fn used_params(draft: &Draft, given: &[String]) -> Vec<Word> {
+    let end = draft.checked.sources.own().end();
+    let used = draft.checked.ast.declarations.iter().filter(|d| d.span().start > end).filter_map(declared);
+    let free = used.filter(|(kind, name)| *kind == Kind::Param && !given.contains(&name.node));
+    free.map(|(_, name)| {
+        let detail = cards::short(draft, &name.node).unwrap_or_default();
+        Word::new(WordKind::Setting, name.node.clone(), detail, "").inserting(format!("{} = ", name.node))
+    })
+    .collect()
 }
 
 fn line(word: &str) -> Word {

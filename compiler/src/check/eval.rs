@@ -355,7 +355,7 @@ mod tests {
         let text = format!(
             "mrecipe 1\nparam value = {expression}\nparam budget = 4.5B\nparam card = 40GiB\nmodel parent {{ checkpoint = \"m\" }}\n"
         );
-        let Checked { hir, found, .. } = check_text(&text, &OneModel, &[]);
+        let Checked { hir, found, .. } = check_text("a.mrecipe", &text, &OneModel, &[]);
         match hir {
             Some(hir) => hir.params["value"].value.to_string(),
             None => {

@@ -140,7 +140,9 @@ pub(crate) fn declared(declaration: &Declaration) -> Option<(Kind, &Ident)> {
         Declaration::Schedule(d) => (Kind::Schedule, &d.name),
         Declaration::Distill(d) => (Kind::Distill, &d.name),
         Declaration::Sensitivity(d) => (Kind::Sensitivity, &d.name),
-        Declaration::Evaluate(_) | Declaration::Deploy(_) | Declaration::Export(_) => return None,
+        Declaration::Use(_) | Declaration::Evaluate(_) | Declaration::Deploy(_) | Declaration::Export(_) => {
+            return None;
+        }
     })
 }
 
@@ -231,6 +233,8 @@ pub(super) fn read_by(metric: &ast::Metric) -> Vec<&Ident> {
 pub(crate) fn references(declaration: &Declaration) -> Vec<&Ident> {
     let mut out = Vec::new();
     match declaration {
+        // Its values stand in the params that they are of.
+        Declaration::Use(_) => {}
         Declaration::Param(d) => walk(&d.value, |_| false, &mut out),
         Declaration::Model(d) | Declaration::Data(d) => walk_settings(&d.settings, &mut out),
         Declaration::Metric(d) => out.extend(read_by(d)),
@@ -398,8 +402,9 @@ impl<'a> Checker<'a> {
     /// What is declared and serves nothing.
     pub(super) fn unused(&mut self) {
         // A sensitivity is a figure: it is asked for by itself.
-        let serves =
-            |(name, entry): &(&'a str, Entry)| self.used.contains(name) || entry.kind == Kind::Sensitivity;
+        let serves = |(name, entry): &(&'a str, Entry)| {
+            self.used.contains(name) || entry.kind == Kind::Sensitivity || self.sources.is_used(entry.span)
+        };
         let unused: Vec<(&str, Entry)> = self.names.iter().filter(|named| !serves(named)).collect();
         for (name, entry) in unused {
             let (code, help) = match entry.kind {

@@ -176,7 +176,7 @@ fn value(change: &Override, default: &Expr) -> Result<Expr, Box<Diagnostic>> {
 }
 
 /// The value of a literal; names and arithmetic have none before the recipe is checked.
-fn constant(expr: &Expr) -> Option<Value> {
+pub(super) fn constant(expr: &Expr) -> Option<Value> {
     match &expr.kind {
         ExprKind::Number(n) => Some(Value::Number(Number::new(n.value, n.unit))),
         ExprKind::String(s) => Some(Value::String(s.clone())),

@@ -1,6 +1,6 @@
 use super::*;
 use minic_grammar::ast::Declaration;
-use minic_grammar::render;
+use minic_grammar::{Sources, render};
 use std::collections::BTreeMap;
 
 fn parse(source: &str) -> Vec<minic_grammar::ast::Metric> {
@@ -80,7 +80,7 @@ fn diagnostics() {
     let listed = minic_grammar::codes::CODES.iter().map(|c| c.id).filter(|c| c[1..].starts_with("10"));
     assert_eq!(codes, listed.collect(), "every code of metrics is raised, and is listed");
     assert!(found.iter().all(|d| d.help.is_some()));
-    insta::assert_snapshot!(render::render("bad.mrecipe", source, &found, false));
+    insta::assert_snapshot!(render::render(&Sources::new("bad.mrecipe", source), &found, false));
 }
 
 /// A long sum is a deep tree.

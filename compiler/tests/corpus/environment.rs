@@ -1,8 +1,6 @@
 //! The world that the recipes of the corpus, and those of the pages about codes, see.
 
-use minic_compiler::check::{DataFacts, Environment, Override, check_text};
-use minic_compiler::hir;
-use minic_grammar::Diagnostic;
+use minic_compiler::check::{Checked, DataFacts, Environment, Override, check_text};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -19,6 +17,11 @@ impl Environment for Corpus {
             return Err("is not UTF-8".into());
         }
         let path = corpus().join(checkpoint).join("config.json");
+        if path.exists() { fs::read_to_string(path).map(Some).map_err(|e| e.to_string()) } else { Ok(None) }
+    }
+
+    fn module(&self, path: &str) -> Result<Option<String>, String> {
+        let path = corpus().join("modules").join(path);
         if path.exists() { fs::read_to_string(path).map(Some).map_err(|e| e.to_string()) } else { Ok(None) }
     }
 
@@ -39,12 +42,11 @@ impl Environment for Corpus {
 }
 
 /// A comment `# --set NAME=VALUE` at the head of a recipe is an override.
-pub fn checked(source: &str) -> (Option<hir::Recipe>, Vec<Diagnostic>) {
+pub fn checked(name: &str, source: &str) -> Checked {
     let overrides: Vec<Override> = source
         .lines()
         .filter_map(|line| line.strip_prefix("# --set "))
         .map(|text| Override::parse(text).expect("NAME=VALUE"))
         .collect();
-    let recipe = check_text(source, &Corpus, &overrides);
-    (recipe.hir, recipe.found)
+    check_text(name, source, &Corpus, &overrides)
 }

@@ -27,6 +27,7 @@ impl Display for Recipe {
 impl Display for Declaration {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
         match self {
+            Declaration::Use(u) => write!(f, "use {:?}{}", u.file.node, Block(&u.settings, 1)),
             Declaration::Param(p) => write!(f, "param {} = {}", p.name.node, p.value),
             Declaration::Model(m) => write!(f, "model {}{}", m.name.node, Block(&m.settings, 1)),
             Declaration::Data(d) => write!(f, "data {}{}", d.name.node, Block(&d.settings, 1)),

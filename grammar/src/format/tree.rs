@@ -79,7 +79,7 @@ pub(super) struct Values<'a> {
 
 /// Declarations with a block.
 const BLOCKS: &[&str] =
-    &["model", "data", "group", "prune", "search", "schedule", "distill", "train", "export"];
+    &["use", "model", "data", "group", "prune", "search", "schedule", "distill", "train", "export"];
 
 /// What the statements of a body are.
 #[derive(Clone, Copy, PartialEq)]

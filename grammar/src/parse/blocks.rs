@@ -13,6 +13,7 @@ pub(super) type Form = (&'static str, &'static str);
 
 /// In the order of [`ast::DECLARATIONS`].
 pub(crate) const DECLARATION_FORMS: &[Form] = &[
+    ("use", "use \"FILE\" [{ PARAM = VALUE }]"),
     ("param", "param NAME = VALUE"),
     ("model", "model NAME { checkpoint = PATH }"),
     ("data", "data NAME { files = [..]; sequence = N }"),

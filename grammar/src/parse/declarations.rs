@@ -13,6 +13,11 @@ impl Reader {
         let mut parts = pair.into_inner();
         let parts = &mut parts;
         Some(match rule {
+            Rule::use_file => Declaration::Use(ast::Use {
+                file: self.string(&skip_to(parts, Rule::string)?)?,
+                settings: self.settings(parts),
+                span,
+            }),
             Rule::param => Declaration::Param(ast::Param {
                 name: self.name(parts)?,
                 value: self.next_expr(parts)?,
