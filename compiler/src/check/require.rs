@@ -9,6 +9,7 @@ use minic_grammar::ast::{BinaryOp, Expr, ExprKind, Unit};
 use minic_grammar::{Diagnostic, Span};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 impl<'a> Checker<'a> {
     pub(super) fn requirement(&mut self, condition: &Expr, span: Span) -> Option<Require> {
@@ -103,10 +104,15 @@ impl<'a> Checker<'a> {
     }
 
     /// The points of a space that can meet every constraint; reports the constraint that leaves nothing.
-    pub(super) fn feasible(&mut self, name: &str, space: &Space, requires: &[Require]) -> Option<Vec<u64>> {
-        let found = space.feasible(requires);
+    pub(super) fn feasible(
+        &mut self,
+        name: &str,
+        space: &Arc<Space>,
+        requires: &[Require],
+    ) -> Option<Vec<u64>> {
+        let found = self.counted(space, requires);
         let emptied = found.left.iter().position(|left| *left == 0);
-        let Some(at) = emptied.filter(|_| found.legal > 0) else { return Some(found.points) };
+        let Some(at) = emptied.filter(|_| found.legal > 0) else { return Some(found.points.clone()) };
         let before = at.checked_sub(1).map_or(found.legal, |earlier| found.left[earlier]);
         let mut report = Diagnostic::new(
             "E0605",
