@@ -51,6 +51,12 @@ data calibration{n} {{
     seed     = {n}
 }}
 
+data corpus{n} {{
+    files    = ["data/corpus-{n}/*.parquet"]
+    sequence = 8192
+    epochs   = 2
+}}
+
 metric activation{n}(x) = l2(mean(abs(x), over = sequence), over = batch)
 metric flap{n}(x, w)    = variance(x, over = tokens) * l2(w) * l2(w)
 
@@ -66,7 +72,7 @@ prune fixed{n} from parent {{
     under rules{n}
     axis mamba_num_heads = {heads}   by activation{n} at mamba.x
     axis ffn_hidden_size = {ffn} by flap{n} at ffn.act
-    repair norms
+    repair norms fitted
 }}
 
 prune space{n} from parent {{
@@ -97,7 +103,7 @@ schedule full{n} {{
 
 distill student{n} from best{n} {{
     teacher  = parent
-    data     = calibration{n}
+    data     = corpus{n}
     schedule = full{n}
 }}
 

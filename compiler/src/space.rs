@@ -54,9 +54,10 @@ struct Depth {
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Space {
+    /// First, so that unlike spaces are told apart by them.
+    axes: Vec<(Dim, Vec<usize>)>,
     /// The text of its config is left out.
     parent: Outline,
-    axes: Vec<(Dim, Vec<usize>)>,
     /// In the order of the values of the axis of depth; one where depth is not cut.
     depths: Vec<Depth>,
     /// How many points apart the values of the axis of depth are.

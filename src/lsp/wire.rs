@@ -31,12 +31,18 @@ pub fn read_all(input: impl Read, to: &Sender<Incoming>) {
 }
 
 fn read_message(frame: &[u8]) -> Incoming {
-    match serde_json::from_slice(frame) {
-        Ok(message) => Incoming::Message(message),
-        Err(error) => {
-            let whole: Value = serde_json::from_slice(frame).unwrap_or(Value::Null);
-            Incoming::Broken { id: whole.get("id").cloned().unwrap_or(Value::Null), why: error.to_string() }
+    let whole: Value = match serde_json::from_slice(frame) {
+        Ok(whole) => whole,
+        Err(error) => return Incoming::Broken { id: Value::Null, why: error.to_string() },
+    };
+    let id = whole.get("id").cloned();
+    match (serde_json::from_value(whole), id) {
+        // A request whose id is none looks like a notification.
+        (Ok(Message::Notification(_)), Some(id)) => {
+            Incoming::Broken { id, why: "the id of a request is a whole number or a string".into() }
         }
+        (Ok(message), _) => Incoming::Message(message),
+        (Err(error), id) => Incoming::Broken { id: id.unwrap_or(Value::Null), why: error.to_string() },
     }
 }
 

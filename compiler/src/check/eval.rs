@@ -245,9 +245,9 @@ impl<'a> Checker<'a> {
     }
 
     fn param_value(&mut self, name: &Ident) -> Option<Value> {
-        let params = self.names.of(|k| k == Kind::Param);
         match self.names.get(&name.node) {
             None => {
+                let params = self.names.of(|k| k == Kind::Param);
                 self.report(
                     Diagnostic::new("E0202", name.span, format!("no param is called `{}`", name.node))
                         .label("not declared in this recipe")
@@ -264,6 +264,7 @@ impl<'a> Checker<'a> {
                 if entry.kind == Kind::Param {
                     return self.params.get(known).cloned().flatten();
                 }
+                let params = self.names.of(|k| k == Kind::Param);
                 self.wrong_kind(name, entry, "value", suggestion(&name.node, "params", &params));
                 None
             }

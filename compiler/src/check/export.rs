@@ -8,6 +8,7 @@ use crate::hir;
 use crate::model::DType;
 use minic_grammar::Diagnostic;
 use minic_grammar::ast::{Declaration, Export, Expr, ExprKind};
+use std::collections::BTreeMap;
 
 pub(crate) const KEYS: &[Named] = &[
     word("dtype", "the type of the stored weights, `bf16`, `f16` or `f32`; the checkpoint's by default"),
@@ -74,9 +75,10 @@ impl<'a> Checker<'a> {
                 _ => None,
             })
             .collect();
-        for (i, export) in exports.iter().enumerate() {
-            let same = |other: &&&Export| normal(&other.to.node) == normal(&export.to.node);
-            if let Some(first) = exports[..i].iter().find(same) {
+        let mut folders: BTreeMap<String, &Export> = BTreeMap::new();
+        for export in exports {
+            let first = *folders.entry(normal(&export.to.node)).or_insert(export);
+            if first.to.span != export.to.span {
                 self.report(
                     Diagnostic::new("E0903", export.to.span, "two exports write to one folder")
                         .label("written again here")

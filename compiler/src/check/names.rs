@@ -358,8 +358,8 @@ impl<'a> Checker<'a> {
 
     /// The declaration that a name stands for, if it is of the kind that the place wants.
     pub(super) fn resolve(&mut self, ident: &Ident, want: Want) -> Option<&'a str> {
-        let wanted = self.names.of(|kind| want.accepts(kind));
         let Some((name, entry)) = self.names.get(&ident.node) else {
+            let wanted = self.names.of(|kind| want.accepts(kind));
             let near = nearest(&ident.node, wanted.iter().copied());
             let elsewhere = || nearest(&ident.node, self.names.iter().map(|(name, _)| name));
             let help = match near.or_else(elsewhere) {
@@ -381,6 +381,7 @@ impl<'a> Checker<'a> {
         if want.accepts(entry.kind) {
             return Some(name);
         }
+        let wanted = self.names.of(|kind| want.accepts(kind));
         self.wrong_kind(ident, entry, want.noun(), suggestion(&ident.node, &plural(want), &wanted));
         None
     }
