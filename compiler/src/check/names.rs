@@ -1,6 +1,7 @@
 //! Names: where they are declared, what they stand for, in what order they depend on each other.
 
 use super::Checker;
+use super::deploy::asks_deployable;
 use indexmap::IndexMap;
 use minic_grammar::ast::{
     self, Argument, Declaration, Expr, ExprKind, Ident, PruneItem, SearchItem, Setting,
@@ -158,7 +159,7 @@ pub(super) fn order(recipe: &ast::Recipe, names: &Names, found: &mut Vec<Diagnos
     let mut graph: DiGraph<(), ()> = DiGraph::new();
     let nodes: Vec<NodeIndex> = recipe.declarations.iter().map(|_| graph.add_node(())).collect();
     for (index, declaration) in recipe.declarations.iter().enumerate() {
-        for name in references(declaration) {
+        for name in references(declaration).into_iter().chain(deployed(recipe, declaration)) {
             if let Some((_, entry)) = names.get(name) {
                 graph.update_edge(nodes[index], nodes[entry.index], ());
             }
@@ -262,6 +263,20 @@ fn references(declaration: &Declaration) -> Vec<&str> {
         Declaration::Export(d) => {
             out.push(&d.model.node);
             walk_settings(&d.settings, &mut out);
+        }
+    }
+    out
+}
+
+/// What the targets read that a search is to be deployable for.
+fn deployed<'a>(recipe: &'a ast::Recipe, declaration: &Declaration) -> Vec<&'a str> {
+    let mut out = Vec::new();
+    let Declaration::Search(search) = declaration else { return out };
+    if asks_deployable(search).is_some() {
+        for declaration in &recipe.declarations {
+            if let Declaration::Deploy(deploy) = declaration {
+                deploy.targets.iter().for_each(|target| walk(target, &mut out));
+            }
         }
     }
     out
