@@ -146,7 +146,13 @@ fn main() {
     }
     times.sort();
     let at = |share: usize| times[times.len() * share / 100];
-    println!("{} edits: p50 {:?}, p95 {:?}, slowest {:?}", times.len(), at(50).0, at(95).0, times[times.len() - 1]);
+    println!(
+        "{} edits: p50 {:?}, p95 {:?}, slowest {:?}",
+        times.len(),
+        at(50).0,
+        at(95).0,
+        times[times.len() - 1]
+    );
     let offset = text.len() / 2;
     let began = Instant::now();
     let offered = draft.complete(offset).0.len();
