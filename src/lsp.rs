@@ -83,6 +83,8 @@ struct Document {
     world: Remembered,
     /// Absent where the text has changed since.
     draft: Option<Rc<Draft>>,
+    /// The one before that.
+    last: Option<Rc<Draft>>,
     /// What was found last, by the address of the file: its own and those that it uses.
     found: BTreeMap<String, Vec<Diagnostic>>,
     /// Since when its diagnostics are not what they should be, and when it changed last.
@@ -102,10 +104,14 @@ impl Document {
         if self.draft.is_none() {
             self.world.refresh();
             let (file, text, world) = (self.file.to_string_lossy(), &self.text, &self.world);
-            let checked = guarded(|| Draft::new(&file, text, world));
+            let checked = guarded(|| match &self.last {
+                Some(last) => last.again(&file, text, world),
+                None => Draft::new(&file, text, world),
+            });
             let bug =
                 |why| Refused::new(ErrorCode::InternalError, format!("bug: the checker gave up: {why}"));
             self.draft = Some(Rc::new(checked.map_err(bug)?));
+            self.last.clone_from(&self.draft);
         }
         self.draft.clone().ok_or_else(|| Refused::new(ErrorCode::InternalError, "bug: no draft"))
     }
@@ -333,6 +339,7 @@ impl<W: Write> Server<W> {
             text: opened.text,
             world,
             draft: None,
+            last: None,
             found: BTreeMap::new(),
             stale: None,
         };

@@ -34,6 +34,8 @@ mod hub;
 mod inspect;
 #[path = "integration/json.rs"]
 mod json;
+#[path = "integration/lsp.rs"]
+mod lsp;
 #[path = "integration/permutations.rs"]
 mod permutations;
 #[path = "integration/plan.rs"]

@@ -17,7 +17,7 @@ pub use names::{Place, Refusal, rename, uses};
 pub use outline::{Symbol, SymbolKind, symbols};
 pub use words::{Word, WordKind};
 
-use crate::check::{Checked, Environment, check_text, resolved};
+use crate::check::{Checked, Environment, check_again, check_text, resolved};
 use minic_grammar::Span;
 use minic_grammar::ast::{Declaration, Use};
 use std::ops::Range;
@@ -42,6 +42,11 @@ impl Draft {
     /// `file` is where it stands: files that it uses are named from there.
     pub fn new(file: &str, text: &str, environment: &dyn Environment) -> Draft {
         Draft { checked: check_text(file, text, environment, &[]) }
+    }
+
+    /// The same after a change: what takes long and is as it was is not computed again.
+    pub fn again(&self, file: &str, text: &str, environment: &dyn Environment) -> Draft {
+        Draft { checked: check_again(file, text, environment, &[], &self.checked.known) }
     }
 
     /// Of its own file.

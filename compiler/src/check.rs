@@ -48,6 +48,7 @@ use minic_grammar::ast::{self, Declaration};
 use minic_grammar::{Diagnostic, Severity, Sources, Span};
 pub(crate) use models::Shape;
 use names::Names;
+use space::Counted;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use value::Value;
@@ -97,9 +98,10 @@ fn check(
     sources: &Sources,
     environment: &dyn Environment,
     overrides: &[Override],
+    before: &Known,
 ) -> (bool, Vec<Diagnostic>, Known) {
     let (recipe, mut applied) = overrides::apply(recipe, overrides);
-    let mut checker = Checker::new(&recipe, sources, environment);
+    let mut checker = Checker::new(&recipe, sources, environment, &before.counted);
     checker.recipe();
     applied.explain(&mut checker.found);
     checker.found.append(&mut applied.found);
@@ -113,6 +115,7 @@ pub struct Known {
     pub(crate) recipe: hir::Recipe,
     /// Of every name that stands for a model.
     pub(crate) shapes: BTreeMap<String, Shape>,
+    counted: Vec<Counted>,
 }
 
 /// Codes of faults that a statement which could not be read may be the cause of.
@@ -135,9 +138,20 @@ pub struct Checked {
 /// Parses and checks the text of a recipe, `file` as it is shown, and the files that it uses. Where something could not
 /// be read, what may be missing only for that reason is not reported.
 pub fn check_text(file: &str, text: &str, environment: &dyn Environment, overrides: &[Override]) -> Checked {
+    check_again(file, text, environment, overrides, &Known::default())
+}
+
+/// The same, after a check of much the same recipe: points of spaces that were counted there are not counted again.
+pub fn check_again(
+    file: &str,
+    text: &str,
+    environment: &dyn Environment,
+    overrides: &[Override],
+    before: &Known,
+) -> Checked {
     let modules::Loaded { ast, sources, replaced, mut found, lacking } =
         modules::load(file, text, environment);
-    let (sound, mut more, known) = check(&ast, &sources, environment, overrides);
+    let (sound, mut more, known) = check(&ast, &sources, environment, overrides, before);
     let unread = lacking || found.iter().any(|d| d.severity() == Severity::Error);
     if unread {
         more.retain(|d| !PERHAPS_LOST.contains(&d.code) && !d.code.starts_with("W02"));
@@ -162,6 +176,9 @@ struct Checker<'a> {
     names: Names<'a>,
     used: BTreeSet<&'a str>,
     found: Vec<Diagnostic>,
+    counted: Vec<Counted>,
+    /// Of the check before this one.
+    before: &'a [Counted],
     /// A value depends on a config.json that is not at hand.
     incomplete: bool,
     params: BTreeMap<&'a str, Option<Value>>,
@@ -176,7 +193,12 @@ struct Checker<'a> {
 }
 
 impl<'a> Checker<'a> {
-    fn new(recipe: &'a ast::Recipe, sources: &'a Sources, environment: &'a dyn Environment) -> Self {
+    fn new(
+        recipe: &'a ast::Recipe,
+        sources: &'a Sources,
+        environment: &'a dyn Environment,
+        before: &'a [Counted],
+    ) -> Self {
         let mut found = Vec::new();
         let names = Names::collect(recipe, &mut found);
         Checker {
@@ -186,6 +208,8 @@ impl<'a> Checker<'a> {
             names,
             used: BTreeSet::new(),
             found,
+            counted: Vec::new(),
+            before,
             incomplete: false,
             params: BTreeMap::new(),
             shapes: BTreeMap::new(),
@@ -242,6 +266,6 @@ impl<'a> Checker<'a> {
         let mut recipe = self.out;
         recipe.sort();
         let shapes = self.shapes.into_iter().map(|(name, shape)| (name.to_string(), shape)).collect();
-        (!failed, found, Known { recipe, shapes })
+        (!failed, found, Known { recipe, shapes, counted: self.counted })
     }
 }

@@ -16,7 +16,7 @@ pub mod span;
 mod suggest;
 
 pub use diagnostic::{Diagnostic, Fix, Help, Label, Severity};
-pub use parse::{parse, parse_at, quantity};
+pub use parse::{parse, parse_at, quantity, units};
 pub use source::{Source, Sources};
 pub use span::{Span, Spanned};
 pub use suggest::nearest;

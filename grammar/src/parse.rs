@@ -12,7 +12,7 @@ mod messages;
 mod numbers;
 mod strings;
 
-pub use self::numbers::quantity;
+pub use self::numbers::{quantity, units};
 
 pub(crate) use self::blocks::{DECLARATION_FORMS, LINE_FORMS};
 use crate::ast::{Broken, DECLARATIONS, Ident, Recipe};

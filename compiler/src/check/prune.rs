@@ -238,7 +238,7 @@ impl<'a> Checker<'a> {
             parent.dim(*dim).is_some_and(|size| values.iter().all(|v| (1..=size).contains(v)))
         };
         let sound = space.axes.iter().all(possible);
-        if sound && points.feasible(&[]).legal == 0 {
+        if sound && self.counted(points, &[]).legal == 0 {
             let family = parent.desc.family;
             self.report(
                 Diagnostic::new(

@@ -11,6 +11,7 @@ use minic_grammar::ast::{self, BinaryOp, Expr, ExprKind, Unit};
 use minic_grammar::{Diagnostic, Span};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 impl<'a> Checker<'a> {
     pub(super) fn requirement(&mut self, condition: &Expr, span: Span) -> Option<Require> {
@@ -108,12 +109,12 @@ impl<'a> Checker<'a> {
     pub(super) fn feasible(
         &mut self,
         search: &ast::Search,
-        space: &Space,
+        space: &Arc<Space>,
         requires: &[Require],
     ) -> Option<Vec<u64>> {
-        let found = space.feasible(requires);
+        let found = self.counted(space, requires);
         let emptied = found.left.iter().position(|left| *left == 0);
-        let Some(at) = emptied.filter(|_| found.legal > 0) else { return Some(found.points) };
+        let Some(at) = emptied.filter(|_| found.legal > 0) else { return Some(found.points.clone()) };
         let before = at.checked_sub(1).map_or(found.legal, |earlier| found.left[earlier]);
         let (name, refusal) = (&search.space.node, refusal(space, &requires[at].quantity));
         let message = match &requires[at].quantity {

@@ -1,8 +1,10 @@
 //! What is known of a space while a recipe is checked.
 
+use super::Checker;
 use super::outline::{LayerRules, Outline};
 use crate::dim::Dim;
 use crate::families::ConfigError;
+use crate::hir::Require;
 use crate::space;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -32,6 +34,40 @@ impl Space {
 
     pub fn parent(&self) -> Option<&Outline> {
         self.points.as_ref().map(|points| points.parent())
+    }
+}
+
+/// The points of a space that meet requirements: counting them takes longer than all the rest of a check, and most
+/// changes of a recipe leave them as they were.
+#[derive(Clone, Debug)]
+pub(crate) struct Counted {
+    space: Arc<space::Space>,
+    require: Vec<Require>,
+    found: Arc<space::Feasible>,
+}
+
+impl Counted {
+    fn is_of(&self, space: &space::Space, require: &[Require]) -> bool {
+        let same = |(a, b): (&Require, &Require)| a.quantity == b.quantity && a.lo == b.lo && a.hi == b.hi;
+        self.require.len() == require.len()
+            && self.require.iter().zip(require).all(same)
+            && *self.space == *space
+    }
+}
+
+impl Checker<'_> {
+    /// [`space::Space::feasible`], or what it was found to be in this check or the one before.
+    pub(super) fn counted(&mut self, space: &Arc<space::Space>, require: &[Require]) -> Arc<space::Feasible> {
+        let own = self.counted.iter().find(|counted| counted.is_of(space, require));
+        if let Some(own) = own {
+            return Arc::clone(&own.found);
+        }
+        let before = self.before.iter().find(|counted| counted.is_of(space, require));
+        let found =
+            before.map_or_else(|| Arc::new(space.feasible(require)), |known| Arc::clone(&known.found));
+        let (space, require) = (Arc::clone(space), require.to_vec());
+        self.counted.push(Counted { space, require, found: Arc::clone(&found) });
+        found
     }
 }
 

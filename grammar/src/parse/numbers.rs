@@ -39,6 +39,11 @@ pub(super) fn is_unit(word: &str) -> bool {
     UNITS.iter().any(|(suffix, ..)| *suffix == word)
 }
 
+/// The suffixes of numbers.
+pub fn units() -> impl Iterator<Item = &'static str> {
+    UNITS.iter().map(|u| u.0)
+}
+
 /// The value and the unit of a quantity by itself, as `5GB` on a command line.
 pub fn quantity(text: &str) -> Option<(f64, Unit)> {
     let written = text.starts_with(|c: char| c.is_ascii_digit());
