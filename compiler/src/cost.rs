@@ -9,6 +9,7 @@ use crate::dim::Dim;
 use crate::hir::{LayerMetric, Quantity};
 use crate::model::{DType, LayerKind, ModelDesc};
 use crate::plan::Calibrate;
+use crate::targets;
 
 /// Bytes of one element of weights, keys, values and convolution windows in a deployment.
 const BF16: u64 = 2;
@@ -166,6 +167,9 @@ impl Parts {
                 let stream = product(&[tokens, s(desc, Dim::HiddenSize)]);
                 let held = |kind| product(&[tokens, block_activations(desc, kind)]);
                 Parts { turns: true, ..parts(stream, &held) }
+            }
+            Quantity::Refusals { target, ref given } => {
+                parts(targets::find(target)?.refusals(desc, given) as u64, &|_| 0)
             }
             Quantity::Latency { .. } | Quantity::Throughput { .. } | Quantity::Measured(_) => return None,
         })

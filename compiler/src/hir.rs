@@ -8,6 +8,7 @@ use crate::axes::{Axis, Scope, Tap};
 use crate::losses::Term;
 use crate::metrics::Program;
 use crate::model::{DType, LayerKind, ModelDesc};
+use crate::targets::Given;
 use indexmap::IndexMap;
 use minic_grammar::Span;
 use std::collections::{BTreeMap, BTreeSet};
@@ -299,6 +300,12 @@ pub enum Quantity {
         batch: usize,
         sequence: usize,
     },
+    /// Rules that the candidate breaks, for each of which the loader would refuse it: `require deployable`.
+    Refusals {
+        /// A name of [`crate::targets::TARGETS`].
+        target: &'static str,
+        given: Given,
+    },
     /// Seconds until the first token, measured on the device.
     Latency {
         input: usize,
@@ -328,6 +335,7 @@ impl Quantity {
             | Quantity::Memory { .. }
             | Quantity::Cache { .. }
             | Quantity::Activations { .. }
+            | Quantity::Refusals { .. }
             | Quantity::Latency { .. } => false,
         }
     }

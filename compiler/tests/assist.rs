@@ -108,7 +108,7 @@ fn every_place_is_offered_what_may_stand_there() {
         ("evaluate half on text { loss, t|", &["top1"]),
         ("sensitivity f of |", &["half", "space"]),
         ("sensitivity f of space on text { loss, thr|", &["throughput"]),
-        ("deploy half for hf, |", &["hf", "vllm", "llama_cpp", "kernels"]),
+        ("deploy half for hf, |", &["hf", "vllm", "llama_cpp", "tensorrt_llm", "mamba_ssm"]),
         ("deploy half for vllm(|", &["tensor_parallel"]),
         ("export |", &["parent", "other", "half", "space", "best"]),
         ("export half to \"out\" { dtype = | }", &["f32", "bf16", "f16"]),

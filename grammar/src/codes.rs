@@ -119,7 +119,8 @@ pub const CODES: &[Code] = &[
     Code { id: "W0703", title: "a schedule ends before its learning rate has run its course" },
     Code { id: "W0704", title: "data is trained on and held out" },
     Code { id: "W0801", title: "a pattern of files matches nothing" },
-    Code { id: "W0901", title: "widths at which a target is slow" },
+    Code { id: "W0901", title: "a target runs the model slowly, or with care" },
+    Code { id: "W0902", title: "a search may choose what a target refuses" },
     Code { id: "W1001", title: "a metric does not read one of its parameters" },
 ];
 

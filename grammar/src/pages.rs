@@ -123,6 +123,7 @@ pub const PAGES: &[Page] = &[
     page("W0704", include_str!("../pages/W0704.md")),
     page("W0801", include_str!("../pages/W0801.md")),
     page("W0901", include_str!("../pages/W0901.md")),
+    page("W0902", include_str!("../pages/W0902.md")),
     page("W1001", include_str!("../pages/W1001.md")),
 ];
 

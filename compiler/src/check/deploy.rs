@@ -1,4 +1,4 @@
-//! `deploy MODEL for TARGET, ..`: loaders that must accept the result.
+//! `deploy MODEL for TARGET, ..`: loaders that must accept the result, and `require deployable` of a search.
 
 use super::Checker;
 use super::arguments::{Arguments, call_of};
@@ -7,42 +7,66 @@ use super::names::suggestion;
 use super::outline::Outline;
 use super::prune::{member, twice};
 use super::space::Space;
-use crate::hir;
-use crate::targets::{self, Finding, TARGETS, Target};
-use minic_grammar::ast::{Deploy, Expr};
+use crate::dim::Dim;
+use crate::hir::{self, Quantity, Require};
+use crate::targets::{self, Finding, Given, TARGETS, Target};
+use minic_grammar::ast::{self, Declaration, Deploy, Expr, ExprKind, PruneItem, SearchItem};
 use minic_grammar::{Diagnostic, Span};
+
+/// A target of a `deploy` line, with its arguments.
+struct Named {
+    target: &'static Target,
+    arguments: Arguments,
+    span: Span,
+}
+
+/// What a model is made from, as far back as its shape says.
+#[derive(Clone, Copy, Default)]
+struct Ancestry<'a> {
+    search: Option<&'a ast::Search>,
+    prune: Option<&'a ast::Prune>,
+}
+
+/// The condition of `require deployable`.
+pub(super) fn is_deployable(condition: &Expr) -> bool {
+    matches!(&condition.kind, ExprKind::Path(path)
+        if path.segments.len() == 1 && path.segments[0].node == "deployable")
+}
+
+/// Where a search says `require deployable`.
+pub(super) fn asks_deployable(search: &ast::Search) -> Option<Span> {
+    search.items.iter().find_map(|item| match item {
+        SearchItem::Require { condition, span } if is_deployable(condition) => Some(*span),
+        _ => None,
+    })
+}
 
 impl<'a> Checker<'a> {
     pub(super) fn deploy(&mut self, deploy: &'a Deploy) {
         let model = self.one_model(&deploy.model);
-        let mut read: Vec<(&'static Target, Arguments, Span)> = Vec::new();
+        let mut read: Vec<Named> = Vec::new();
         let mut sound = true;
         for (i, expr) in deploy.targets.iter().enumerate() {
-            let Some((target, arguments)) = self.target(expr) else {
+            let Some(named) = self.target(expr) else {
                 sound = false;
                 continue;
             };
-            match read.iter().find(|(t, ..)| t.name == target.name) {
-                Some((_, _, first)) => {
-                    let report = twice(&format!("`{}`", target.name), expr.span, *first);
+            match read.iter().find(|n| n.target.name == named.target.name) {
+                Some(first) => {
+                    let report = twice(&format!("`{}`", named.target.name), expr.span, first.span);
                     self.report(report.fix("remove this one", member(&deploy.targets, i), ""));
                 }
-                None => read.push((target, arguments, expr.span)),
+                None => read.push(named),
             }
         }
         let Some(model) = model else { return };
         match self.shapes.get(model).cloned() {
-            Some(Shape::One(outline)) => {
-                for (target, arguments, span) in &read {
-                    let found = (target.check)(&outline, &|name| arguments.whole(name));
-                    found.into_iter().for_each(|f| self.finding(target, model, *span, f));
-                }
-            }
-            Some(Shape::Chosen(space)) => self.some_point_accepted(model, &space, &read),
+            Some(Shape::One(outline)) => read.iter().for_each(|named| self.findings(model, &outline, named)),
+            Some(Shape::Chosen(space)) => self.points_accepted(model, &space, &read),
             _ => {}
         }
         if sound {
-            let targets = read.iter().map(|(t, a, _)| (t.name, a.to_hir())).collect();
+            let targets = read.iter().map(|n| (n.target.name, n.arguments.to_hir())).collect();
             self.out.deployments.push(hir::Deployment {
                 model: model.to_string(),
                 targets,
@@ -51,7 +75,7 @@ impl<'a> Checker<'a> {
         }
     }
 
-    fn target(&mut self, expr: &Expr) -> Option<(&'static Target, Arguments)> {
+    fn target(&mut self, expr: &Expr) -> Option<Named> {
         let call = call_of(expr);
         let target = call.as_ref().and_then(|c| targets::find(&c.name));
         let (Some(call), Some(target)) = (&call, target) else {
@@ -65,54 +89,148 @@ impl<'a> Checker<'a> {
             );
             return None;
         };
-        Some((target, self.arguments(call, target.arguments)?))
+        Some(Named { target, arguments: self.arguments(call, target.arguments)?, span: expr.span })
     }
 
-    fn finding(&mut self, target: &Target, model: &str, span: Span, finding: Finding) {
-        let report = if finding.refused {
-            Diagnostic::new("E0902", span, format!("`{}` would refuse `{model}`", target.name))
-        } else {
-            Diagnostic::new("W0901", span, format!("`{}` will not run `{model}` at its best", target.name))
-        };
-        self.report(report.label(finding.message).help(finding.help));
+    /// What speaks against one model.
+    fn findings(&mut self, model: &str, outline: &Outline, named: &Named) {
+        let made = self.ancestry(model);
+        let whole = made.prune.map_or(model, |prune| prune.from.node.as_str());
+        let whole = self.outline(whole).map(|outline| outline.desc.dims.clone()).unwrap_or_default();
+        let most = |dim: Dim| whole.get(&dim).copied().unwrap_or(usize::MAX);
+        let mut findings = named.check(outline, &most);
+        // Of what is refused, no one asks how fast it is.
+        if findings.iter().any(|finding| finding.refused) {
+            findings.retain(|finding| finding.refused);
+        }
+        for Finding { refused, asks, found, help, dims, .. } in findings {
+            let name = named.target.name;
+            let (code, message) = match refused {
+                true => ("E0902", format!("`{name}` would refuse `{model}`: {asks}")),
+                false => ("W0901", format!("`{name}` will not run `{model}` at its best: {asks}")),
+            };
+            let mut report = Diagnostic::new(code, named.span, message).label(found).help(help);
+            for axis in made.prune.into_iter().flat_map(|prune| axes_of(prune, dims)) {
+                report = report.also(axis.domain.span, "set here");
+            }
+            self.report(report);
+        }
     }
 
-    /// A search must be able to find a point that every target accepts.
-    fn some_point_accepted(
-        &mut self,
-        model: &str,
-        space: &Space,
-        targets: &[(&'static Target, Arguments, Span)],
-    ) {
+    /// A search must be able to find a point that every target accepts, and better finds no other.
+    fn points_accepted(&mut self, model: &str, space: &Space, targets: &[Named]) {
         let (Some(points), Some(left)) = (&space.points, &space.left) else { return };
         let mut left: Vec<u64> = left.to_vec();
-        if left.is_empty() {
-            return;
-        }
-        let mut outline = points.parent().clone();
-        for (target, arguments, span) in targets {
-            let argument = |name: &str| arguments.whole(name);
-            let refusal =
-                |outline: &Outline| (target.check)(outline, &argument).into_iter().find(|f| f.refused);
-            if let Some(&first) = left.first() {
-                points.enter(&mut outline, first);
+        let all = left.len();
+        for named in targets {
+            let Some(&first) = left.first() else { return };
+            let given = named.given();
+            let refused = |outline: &Outline| named.target.refusals(&outline.desc, &given) > 0;
+            let accepted = points.filter(&left, |outline| !refused(outline));
+            if accepted.len() == left.len() {
+                continue;
             }
-            let first = refusal(&outline);
-            let before = left.len();
-            left = points.filter(&left, |outline| refusal(outline).is_none());
-            if left.is_empty() {
-                let cause = first.map_or(String::new(), |f| f.message);
-                self.report(
-                    Diagnostic::new(
-                        "E0902",
-                        *span,
-                        format!("`{}` would refuse every point of `{model}`", target.name),
-                    )
-                    .label(format!("removes the last {before} points; of the first: {cause}"))
-                    .help("add values to the axes that this loader accepts, or leave out the target"),
-                );
+            let name = named.target.name;
+            let worst = left.iter().find(|point| accepted.binary_search(point).is_err()).unwrap_or(&first);
+            let mut outline = points.parent().clone();
+            points.enter(&mut outline, *worst);
+            let cause = named.check(&outline, &|_| usize::MAX).into_iter().find(|f| f.refused);
+            let Finding { asks, found, help, .. } = cause.unwrap_or_default();
+            if accepted.is_empty() {
+                let message = format!("`{name}` would refuse every point of `{model}`: {asks}");
+                let label = format!("removes the last {} points; of the first: {found}", left.len());
+                self.report(Diagnostic::new("E0902", named.span, message).label(label).help(help));
                 return;
             }
+            if let Some(search) = self.ancestry(model).search {
+                let refused = left.len() - accepted.len();
+                let message =
+                    format!("`{name}` would refuse {refused} of the {all} points that `{model}` may be");
+                let help = format!(
+                    "add `require deployable` to search `{}`: it then tries none of them\n{asks}",
+                    search.name.node
+                );
+                self.report(
+                    Diagnostic::new("W0902", named.span, message)
+                        .label(format!("of the first of them: {found}"))
+                        .also(search.name.span, "may choose any of them")
+                        .help(help),
+                );
+            }
+            left = accepted;
         }
     }
+
+    /// `require deployable`: one constraint for every target that the winner of a search is deployed for.
+    pub(super) fn deployable(&mut self, search: &'a ast::Search, span: Span) -> Option<Vec<Require>> {
+        let recipe = self.recipe;
+        let deploys = recipe.declarations.iter().filter_map(|declaration| match declaration {
+            Declaration::Deploy(deploy) => Some(deploy),
+            _ => None,
+        });
+        let made = |deploy: &&&'a Deploy| {
+            self.ancestry(&deploy.model.node).search.is_some_and(|s| s.name.span == search.name.span)
+        };
+        let ours: Vec<&'a Deploy> = deploys.collect::<Vec<_>>().iter().filter(made).copied().collect();
+        if ours.is_empty() {
+            let name = &search.name.node;
+            self.report(
+                Diagnostic::new("E0604", span, format!("`{name}` is deployed nowhere"))
+                    .label("deployable for which loaders?")
+                    .help(format!(
+                        "add `deploy {name} for hf`, or name a model that is trained from `{name}`"
+                    )),
+            );
+            return None;
+        }
+        let named: Vec<Option<Named>> =
+            ours.iter().flat_map(|deploy| &deploy.targets).map(|expr| self.target(expr)).collect();
+        let require = |named: Named| {
+            let quantity = Quantity::Refusals { target: named.target.name, given: named.given() };
+            Require { quantity, lo: f64::NEG_INFINITY, hi: 0.0, span: named.span }
+        };
+        named.into_iter().map(|named| named.map(require)).collect()
+    }
+
+    /// Trainings change no size: behind them stands what does.
+    fn ancestry(&self, model: &str) -> Ancestry<'a> {
+        let mut made = Ancestry::default();
+        let mut name = model;
+        // As many steps as there are declarations: a circle is reported elsewhere.
+        for _ in &self.recipe.declarations {
+            let Some((_, entry)) = self.names.get(name) else { break };
+            match &self.recipe.declarations[entry.index] {
+                Declaration::Distill(distill) => name = &distill.from.node,
+                Declaration::Search(search) => {
+                    made.search = Some(search);
+                    name = &search.space.node;
+                }
+                Declaration::Prune(prune) => {
+                    made.prune = Some(prune);
+                    break;
+                }
+                _ => break,
+            }
+        }
+        made
+    }
+}
+
+impl Named {
+    fn given(&self) -> Given {
+        let whole = |name| usize::try_from(self.arguments.whole(name)).unwrap_or(usize::MAX);
+        self.target.arguments.iter().map(|argument| (argument.name, whole(argument.name))).collect()
+    }
+
+    fn check(&self, outline: &Outline, most: &dyn Fn(Dim) -> usize) -> Vec<Finding> {
+        self.target.check(outline, &self.given(), most)
+    }
+}
+
+/// The axes of a prune that cut one of these.
+fn axes_of<'a>(prune: &'a ast::Prune, dims: &'static [Dim]) -> impl Iterator<Item = &'a ast::Axis> {
+    prune.items.iter().filter_map(|item| match item {
+        PruneItem::Axis(axis) if dims.iter().any(|dim| dim.name() == axis.name.node) => Some(axis),
+        _ => None,
+    })
 }

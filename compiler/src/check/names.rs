@@ -1,6 +1,7 @@
 //! Names: where they are declared, what they stand for, in what order they depend on each other.
 
 use super::Checker;
+use super::deploy::asks_deployable;
 use super::named;
 use super::quantity::is_quantity;
 use super::repair::METHODS;
@@ -168,7 +169,7 @@ pub(super) fn order(recipe: &ast::Recipe, names: &Names, found: &mut Vec<Diagnos
     let mut graph: DiGraph<(), ()> = DiGraph::new();
     let nodes: Vec<NodeIndex> = recipe.declarations.iter().map(|_| graph.add_node(())).collect();
     for (index, declaration) in recipe.declarations.iter().enumerate() {
-        for name in references(declaration) {
+        for name in references(declaration).into_iter().chain(deployed(recipe, declaration)) {
             if let Some((_, entry)) = names.get(&name.node) {
                 graph.update_edge(nodes[index], nodes[entry.index], ());
             }
@@ -271,7 +272,7 @@ pub(crate) fn references(declaration: &Declaration) -> Vec<&Ident> {
         }
         Declaration::Deploy(d) => {
             out.push(&d.model);
-            d.targets.iter().for_each(|t| walk(t, |name| targets::find(name).is_some(), &mut out));
+            target_references(d, &mut out);
         }
         Declaration::Export(d) => {
             out.push(&d.model);
@@ -279,6 +280,24 @@ pub(crate) fn references(declaration: &Declaration) -> Vec<&Ident> {
         }
     }
     out
+}
+
+/// What the targets read that a search is to be deployable for.
+fn deployed<'a>(recipe: &'a ast::Recipe, declaration: &Declaration) -> Vec<&'a Ident> {
+    let mut out = Vec::new();
+    let Declaration::Search(search) = declaration else { return out };
+    if asks_deployable(search).is_some() {
+        for declaration in &recipe.declarations {
+            if let Declaration::Deploy(deploy) = declaration {
+                target_references(deploy, &mut out);
+            }
+        }
+    }
+    out
+}
+
+fn target_references<'a>(deploy: &'a ast::Deploy, out: &mut Vec<&'a Ident>) {
+    deploy.targets.iter().for_each(|t| walk(t, |name| targets::find(name).is_some(), out));
 }
 
 fn prune_references<'a>(item: &'a PruneItem, out: &mut Vec<&'a Ident>) {

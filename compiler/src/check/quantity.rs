@@ -56,7 +56,8 @@ impl Quantity {
             | Quantity::ActiveParams
             | Quantity::BodyParams
             | Quantity::Flops { .. }
-            | Quantity::DecodeFlops { .. } => Unit::Count,
+            | Quantity::DecodeFlops { .. }
+            | Quantity::Refusals { .. } => Unit::Count,
             Quantity::Latency { .. } | Quantity::Throughput { .. } | Quantity::Measured(_) => Unit::Float,
         }
     }

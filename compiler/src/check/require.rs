@@ -1,11 +1,13 @@
 //! `require QUANTITY in A ..= B`, and the points of a space that can meet every constraint.
 
 use super::Checker;
+use super::deploy::asks_deployable;
 use super::space::describe;
 use super::value::Number;
 use crate::hir::{Quantity, Require};
 use crate::space::{Feasible, Relaxed, Space};
-use minic_grammar::ast::{BinaryOp, Expr, ExprKind, Unit};
+use crate::targets::{self, Finding};
+use minic_grammar::ast::{self, BinaryOp, Expr, ExprKind, Unit};
 use minic_grammar::{Diagnostic, Span};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -106,7 +108,7 @@ impl<'a> Checker<'a> {
     /// The points of a space that can meet every constraint; reports the constraint that leaves nothing.
     pub(super) fn feasible(
         &mut self,
-        name: &str,
+        search: &ast::Search,
         space: &Arc<Space>,
         requires: &[Require],
     ) -> Option<Vec<u64>> {
@@ -114,22 +116,38 @@ impl<'a> Checker<'a> {
         let emptied = found.left.iter().position(|left| *left == 0);
         let Some(at) = emptied.filter(|_| found.legal > 0) else { return Some(found.points.clone()) };
         let before = at.checked_sub(1).map_or(found.legal, |earlier| found.left[earlier]);
-        let mut report = Diagnostic::new(
-            "E0605",
-            requires[at].span,
-            format!("no point of `{name}` can meet this constraint"),
-        )
-        .label(format!("removes the last {before} of {} points", found.legal));
+        let (name, refusal) = (&search.space.node, refusal(space, &requires[at].quantity));
+        let message = match &requires[at].quantity {
+            firm @ Quantity::Refusals { .. } => format!("no point of `{name}` is {firm}"),
+            _ => format!("no point of `{name}` can meet this constraint"),
+        };
+        let mut report = Diagnostic::new("E0605", requires[at].span, message)
+            .label(format!("removes the last {before} of {} points", found.legal));
+        if let Some(asked) = asks_deployable(search).filter(|_| refusal.is_some()) {
+            report = report.also(asked, "asked for here");
+        }
         for other in (0..requires.len()).filter(|other| *other != at) {
             let leaves = if other < at { format!(", leaves {}", found.left[other]) } else { String::new() };
             let removes = format!("removes {} points by itself{leaves}", found.removed[other]);
             report = report.also(requires[other].span, removes);
         }
-        let room = room(space, requires);
-        let help = if requires.len() == 1 { room } else { format!("{}; {room}", ranked(requires, &found)) };
-        self.report(report.help(help));
+        let several = (requires.len() > 1).then(|| ranked(requires, &found));
+        let way = refusal.unwrap_or_else(|| room(space, requires));
+        let help: Vec<String> = several.into_iter().chain([way]).collect();
+        self.report(report.help(help.join("\n")));
         None
     }
+}
+
+/// What a loader has against the first point.
+fn refusal(space: &Space, quantity: &Quantity) -> Option<String> {
+    let Quantity::Refusals { target, given } = quantity else { return None };
+    let point = *space.feasible(&[]).points.first()?;
+    let mut outline = space.parent().clone();
+    space.enter(&mut outline, point);
+    let found = targets::find(target)?.check(&outline, given, &|dim| space.parent().dim(dim).unwrap_or(0));
+    let Finding { asks, found, help, .. } = found.into_iter().find(|finding| finding.refused)?;
+    Some(format!("{asks}; of the first point{}: {found}\n{help}", at(space, point)))
 }
 
 /// The constraints by how many points each removes by itself, the most first.
@@ -191,7 +209,10 @@ struct Way {
 }
 
 fn ways(require: &Require, relaxed: &Relaxed) -> Vec<Way> {
+    // A loader gives no way.
+    let firm = matches!(require.quantity, Quantity::Refusals { .. });
     let way = |end: Option<(f64, u64)>, old: f64, least: bool| {
+        let end = end.filter(|_| !firm);
         let (value, point) = end?;
         let limit = Number::new(value, require.quantity.unit()).outward(!least);
         let change = ((limit.value - old) / old).abs();

@@ -2,6 +2,7 @@
 
 use super::Checker;
 use super::arguments::call_of;
+use super::deploy::is_deployable;
 use super::models::Shape;
 use super::named::{self, Named, call, word};
 use super::names::{Want, suggestion};
@@ -30,7 +31,7 @@ impl<'a> Checker<'a> {
         let ties = self.ties(search);
         let controls = self.controls(search);
         let shape = match (space, points) {
-            (Some(name), Some(points)) => self.winner(name, points, require.as_deref().unwrap_or(&[])),
+            (Some(_), Some(points)) => self.winner(search, points, require.as_deref().unwrap_or(&[])),
             _ => Shape::Unknown,
         };
         if !self.is_first(&search.name) {
@@ -63,9 +64,9 @@ impl<'a> Checker<'a> {
         }
     }
 
-    fn winner(&mut self, name: &str, mut space: Space, require: &[Require]) -> Shape {
+    fn winner(&mut self, search: &ast::Search, mut space: Space, require: &[Require]) -> Shape {
         let Some(points) = space.points.clone() else { return Shape::Chosen(space) };
-        match self.feasible(name, &points, require) {
+        match self.feasible(search, &points, require) {
             Some(left) => {
                 space.left = Some(Arc::new(left));
                 Shape::Chosen(space)
@@ -74,14 +75,21 @@ impl<'a> Checker<'a> {
         }
     }
 
-    fn requirements(&mut self, search: &ast::Search) -> Option<Vec<Require>> {
+    fn requirements(&mut self, search: &'a ast::Search) -> Option<Vec<Require>> {
         let mut all = Vec::new();
+        let mut deployable: Option<Span> = None;
         for item in &search.items {
-            if let SearchItem::Require { condition, span } = item {
-                all.push(self.requirement(condition, *span));
+            let SearchItem::Require { condition, span } = item else { continue };
+            if !is_deployable(condition) {
+                all.push(self.requirement(condition, *span).map(|require| vec![require]));
+            } else if let Some(first) = deployable.replace(*span) {
+                self.report(twice("`require deployable`", *span, first));
+            } else {
+                all.push(self.deployable(search, *span));
             }
         }
-        all.into_iter().collect()
+        let all: Option<Vec<Vec<Require>>> = all.into_iter().collect();
+        all.map(|all| all.concat())
     }
 
     fn rungs(&mut self, search: &'a ast::Search, space: Option<&Space>) -> Option<Vec<Rung>> {

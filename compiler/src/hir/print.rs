@@ -193,6 +193,9 @@ impl Display for Search {
 
 impl Display for Require {
     fn fmt(&self, f: &mut Formatter) -> Result {
+        if matches!(self.quantity, Quantity::Refusals { .. }) {
+            return self.quantity.fmt(f);
+        }
         if self.lo > f64::NEG_INFINITY {
             write!(f, "{} <= ", self.lo)?;
         }
@@ -217,6 +220,12 @@ impl Display for Quantity {
             }
             Quantity::Activations { batch, sequence } => {
                 write!(f, "activations(batch = {batch}, sequence = {sequence})")
+            }
+            Quantity::Refusals { target, given } => {
+                write!(f, "deployable for {target}")?;
+                let given = given.iter().map(|(name, value)| format!("{name} = {value}"));
+                let given = joined(given, ", ");
+                if given.is_empty() { Ok(()) } else { write!(f, "({given})") }
             }
             Quantity::Latency { input, batch } => write!(f, "latency(input = {input}, batch = {batch})"),
             Quantity::Throughput { input, output, batch } => {

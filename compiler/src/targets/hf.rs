@@ -1,20 +1,27 @@
 //! `hf`: Hugging Face transformers.
 //!
-//! Structural rules (whole head groups, equal widths in all layers, a whole `expand` for mamba2) always hold;
-//! what is left is the cache of nemotron_h, which asks an attention layer for its length.
+//! What it asks of shapes always holds: widths are equal in all layers, whole head groups are kept, config.json names
+//! every width by itself and spells layers as the source does, and a mamba2 that has no whole `expand` is E0411.
 
-use super::{Finding, Given, Target, slow};
-use crate::check::Outline;
+use super::{Origin, Rule, Target};
 use crate::model::LayerKind;
 
-pub const TARGET: Target = Target { name: "hf", arguments: &[], check, doc: "Hugging Face transformers" };
+pub const TARGET: Target =
+    Target { name: "hf", arguments: &[], rules: &[ATTENTION_CACHE], doc: "Hugging Face transformers" };
 
-fn check(model: &Outline, _: Given) -> Vec<Finding> {
-    if model.desc.family != "nemotron_h" || model.layers.range(LayerKind::Attention).0 > 0 {
-        return Vec::new();
-    }
-    vec![slow(
-        "no attention layer is left, and the cache of nemotron_h asks one for its length".into(),
-        "keep one with `keep attention 1`, or call the model with `use_cache=False`".into(),
-    )]
-}
+const ATTENTION_CACHE: Rule = Rule {
+    name: "attention_cache",
+    origin: Origin {
+        name: "transformers, cache_utils.py",
+        url: "https://github.com/huggingface/transformers/blob/main/src/transformers/cache_utils.py",
+    },
+    refuses: false,
+    asks: "the cache of nemotron_h asks an attention layer for its length",
+    dims: &[],
+    holds: |s| s.model.family != "nemotron_h" || s.layers.range(LayerKind::Attention).0 > 0,
+    found: |s| match s.layers.range(LayerKind::Attention).1 {
+        0 => "no attention layer is left".into(),
+        _ => "perhaps no attention layer is left".into(),
+    },
+    otherwise: "keep one with `keep attention 1`, or call the model with `use_cache=False`",
+};

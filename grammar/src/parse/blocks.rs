@@ -71,7 +71,7 @@ pub(super) const RANK: &str = "rank by QUANTITY [descending] [on DATA] [after SC
 pub(super) const SEARCH: Block = Block {
     name: "`search`",
     forms: &[
-        ("require", "require QUANTITY in A ..= B`, or `require QUANTITY <= A"),
+        ("require", "require QUANTITY in A ..= B`, `require QUANTITY <= A`, or `require deployable"),
         ("rank", RANK),
         ("break", "break ties within TOLERANCE by QUANTITY"),
         ("control", "control CONTROL, .."),
