@@ -17,7 +17,7 @@ use minic_grammar::{forms, quantity};
 const SEQUENCE: usize = 4096;
 
 /// Of a search with more points left no bounds are computed while a recipe is written.
-const MOST_POINTS: usize = 20_000;
+const MOST_POINTS: usize = 2_000;
 
 /// A number with a unit, in full.
 pub(super) fn number(word: &str) -> Option<String> {
@@ -157,12 +157,14 @@ fn model(draft: &Draft, name: &str, from: Option<&str>) -> String {
     let parent = from.and_then(|from| Some((from, outline(draft, from)?)));
     match draft.checked.known.shapes.get(name) {
         Some(Shape::One(outline)) => match parent {
-            Some((from, parent)) => table(draft, &[(from, Column::of(parent)), (name, Column::of(outline))]),
-            None => table(draft, &[(name, Column::of(outline))]),
+            Some((from, parent)) => {
+                table(draft, &[(from, Column::of(draft, parent)), (name, Column::of(draft, outline))])
+            }
+            None => table(draft, &[(name, Column::of(draft, outline))]),
         },
         Some(Shape::Space(space)) => {
             let points = format!("A space of **{}** points.\n\n", grouped(space.len()));
-            let varied = Column::varied(space.parent(), &space.axes);
+            let varied = Column::varied(draft, space.parent(), &space.axes);
             points + &both(draft, parent, varied.map(|column| (name, column)))
         }
         Some(Shape::Chosen(space)) => {
@@ -178,7 +180,7 @@ fn model(draft: &Draft, name: &str, from: Option<&str>) -> String {
                 let mut model = points.parent().clone();
                 let each = left.iter().map(|point| {
                     points.enter(&mut model, *point);
-                    Column::of(&model)
+                    Column::of(draft, &model)
                 });
                 each.reduce(Column::joined)
             });
@@ -191,7 +193,7 @@ fn model(draft: &Draft, name: &str, from: Option<&str>) -> String {
 }
 
 fn both(draft: &Draft, parent: Option<(&str, &Outline)>, own: Option<(&str, Column)>) -> String {
-    let parent = parent.map(|(name, outline)| (name, Column::of(outline)));
+    let parent = parent.map(|(name, outline)| (name, Column::of(draft, outline)));
     let columns: Vec<(&str, Column)> = parent.into_iter().chain(own).collect();
     table(draft, &columns)
 }
@@ -201,7 +203,8 @@ struct Column {
     family: &'static str,
     dims: Vec<(Dim, (usize, usize))>,
     layers: Vec<(LayerKind, (usize, usize))>,
-    costs: Box<dyn Fn(&Quantity) -> (u64, u64)>,
+    /// Of each of [`figures`].
+    costs: Vec<(u64, u64)>,
 }
 
 fn wider<T: Ord + Copy>(a: (T, T), b: (T, T)) -> (T, T) {
@@ -209,20 +212,18 @@ fn wider<T: Ord + Copy>(a: (T, T), b: (T, T)) -> (T, T) {
 }
 
 impl Column {
-    fn of(outline: &Outline) -> Column {
+    fn of(draft: &Draft, outline: &Outline) -> Column {
         let dim = |dim: &Dim| outline.dim(*dim).map(|n| (*dim, (n, n)));
-        let mut light = outline.clone();
-        light.desc.config.clear();
         Column {
             family: outline.desc.family,
             dims: outline.desc.dims.keys().filter_map(dim).collect(),
             layers: LayerKind::ALL.iter().map(|kind| (*kind, outline.layers.range(*kind))).collect(),
-            costs: Box::new(move |quantity| bounds(&light, quantity)),
+            costs: figures(draft).iter().map(|quantity| bounds(outline, quantity)).collect(),
         }
     }
 
     /// Of a space: between the model of the smallest values and that of the largest. Costs grow with every size.
-    fn varied(parent: Option<&Outline>, axes: &[(Dim, Vec<usize>)]) -> Option<Column> {
+    fn varied(draft: &Draft, parent: Option<&Outline>, axes: &[(Dim, Vec<usize>)]) -> Option<Column> {
         let end = |pick: fn(&Vec<usize>) -> Option<usize>| {
             let mut model = parent?.clone();
             for (dim, values) in axes.iter().filter(|(dim, _)| *dim != Dim::NumLayers) {
@@ -231,7 +232,7 @@ impl Column {
             if let Some((_, depths)) = axes.iter().find(|(dim, _)| *dim == Dim::NumLayers) {
                 model.layers = model.survivors(pick(depths)?, &Default::default())?;
             }
-            Some(Column::of(&model))
+            Some(Column::of(draft, &model))
         };
         let least = end(|values| values.iter().min().copied())?;
         Some(least.joined(end(|values| values.iter().max().copied())?))
@@ -245,13 +246,20 @@ impl Column {
             family: self.family,
             dims: dims.collect(),
             layers: layers.collect(),
-            costs: Box::new(move |quantity| wider((self.costs)(quantity), (other.costs)(quantity))),
+            costs: self.costs.into_iter().zip(other.costs).map(|(a, b)| wider(a, b)).collect(),
         }
     }
 
     fn dim(&self, dim: Dim) -> Option<(usize, usize)> {
         self.dims.iter().find(|(known, _)| *known == dim).map(|(_, range)| *range)
     }
+}
+
+/// What a model is shown to cost, on the longest sequence of the recipe's data.
+fn figures(draft: &Draft) -> [Quantity; 3] {
+    let data = draft.checked.known.recipe.data.values();
+    let sequence = data.map(|data| data.sequence).max().unwrap_or(SEQUENCE);
+    [Quantity::Params, Quantity::Memory { batch: 1, sequence }, Quantity::Flops { sequence }]
 }
 
 /// Names at the head, one line for each size and cost.
@@ -280,14 +288,15 @@ fn table(draft: &Draft, columns: &[(&str, Column)]) -> String {
             row(&format!("{} layers", kind.name()), cells.collect());
         }
     }
-    let sequence = draft.checked.known.recipe.data.values().map(|d| d.sequence).max().unwrap_or(SEQUENCE);
-    let memory = Quantity::Memory { batch: 1, sequence };
-    let cost = |quantity: &Quantity, show: fn(f64) -> String| -> Vec<String> {
-        columns.iter().map(|(_, column)| range((column.costs)(quantity), show)).collect()
-    };
-    row("parameters", cost(&Quantity::Params, count));
-    row(&format!("memory, a sequence of {sequence}"), cost(&memory, bytes));
-    row(&format!("operations of {sequence} tokens"), cost(&Quantity::Flops { sequence }, count));
+    for (i, quantity) in figures(draft).iter().enumerate() {
+        let (title, show): (String, fn(f64) -> String) = match quantity {
+            Quantity::Memory { sequence, .. } => (format!("memory, a sequence of {sequence}"), bytes),
+            Quantity::Flops { sequence } => (format!("operations of {sequence} tokens"), count),
+            _ => ("parameters".into(), count),
+        };
+        let cost = |column: &Column| column.costs.get(i).map_or(String::new(), |cost| range(*cost, show));
+        row(&title, columns.iter().map(|(_, column)| cost(column)).collect());
+    }
     text
 }
 
