@@ -136,6 +136,8 @@ struct Server<W> {
     folder: PathBuf,
     documents: BTreeMap<String, Document>,
     open: Open,
+    /// When what is on disk was looked at last.
+    looked: Instant,
 }
 
 impl<W: Write> Server<W> {
@@ -150,6 +152,7 @@ impl<W: Write> Server<W> {
             folder: PathBuf::from("."),
             documents: BTreeMap::new(),
             open: Open::default(),
+            looked: Instant::now(),
         }
     }
 
@@ -199,6 +202,10 @@ impl<W: Write> Server<W> {
 
     /// A config.json may have changed on disk.
     fn look_around(&mut self) {
+        if self.looked.elapsed() < LOOK {
+            return;
+        }
+        self.looked = Instant::now();
         for document in self.documents.values_mut().filter(|document| document.stale.is_none()) {
             if document.world.has_changed() {
                 document.change();

@@ -1,6 +1,6 @@
 //! `minic lsp`, as an editor speaks to it.
 
-use crate::command::{FIXED_4B, folder};
+use crate::command::{FIXED_4B, folder, repository};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -494,6 +494,22 @@ fn used_files_are_those_of_the_editor() {
         m["params"]["uri"] == json!(recipe) && m["params"]["diagnostics"].to_string().contains("E0202")
     });
     assert!(found["params"]["diagnostics"].to_string().contains("no metric is called `size`"));
+}
+
+/// The extension for VS Code with a stand-in for the editor; needs Node.js, and is left out where there is none.
+#[test]
+fn the_client_for_vs_code_speaks_to_the_server() {
+    if Command::new("node").arg("--version").output().is_err() {
+        return;
+    }
+    let tests = repository("editors/vscode/test/client.test.js");
+    let done = Command::new("node")
+        .arg("--test")
+        .arg(tests)
+        .env("MINIC", env!("CARGO_BIN_EXE_minic"))
+        .output()
+        .expect("node starts");
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stdout));
 }
 
 /// Whatever stands under the cursor: an answer, and the server lives.
