@@ -46,7 +46,7 @@ pub(super) struct Known {
 impl<'a> Checker<'a> {
     pub(super) fn data(&mut self, data: &'a Settings) {
         let name = &data.name.node;
-        let fields = self.fields(format!("data `{name}`"), data.name.span, &data.settings, KEYS);
+        let fields = self.fields(format!("data `{name}`"), data.name.span, &data.settings, data.span, KEYS);
         let mix = match (fields.get("files"), fields.get("mix")) {
             (Some(files), None) => self.files(files).map(|files| vec![hir::Source { files, weight: 1.0 }]),
             (None, Some(mix)) => self.mix(mix),
@@ -188,7 +188,7 @@ impl<'a> Checker<'a> {
             self.report(malformed_mix(item.span));
             return None;
         };
-        let fields = self.fields("a source of a mix".into(), item.span, settings, SOURCE_KEYS);
+        let fields = self.fields("a source of a mix".into(), item.span, settings, item.span, SOURCE_KEYS);
         let files = self.required(&fields, "files", "[\"data/*.txt\"]").and_then(|e| self.files(e));
         let weight = self.required(&fields, "weight", "50%").and_then(|e| self.positive(e, "a weight"));
         Some(hir::Source { files: files?, weight: weight? })

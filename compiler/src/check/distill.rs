@@ -37,7 +37,8 @@ impl<'a> Checker<'a> {
     pub(super) fn distill(&mut self, distill: &'a Distill) {
         let name = &distill.name;
         let (verb, keys) = if distill.teacherless { ("train", TRAIN) } else { ("distill", DISTILL) };
-        let fields = self.fields(format!("{verb} `{}`", name.node), name.span, &distill.settings, keys);
+        let fields =
+            self.fields(format!("{verb} `{}`", name.node), name.span, &distill.settings, distill.span, keys);
         let weights = fields.get("weights").map_or(Some(hir::Weights::Own), |e| self.weights(e));
         let from = match weights {
             Some(hir::Weights::Own) => self.weighted_model(&distill.from),

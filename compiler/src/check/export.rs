@@ -19,7 +19,7 @@ impl<'a> Checker<'a> {
     pub(super) fn export(&mut self, export: &'a Export) {
         let model = self.weighted_model(&export.model);
         let owner = format!("export of `{}`", export.model.node);
-        let fields = self.fields(owner, export.span, &export.settings, KEYS);
+        let fields = self.fields(owner, export.span, &export.settings, export.span, KEYS);
         let dtype = fields.get("dtype").map(|e| self.dtype(e));
         let shard = fields.get("shard").map(|e| self.bytes(e, "a shard"));
         let to = &export.to.node;

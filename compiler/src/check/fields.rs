@@ -13,8 +13,8 @@ pub(super) struct Fields<'a> {
     /// Where a missing setting is reported.
     place: Span,
     entries: Vec<(&'a Ident, &'a Expr)>,
-    /// Where a setting may be added: behind the last one.
-    end: Option<usize>,
+    /// Where a setting may be added, and what stands before it there: behind the last one, or in the empty block.
+    end: Option<(usize, &'static str)>,
     /// Keys that an unknown one was most likely meant to be.
     misspelled: Vec<String>,
 }
@@ -46,6 +46,7 @@ impl<'a> Checker<'a> {
         owner: String,
         place: Span,
         settings: &'a [Setting],
+        whole: Span,
         keys: &'static [Named],
     ) -> Fields<'a> {
         let mut entries: Vec<(&'a Ident, &'a Expr)> = Vec::new();
@@ -72,7 +73,11 @@ impl<'a> Checker<'a> {
                 entries.push((key, &setting.value));
             }
         }
-        let end = settings.last().map(|setting| setting.value.span.end);
+        let brace = Span::new(whole.end.saturating_sub(1), whole.end);
+        let end = match settings.last() {
+            Some(setting) => Some((setting.value.span.end, "; ")),
+            None => (self.sources.text(brace) == "}").then_some((brace.start, " ")),
+        };
         Fields { owner, place, entries, end, misspelled }
     }
 
@@ -85,7 +90,9 @@ impl<'a> Checker<'a> {
                 .label(format!("`{key}` is missing"))
                 .help(format!("add `{setting}`"));
             self.report(match fields.end {
-                Some(end) => report.fix(format!("add `{setting}`"), Span::at(end), format!("; {setting}")),
+                Some((end, before)) => {
+                    report.fix(format!("add `{setting}`"), Span::at(end), format!("{before}{setting}"))
+                }
                 None => report,
             });
         }

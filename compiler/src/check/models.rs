@@ -33,7 +33,8 @@ pub(crate) const KEYS: &[Named] = &[
 impl<'a> Checker<'a> {
     pub(super) fn model(&mut self, model: &'a Settings) {
         let name = &model.name.node;
-        let fields = self.fields(format!("model `{name}`"), model.name.span, &model.settings, KEYS);
+        let fields =
+            self.fields(format!("model `{name}`"), model.name.span, &model.settings, model.span, KEYS);
         let checkpoint = self.required(&fields, "checkpoint", "\"models/..\"");
         let floor = fields.get("dt_floor").map(|e| (e, self.plain(e)));
         let path = checkpoint.and_then(|e| self.string(e, "the path of the checkpoint"));

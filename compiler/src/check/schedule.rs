@@ -128,8 +128,9 @@ fn reads_teacher(term: &LossTerm) -> bool {
 impl<'a> Checker<'a> {
     pub(super) fn schedule(&mut self, schedule: &'a ast::Schedule) {
         let name = &schedule.name;
-        let outer =
-            |checker: &mut Self, owner: String, place| checker.fields(owner, place, &schedule.settings, KEYS);
+        let outer = |checker: &mut Self, owner: String, place| {
+            checker.fields(owner, place, &schedule.settings, schedule.span, KEYS)
+        };
         let mut phases: Vec<(Option<hir::Phase>, KnownPhase<'a>)> = Vec::new();
         if schedule.phases.is_empty() {
             let fields = outer(self, format!("schedule `{}`", name.node), name.span);
@@ -149,7 +150,7 @@ impl<'a> Checker<'a> {
             }
             let owner = format!("phase \"{}\" of schedule `{}`", phase.name.node, name.node);
             let shared = outer(self, format!("schedule `{}`", name.node), name.span);
-            let fields = self.fields(owner, phase.name.span, &phase.settings, KEYS).over(&shared);
+            let fields = self.fields(owner, phase.name.span, &phase.settings, phase.span, KEYS).over(&shared);
             phases.push(self.phase(&phase.name.node, phase.span, &fields));
         }
         let (items, known): (Vec<_>, Vec<_>) = phases.into_iter().unzip();
