@@ -2,6 +2,8 @@
 
 #[path = "integration/bench.rs"]
 mod bench;
+#[path = "integration/book.rs"]
+mod book;
 #[path = "integration/check.rs"]
 mod check;
 #[path = "integration/command.rs"]
