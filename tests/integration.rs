@@ -34,6 +34,8 @@ mod hub;
 mod inspect;
 #[path = "integration/json.rs"]
 mod json;
+#[path = "integration/machine.rs"]
+mod machine;
 #[path = "integration/permutations.rs"]
 mod permutations;
 #[path = "integration/plan.rs"]

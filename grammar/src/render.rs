@@ -29,7 +29,10 @@ fn group<'a>(file: &'a str, text: &'a str, diagnostic: &'a Diagnostic) -> Group<
         let place = AnnotationKind::Context.span(inside(text, other.span));
         snippet = snippet.annotation(place.label(legible(&other.text)));
     }
-    let group = level.primary_title(diagnostic.message.as_str()).id(diagnostic.code).element(snippet);
+    let title = level.primary_title(diagnostic.message.as_str());
+    // What is wrong with other files than recipes has no code.
+    let title = if diagnostic.code.is_empty() { title } else { title.id(diagnostic.code) };
+    let group = title.element(snippet);
     match &diagnostic.help {
         Some(help) => group.element(Level::HELP.message(help.as_str())),
         None => group,

@@ -273,6 +273,36 @@ impl Shape {
         Some(desc)
     }
 
+    /// What it may turn out to be with the fewest and with the most parameters, its layers in the order of their kinds:
+    /// none of what a model costs depends on that. Both are the model where nothing is left to be decided at run time;
+    /// `None` where no model meets the requirements.
+    pub fn ends(&self) -> Option<[ModelDesc; 2]> {
+        if let Some(desc) = self.desc() {
+            return Some([desc.clone(), desc]);
+        }
+        let all: Vec<usize> = (0..self.depths.len()).collect();
+        let rows = self.each_row(|row, desc| {
+            let parts = Parts::of(&Quantity::Params, desc)?;
+            let places: Vec<usize> = match &self.met {
+                Some(met) => met.of(row).iter().map(|at| *at as usize).collect(),
+                None => all.clone(),
+            };
+            let params = |at: usize| (parts.total(&self.depths[at]), row, at);
+            Some([places.iter().map(|at| params(*at)).min()?, places.iter().map(|at| params(*at)).max()?])
+        });
+        let found = rows.into_iter().flatten().reduce(|a, b| [a[0].min(b[0]), a[1].max(b[1])])?;
+        Some(found.map(|(_, row, at)| self.candidate(row, at)))
+    }
+
+    fn candidate(&self, row: usize, depth: usize) -> ModelDesc {
+        let mut desc = self.desc.clone();
+        self.enter(&mut desc, row);
+        let kinds = LayerKind::ALL.iter().zip(self.depths[depth]);
+        desc.layers = kinds.flat_map(|(kind, count)| std::iter::repeat_n(*kind, count)).collect();
+        desc.dims.insert(Dim::NumLayers, desc.layers.len());
+        desc
+    }
+
     /// What a cut makes of it, as far as it can meet `require`: of every width and number of layers a space of its own.
     pub(super) fn pruned(&self, prune: &hir::Prune, search: Option<&hir::Search>) -> Shape {
         let require = search.map_or(&[][..], |search| &search.require);
