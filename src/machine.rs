@@ -55,7 +55,7 @@ const KEYS: &[Key] = &[
 const HUB_CACHE: &str = "HF_HUB_CACHE";
 const OFFLINE: &str = "HF_HUB_OFFLINE";
 
-/// A value, and what said so: `--store`, `MINIC_STORE`, `/home/me/minic.toml:3`.
+/// A value, and what said so: `--store`, `MINIC_STORE`, `/me/minic.toml:3`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Told {
     value: String,
@@ -297,7 +297,7 @@ impl Form {
     fn example(self) -> &'static str {
         match self {
             Form::Device => "\"vulkan:0\"",
-            Form::Folder => "\"../shared\"",
+            Form::Folder => "\"../store\"",
             Form::Threads => "8",
             Form::Flag => "true",
         }
@@ -355,7 +355,7 @@ mod tests {
     use super::*;
 
     fn told(text: &str) -> BTreeMap<&'static str, Told> {
-        parse("/home/me/work/minic.toml", text, Some("/home/me")).expect("settings")
+        parse("/me/work/minic.toml", text, Some("/me")).expect("settings")
     }
 
     #[test]
@@ -364,10 +364,10 @@ mod tests {
                     hub_cache = \"~/hub\"\noffline = true\n";
         let told = told(text);
         let of = |key: &str| (told[key].value.as_str(), told[key].from.as_str());
-        assert_eq!(of("device"), ("vulkan:1", "/home/me/work/minic.toml:2"));
-        assert_eq!(of("store"), ("/home/me/work/../store", "/home/me/work/minic.toml:3"));
-        assert_eq!(of("threads"), ("4", "/home/me/work/minic.toml:4"));
-        assert_eq!(of("hub_cache").0, "/home/me/hub");
+        assert_eq!(of("device"), ("vulkan:1", "/me/work/minic.toml:2"));
+        assert_eq!(of("store"), ("/me/work/../store", "/me/work/minic.toml:3"));
+        assert_eq!(of("threads"), ("4", "/me/work/minic.toml:4"));
+        assert_eq!(of("hub_cache").0, "/me/hub");
         assert_eq!(of("offline").0, "true");
     }
 

@@ -122,7 +122,7 @@ fn show(
         None => BTreeMap::new(),
     };
     let (mut counted, mut problems) = (plan.clone(), Vec::new());
-    for (id, samples) in small::read(&local, &world) {
+    for (id, samples) in small::read(&local, &world, &|id| report::obstacle(plan, id, &world).is_some()) {
         match (samples, &mut counted.graph[id].stage) {
             (Ok(samples), Stage::Load(Source::Data(data))) => data.samples = Some(samples.len()),
             (Ok(_), _) => {}

@@ -323,7 +323,7 @@ fn phase_of(plan: &Plan, id: StageId, training: &Training, phase: &hir::Phase) -
 }
 
 /// What stands in the way of a stage by itself.
-fn obstacle(plan: &Plan, id: StageId, world: &World) -> Option<String> {
+pub fn obstacle(plan: &Plan, id: StageId, world: &World) -> Option<String> {
     match &plan.node(id).stage {
         Stage::Load(Source::Checkpoint { path, .. }) => no_checkpoint(path, plan.reads_weights(id), world),
         Stage::Load(Source::Data(data)) => no_data(data, world),

@@ -13,11 +13,17 @@ use std::path::PathBuf;
 /// Bytes of all files of a declaration; tokenizing more takes longer than somebody waits for a plan.
 pub const SMALL: u64 = 4 << 20;
 
-/// Of every small declaration its samples, or why a run could not read them. `local` names no file of the hub.
-pub fn read(local: &Plan, world: &World) -> Vec<(StageId, Result<Samples, Failure>)> {
+/// Of every small declaration its samples, or why a run could not read them. `local` names no file of the hub; what is
+/// tokenized for a checkpoint that is `blocked` is left to the run.
+pub fn read(
+    local: &Plan,
+    world: &World,
+    blocked: &dyn Fn(StageId) -> bool,
+) -> Vec<(StageId, Result<Samples, Failure>)> {
     let small = |id: &StageId| bytes(local, *id, world).is_some_and(|bytes| bytes <= SMALL);
+    let free = |id: &StageId| !local.source(*id, Value::Tokenizer).is_some_and(blocked);
     let load = |id: StageId| Some((id, load(local, id, world)?));
-    local.order().into_iter().filter(small).filter_map(load).collect()
+    local.order().into_iter().filter(small).filter(free).filter_map(load).collect()
 }
 
 /// Bytes of the files of a stage that loads data; `None` for other stages and where a file is not at hand.

@@ -35,7 +35,7 @@ impl<'a> Report<'a> {
     /// A line for every stage, and below it what is to be said of it.
     fn table(&self, output: &Output, bold: &dyn Fn(String) -> String) -> String {
         let mut table =
-            Table::new(&["", "state", "stage", ">passes", ">operations", ">memory", ">disk", ">time"]);
+            Table::new(&["state", "stage", ">passes", ">operations", ">memory", ">disk", ">time"]);
         self.stages.iter().for_each(|stage| table.row(stage.cells()));
         let text = table.render(|_, line| line);
         let mut lines = text.lines().map(String::from);
@@ -193,8 +193,7 @@ impl StageReport<'_> {
             (None, None) => String::new(),
         };
         vec![
-            self.state.symbol().into(),
-            self.state.name().into(),
+            format!("{} {}", self.state.symbol(), self.state.name()),
             self.label(),
             passes.unwrap_or_default(),
             work,
@@ -264,9 +263,11 @@ training, with gradients and AdamW's averages, the least where blocks are comput
 Disk of a training: its weights and averages until it ends, a third of it afterwards.
 ";
 
-/// `~2 min .. 3 min`
+/// `~2 min .. 3 min`; of ends that differ by less than a measurement does, the longer.
 fn spent(seconds: Bounds<f64>, rough: bool) -> String {
-    format!("{}{}", if rough { "~" } else { "" }, ranged(seconds, duration))
+    let close = seconds.max <= 1.1 * seconds.min;
+    let text = if close { duration(seconds.max) } else { ranged(seconds, duration) };
+    format!("{}{text}", if rough { "~" } else { "" })
 }
 
 /// Parts side by side, in lines of at most 100 columns.
