@@ -355,7 +355,7 @@ mod tests {
     use super::*;
 
     fn told(text: &str) -> BTreeMap<&'static str, Told> {
-        parse("/me/work/minic.toml", text, Some("/me")).expect("settings")
+        parse("/me/runs/minic.toml", text, Some("/me")).expect("settings")
     }
 
     #[test]
@@ -364,9 +364,9 @@ mod tests {
                     hub_cache = \"~/hub\"\noffline = true\n";
         let told = told(text);
         let of = |key: &str| (told[key].value.as_str(), told[key].from.as_str());
-        assert_eq!(of("device"), ("vulkan:1", "/me/work/minic.toml:2"));
-        assert_eq!(of("store"), ("/me/work/../store", "/me/work/minic.toml:3"));
-        assert_eq!(of("threads"), ("4", "/me/work/minic.toml:4"));
+        assert_eq!(of("device"), ("vulkan:1", "/me/runs/minic.toml:2"));
+        assert_eq!(of("store"), ("/me/runs/../store", "/me/runs/minic.toml:3"));
+        assert_eq!(of("threads"), ("4", "/me/runs/minic.toml:4"));
         assert_eq!(of("hub_cache").0, "/me/hub");
         assert_eq!(of("offline").0, "true");
     }

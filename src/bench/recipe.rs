@@ -233,7 +233,7 @@ fn weights(desc: &ModelDesc) -> Result<Weights, Failure> {
 
 /// The largest that a model may come to.
 fn largest(shapes: &Shapes, name: &str) -> Option<ModelDesc> {
-    shapes.get(name)?.ends().map(|[_, most]| most)
+    shapes.get(name)?.ends().map(|[_, most]| most.clone())
 }
 
 /// The same of the model that a stage sends on, or cuts.

@@ -95,6 +95,8 @@ pub struct Shape {
     depths: Vec<Counts>,
     /// Of a search: of every row those of the depths that meet all requirements.
     met: Option<Arc<Met>>,
+    /// See [`Shape::ends`].
+    ends: Option<Arc<[ModelDesc; 2]>>,
 }
 
 /// Places in a list of depths, those of one row after those of the other.
@@ -128,7 +130,14 @@ impl Shape {
             rows: Arc::default(),
             depths: vec![counts_of(&desc.layers)],
             met: None,
+            ends: None,
         }
+        .with_ends()
+    }
+
+    fn with_ends(mut self) -> Shape {
+        self.ends = self.found_ends().map(Arc::new);
+        self
     }
 
     /// Combinations of widths in the rows.
@@ -228,7 +237,9 @@ impl Shape {
     }
 
     pub fn params(&self) -> Bounds {
-        self.quantity(&Quantity::Params).unwrap_or_default()
+        self.ends()
+            .map(|[least, most]| Bounds { min: least.params(), max: most.params() })
+            .unwrap_or_default()
     }
 
     pub fn flops_per_token(&self, sequence: usize) -> Bounds {
@@ -276,7 +287,11 @@ impl Shape {
     /// What it may turn out to be with the fewest and with the most parameters, its layers in the order of their kinds:
     /// none of what a model costs depends on that. Both are the model where nothing is left to be decided at run time;
     /// `None` where no model meets the requirements.
-    pub fn ends(&self) -> Option<[ModelDesc; 2]> {
+    pub fn ends(&self) -> Option<&[ModelDesc; 2]> {
+        self.ends.as_deref()
+    }
+
+    fn found_ends(&self) -> Option<[ModelDesc; 2]> {
         if let Some(desc) = self.desc() {
             return Some([desc.clone(), desc]);
         }
@@ -334,9 +349,10 @@ impl Shape {
             rows: Arc::new(found.rows),
             depths: found.depths.into_iter().collect(),
             met: None,
+            ends: None,
         };
         shape.met = search.map(|search| Arc::new(shape.meeting(&search.require)));
-        shape
+        shape.with_ends()
     }
 
     /// Its layers, a range of each kind for every number of them that it may have.

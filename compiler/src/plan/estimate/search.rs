@@ -196,7 +196,7 @@ fn evaluated(data: Option<&hir::Data>, against: bool, models: &Models, estimate:
 /// Weights and one lane's buffers of an evaluation of the largest model that may come.
 fn evaluation_bytes(model: &Shape, sequence: usize) -> Option<u64> {
     let [_, most] = model.ends()?;
-    let graph = forward::evaluation(&[("model", &most)], &[], sequence).ok()?;
+    let graph = forward::evaluation(&[("model", most)], &[], sequence).ok()?;
     let schedule = schedule::schedule(&graph).ok()?;
     Some(schedule.weight_bytes() + schedule.lane_bytes())
 }
