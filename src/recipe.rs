@@ -2,6 +2,7 @@
 
 use crate::output::{Exit, Failure, Output};
 use crate::remote;
+use crate::table::grouped;
 use minic_compiler::check::{self, Checked, DataFacts, Environment, Override};
 use minic_compiler::hir;
 use minic_compiler::plan::Plan;
@@ -115,6 +116,11 @@ fn is_error(diagnostic: &Diagnostic) -> bool {
 /// `1 error`, `2 errors`
 pub fn count(n: usize, what: &str) -> String {
     format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
+
+/// `1 update`, `10,013 updates`
+pub fn count_of(n: u64, what: &str) -> String {
+    format!("{} {what}{}", grouped(n), if n == 1 { "" } else { "s" })
 }
 
 /// Relative paths of a recipe are relative to it.

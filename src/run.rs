@@ -3,6 +3,7 @@
 mod weighed;
 
 use crate::device::DeviceArgs;
+use crate::machine::Wanted;
 use crate::merge;
 use crate::output::{Exit, Failure, Output};
 use crate::progress::Progress;
@@ -46,7 +47,7 @@ pub struct Args {
     /// Compute part I of N of every pass over samples, for runs that share a store; `minic merge` joins them
     #[arg(long, value_name = "I/N", conflicts_with = "redo")]
     shard: Option<Shard>,
-    /// The artifact store; by default `.minic/store` beside the recipe
+    /// The artifact store; by default as minic.toml says, or `.minic/store` beside the recipe
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
     /// Write the events of the run to this file too, one JSON object a line
@@ -62,6 +63,13 @@ pub struct Args {
     /// Fetch nothing: take of the hub what its cache holds
     #[arg(long)]
     offline: bool,
+}
+
+impl Args {
+    /// What it leaves to the machine.
+    pub fn wanted(&mut self) -> Wanted<'_> {
+        Wanted::at(folder_of(&self.recipe)).computes(&mut self.device).keeps(&mut self.store)
+    }
 }
 
 /// `90s`, `10min`, `6h` as in recipes, and `30d`.

@@ -38,6 +38,8 @@ mod inspect;
 mod json;
 #[path = "integration/lsp.rs"]
 mod lsp;
+#[path = "integration/machine.rs"]
+mod machine;
 #[path = "integration/permutations.rs"]
 mod permutations;
 #[path = "integration/plan.rs"]

@@ -38,6 +38,7 @@ pub mod stamp;
 pub mod stats;
 pub mod store;
 pub mod synth;
+pub mod threads;
 pub mod tokens;
 pub mod train;
 pub mod tree;

@@ -18,6 +18,7 @@ mod summary;
 mod train;
 
 pub use error::RunError;
+pub use export::refuse_occupied_folders;
 pub use shard::{Merged, Shard, Waiting, Waits, divisions};
 pub use summary::{EvaluationSummary, ExportSummary, StageSummary, Summary};
 
@@ -192,7 +193,7 @@ pub fn run(
     });
     let noting = Noting { observer, planned: AtomicU64::new(0) };
     let mut executor = Executor::new(plan, device, settings, store, &noting, false);
-    executor.refuse_occupied_folders()?;
+    refuse_occupied_folders(plan, settings)?;
     for id in plan.order() {
         executor.stage(id, &noting.planned)?;
     }

@@ -163,7 +163,7 @@ fn scripts_for_clusters_run_commands_that_there_are() {
 }
 
 /// Places that are named but are not there: patterns, and what a user or a run makes.
-const ELSEWHERE: &[&str] = &["NAME", "*", "foo/", ".minic/", "://", "out/", "shapes/", "`"];
+const ELSEWHERE: &[&str] = &["NAME", "*", "~/", "$XDG", "foo/", ".minic/", "://", "out/", "shapes/", "`"];
 
 #[test]
 fn files_that_the_documents_name_are_there() {
