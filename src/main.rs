@@ -19,6 +19,7 @@ mod plan;
 mod progress;
 mod recipe;
 mod remote;
+mod report;
 mod run;
 mod synth;
 mod table;
@@ -66,6 +67,8 @@ enum Command {
     Synth(synth::Args),
     /// Show two runs or two checkpoints side by side
     Diff(diff::Args),
+    /// Make the page of a run that has ended
+    Report(report::Args),
     /// Measure how fast this machine does what minic asks of it
     Bench(bench::Args),
     /// Look into the artifact store, and clear it up
@@ -99,6 +102,7 @@ fn main() -> ExitCode {
         Command::Verify(args) => verify::run(args, &output),
         Command::Synth(args) => synth::run(args, &output),
         Command::Diff(args) => diff::run(args, &output),
+        Command::Report(args) => report::run(args, &output),
         Command::Bench(args) => bench::run(args, &output),
         Command::Cache(args) => cache::run(args, &output),
         Command::Doctor(args) => doctor::run(args, &output),

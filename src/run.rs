@@ -1,6 +1,6 @@
 //! `minic run RECIPE`
 
-mod weighed;
+pub mod weighed;
 
 use crate::device::DeviceArgs;
 use crate::merge;
@@ -8,12 +8,13 @@ use crate::output::{Exit, Failure, Output};
 use crate::progress::Progress;
 use crate::recipe::{self, Recipe, World, folder_of, parse_override};
 use crate::remote;
+use crate::report;
 use crate::table::{Table, bytes, grouped};
 use minic_compiler::check::Override;
 use minic_grammar::ast::Unit;
 use minic_runtime::device::Profile;
 use minic_runtime::events::{Journal, Observer, Stop};
-use minic_runtime::run::folder::RunFolder;
+use minic_runtime::run::folder::{REPORT_FILE, RunFolder};
 use minic_runtime::run::{self, Settings, Shard, Summary};
 use minic_runtime::store::Store;
 use minic_runtime::train::Trained;
@@ -129,6 +130,7 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
         folder.write(&format!("{name}.svg"), &svg)?;
     }
     folder.write_result(&recipe.text, &summary)?;
+    folder.write(REPORT_FILE, &report::page(&summary))?;
     let profile = device.take_profile();
     if let Some(profile) = &profile {
         folder.write(PROFILE, &profile.trace().to_string())?;

@@ -8,10 +8,12 @@
 //! A training that goes on from a save does its later updates again, so their lines are taken out first.
 
 mod curve;
+mod drawing;
 mod rows;
 mod tensorboard;
 
-pub use curve::svg;
+pub use curve::{Curve, CurvePoint};
+pub use drawing::{draw, svg};
 pub use rows::{Heldout, Line, Row, Update};
 
 use crate::error::IoError;

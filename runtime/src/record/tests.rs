@@ -118,5 +118,5 @@ fn long_trainings_are_drawn_with_few_points() {
     let lines: Vec<Line> = (1..=100_000).map(line).collect();
     let drawn = svg("student", &lines);
     assert!(drawn.len() < 30_000, "{} bytes", drawn.len());
-    assert!(drawn.contains("means of 417 updates"));
+    assert!(drawn.contains("means of 256 updates"));
 }

@@ -9,7 +9,7 @@ use super::{Artifact, Executor, Made, RunError};
 use crate::checkpoint::{CONFIG_FILE, Checkpoint, WEIGHTS_FILE, digest_file};
 use crate::device::Weights;
 use crate::events::Watch;
-use crate::provenance::{ModelRecord, TrainingRecord};
+use crate::provenance::TrainingRecord;
 use crate::publish::{self, StagedFolder};
 use crate::record::Record;
 use crate::safetensors::Entry;
@@ -139,7 +139,7 @@ impl Executor<'_> {
         let node = self.plan.node(id);
         let name = node.makes.first().unwrap_or(&node.name).clone();
         for name in &node.makes {
-            self.summary.models.insert(name.clone(), ModelRecord::of(source.desc()));
+            self.summary.model(name, source.desc());
         }
         let record = TrainingRecord {
             name: name.clone(),
@@ -430,7 +430,7 @@ fn origins(student: &Made, teacher: Option<&Made>) -> Vec<usize> {
 }
 
 fn told(trained: &Trained) -> String {
-    let Trained { updates, tokens, loss, heldout } = trained;
+    let Trained { updates, tokens, loss, heldout, .. } = trained;
     let mut told = format!("{updates} updates on {tokens} tokens, last loss {loss:.4}");
     if let [first, .., last] = heldout.as_slice() {
         told += &format!("; held out {:.4} -> {:.4}", first.heldout_loss, last.heldout_loss);

@@ -1,0 +1,54 @@
+//! Loss curves of trainings and distillations.
+
+use super::html::Html;
+use super::stages::seconds;
+use crate::table::grouped;
+use minic_runtime::record;
+use minic_runtime::run::Summary;
+use minic_runtime::train::Trained;
+
+pub fn section(summary: &Summary) -> Html {
+    let mut html = Html::new();
+    for (name, trained) in &summary.trainings {
+        html.leaf("h3", "", name);
+        if trained.curve.points.is_empty() && trained.heldout.is_empty() {
+            html.leaf("p", "", &facts(trained));
+            continue;
+        }
+        let drawing = record::draw(name, &trained.curve, &trained.heldout);
+        html.figure(&format!("Loss of {name}"), &drawing, &caption(trained));
+    }
+    html
+}
+
+fn caption(trained: &Trained) -> String {
+    let mut out = facts(trained);
+    if !trained.curve.points.is_empty() {
+        let each = match trained.curve.each {
+            0 | 1 => "every update".to_string(),
+            n => format!("the mean of {n} updates, between the least and the greatest of them"),
+        };
+        out += &format!(" The line is the training loss, {each}; dotted below it is the learning rate.");
+    }
+    if let [first, .., last] = trained.heldout.as_slice() {
+        let (from, to) = (first.heldout_loss, last.heldout_loss);
+        out += &format!(
+            " Discs are the loss on held-out data, {from:.4} at the beginning and {to:.4} at the end."
+        );
+    }
+    out
+}
+
+fn facts(trained: &Trained) -> String {
+    let Trained { updates, tokens, loss, .. } = trained;
+    let took = |speed: f64| {
+        format!(" in {}, {} tokens per second", seconds(trained.seconds), grouped(speed.round() as u64))
+    };
+    let took = speed(trained).map(took).unwrap_or_default();
+    format!("{} updates on {} tokens{took}; the last loss is {loss:.4}.", grouped(*updates), grouped(*tokens))
+}
+
+/// Tokens a second over all updates, where they were timed.
+pub fn speed(trained: &Trained) -> Option<f64> {
+    (trained.seconds > 0.0).then(|| trained.tokens as f64 / trained.seconds)
+}
