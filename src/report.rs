@@ -81,12 +81,12 @@ pub fn page(summary: &Summary) -> String {
     let name = recipe.file_stem().unwrap_or_default().to_string_lossy();
     let mut page = Page::new(&format!("{name}: a run of minic"), &name, &overview::lead(summary));
     page.section("summary", "Summary", overview::models(summary));
-    page.section("plan", "What was done", stages::section(summary));
+    page.section("plan", "Plan", stages::section(summary));
     page.section("lints", "Warnings", records::lints(summary));
     page.section("search", "Search", search::searches(summary));
     page.section("sensitivity", "Sensitivity", search::sensitivities(summary));
-    page.section("layers", "Importance of layers", importance::section(summary));
-    page.section("importance", "Importance within layers", heat::section(summary));
+    page.section("layers", "Layers", importance::section(summary));
+    page.section("importance", "Importance", heat::section(summary));
     page.section("training", "Training", curves::section(summary));
     page.section("provenance", "Provenance", records::provenance(summary));
     page.section("recipe", "Recipe", records::recipe(summary));

@@ -11,6 +11,8 @@ const LEFT: f64 = 66.0;
 const RIGHT: f64 = 22.0;
 const TOP: f64 = 84.0;
 const BOTTOM: f64 = 50.0;
+/// Values that span a greater factor are drawn over a logarithmic axis.
+const LINEAR_SPAN: f64 = 5.0;
 /// Colors that are told apart without red and green.
 pub const COLORS: [&str; 6] = ["#0284c7", "#d97706", "#7c3aed", "#0f766e", "#be185d", "#64748b"];
 const LABEL: &str = "class=\"label\" font-size=\"11\" fill=\"#475569\"";
@@ -124,27 +126,57 @@ impl Frame {
 
 /// Where values lie on an axis.
 #[derive(Clone, Copy)]
-struct Scale {
+pub struct Scale {
     low: f64,
     high: f64,
     from: f64,
     to: f64,
+    pub logarithmic: bool,
 }
 
 impl Scale {
-    fn around(values: impl Iterator<Item = f64>, from: f64, to: f64) -> Scale {
+    /// Around all finite values. Positive ones of which the greatest is more than `span` times the least are shown
+    /// by their logarithm.
+    pub fn around(values: impl Iterator<Item = f64>, from: f64, to: f64, span: f64) -> Scale {
         let (low, high) = values
             .filter(|v| v.is_finite())
             .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)));
         if low > high {
-            return Scale { low: 0.0, high: 1.0, from, to };
+            return Scale { low: 0.0, high: 1.0, from, to, logarithmic: false };
+        }
+        if low > 0.0 && high > span * low {
+            return Scale { low: low / 1.15, high: high * 1.15, from, to, logarithmic: true };
         }
         let margin = if high > low { 0.06 * (high - low) } else { 0.05 * high.abs().max(1e-3) };
-        Scale { low: low - margin, high: high + margin, from, to }
+        Scale { low: low - margin, high: high + margin, from, to, logarithmic: false }
     }
 
-    fn at(&self, value: f64) -> f64 {
-        self.from + (value - self.low) / (self.high - self.low) * (self.to - self.from)
+    /// From 0 on.
+    pub fn counting(high: f64, from: f64, to: f64) -> Scale {
+        Scale { low: 0.0, high, from, to, logarithmic: false }
+    }
+
+    /// Far outside of the axis, but a number, for what a logarithm cannot show.
+    pub fn at(&self, value: f64) -> f64 {
+        let share = match self.logarithmic {
+            true => (value.max(1e-30) / self.low).ln() / (self.high / self.low).ln(),
+            false => (value - self.low) / (self.high - self.low),
+        };
+        self.from + share * (self.to - self.from)
+    }
+
+    /// About so many round values, each with its place and its name.
+    pub fn ticks(&self, count: usize, name: fn(f64) -> String) -> Vec<(f64, String)> {
+        let values = match self.logarithmic {
+            false => ticks(self.low, self.high, count),
+            true => {
+                let decades = self.low.log10().floor() as i32..=self.high.log10().ceil() as i32;
+                let steps: &[f64] = if self.high / self.low > 1e4 { &[1.0] } else { &[1.0, 2.0, 5.0] };
+                let all = decades.flat_map(|d| steps.iter().map(move |s| s * 10f64.powi(d)));
+                all.filter(|tick| (self.low..=self.high).contains(tick)).collect()
+            }
+        };
+        values.into_iter().map(|tick| (self.at(tick), name(tick))).collect()
     }
 }
 
@@ -152,8 +184,8 @@ impl Panel {
     fn draw(&self, out: &mut String) {
         let points = || self.series.iter().flat_map(|s| &s.points);
         let across = self.series.iter().filter(|s| s.mark != Mark::Level).flat_map(|s| &s.points);
-        let x = Scale::around(across.map(|p| p.x), LEFT, WIDTH - RIGHT);
-        let y = Scale::around(points().map(|p| p.y), HEIGHT - BOTTOM, TOP);
+        let x = Scale::around(across.map(|p| p.x), LEFT, WIDTH - RIGHT, f64::INFINITY);
+        let y = Scale::around(points().map(|p| p.y), HEIGHT - BOTTOM, TOP, LINEAR_SPAN);
         self.axes(out, x, y);
         self.legend(out);
         for series in &self.series {
@@ -162,12 +194,8 @@ impl Panel {
     }
 
     fn axes(&self, out: &mut String, x: Scale, y: Scale) {
-        let across: Vec<(f64, String)> =
-            ticks(x.low, x.high, 5).into_iter().map(|tick| (x.at(tick), counted(tick))).collect();
-        let up: Vec<(f64, String)> =
-            ticks(y.low, y.high, 6).into_iter().map(|tick| (y.at(tick), shown(tick))).collect();
         let frame = Frame { left: LEFT, right: WIDTH - RIGHT, top: TOP, bottom: HEIGHT - BOTTOM };
-        frame.draw(out, &across, &up, &self.x, &self.y);
+        frame.draw(out, &x.ticks(5, counted), &y.ticks(6, shown), &self.x, &self.y);
         let title = escaped(&self.title);
         let _ = writeln!(
             out,
@@ -335,6 +363,18 @@ mod tests {
         );
         // An empty series is in no legend.
         assert_eq!(svg.matches("some &amp; others").count(), 3);
+    }
+
+    #[test]
+    fn values_of_many_sizes_are_shown_by_their_logarithm() {
+        let scale = Scale::around([0.1, 10.0].into_iter(), 0.0, 100.0, 20.0);
+        assert!(scale.logarithmic && (scale.at(1.0) - 50.0).abs() < 1e-9);
+        let names: Vec<String> = scale.ticks(5, shown).into_iter().map(|(_, name)| name).collect();
+        assert_eq!(names, ["0.1", "0.2", "0.5", "1", "2", "5", "10"]);
+        assert!(scale.at(0.0) < 0.0 && scale.at(-1.0).is_finite());
+        for values in [&[0.0, 10.0][..], &[3.0], &[1.0, 19.0], &[]] {
+            assert!(!Scale::around(values.iter().copied(), 0.0, 1.0, 20.0).logarithmic, "{values:?}");
+        }
     }
 
     #[test]

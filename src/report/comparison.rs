@@ -23,17 +23,17 @@ pub fn comparison(a: &Named, b: &Named, sections: &[Section]) -> String {
     for section in sections {
         let (id, title) = match section.name {
             "models" => ("models", "Models"),
-            "recipe" => ("recipe", "What the recipes differ in"),
+            "recipe" => ("recipe", "Recipes"),
             "evaluations" => ("evaluations", "Evaluations"),
-            _ => ("kept", "What was kept"),
+            _ => ("kept", "Kept"),
         };
         page.section(id, title, parts(&section.parts));
     }
     let both = |of: fn(&Summary) -> Html| sides(a, b, of);
     page.section("summary", "Summaries", both(overview::models));
     page.section("search", "Searches", both(search::searches));
-    page.section("layers", "Importance of layers", both(importance::section));
-    page.section("importance", "Importance within layers", both(heat::section));
+    page.section("layers", "Layers", both(importance::section));
+    page.section("importance", "Importance", both(heat::section));
     page.section("training", "Trainings", both(curves::section));
     page.html()
 }
@@ -48,7 +48,7 @@ fn parts(parts: &[Part]) -> Html {
                 let attributes = [
                     ("class", "scroll"),
                     ("tabindex", "0"),
-                    ("role", "region"),
+                    ("role", "group"),
                     ("aria-label", title.as_str()),
                 ];
                 html.element("pre", &attributes, |html| {

@@ -1,6 +1,7 @@
 //! Loss curves of trainings and distillations.
 
 use super::html::Html;
+use super::overview;
 use super::stages::seconds;
 use crate::table::grouped;
 use minic_runtime::record;
@@ -10,13 +11,14 @@ use minic_runtime::train::Trained;
 pub fn section(summary: &Summary) -> Html {
     let mut html = Html::new();
     for (name, trained) in &summary.trainings {
-        html.leaf("h3", "", name);
+        let model = overview::model_of(summary, name).unwrap_or(name);
+        html.leaf("h3", "", &if model == name { name.clone() } else { format!("{model}, by {name}") });
         if trained.curve.points.is_empty() && trained.heldout.is_empty() {
             html.leaf("p", "", &facts(trained));
             continue;
         }
-        let drawing = record::draw(name, &trained.curve, &trained.heldout);
-        html.figure(&format!("Loss of {name}"), &drawing, &caption(trained));
+        let title = format!("Loss of {model}");
+        html.figure(&title, &record::draw(&title, &trained.curve, &trained.heldout), &caption(trained));
     }
     html
 }

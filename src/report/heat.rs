@@ -2,7 +2,7 @@
 //! the cut kept.
 
 use super::html::Html;
-use super::importance::kind_name;
+use super::importance::{kind_name, made};
 use minic_runtime::chart::{escaped, shown, ticks};
 use minic_runtime::provenance::{AxisRecord, Step};
 use minic_runtime::run::Summary;
@@ -12,7 +12,7 @@ use std::fmt::Write;
 const LEFT: f64 = 108.0;
 const WIDTH: f64 = 720.0;
 const CELL: f64 = 13.0;
-const STRIPE: f64 = 3.0;
+const STRIPE: f64 = 4.0;
 const ROW: f64 = 22.0;
 const TOP: f64 = 6.0;
 /// Cells of a row at most, where rows are few and where they are many.
@@ -29,14 +29,14 @@ pub fn section(summary: &Summary) -> Html {
         let Some(step) = summary.cuts.get(stage) else { continue };
         for ranking in rankings {
             if let RankedBy::Members { places } = &ranking.by {
-                axis(&mut html, step, ranking, places);
+                axis(&mut html, step, made(summary, stage, step), ranking, places);
             }
         }
     }
     html
 }
 
-fn axis(html: &mut Html, step: &Step, ranking: &AxisRanking, places: &[Place]) {
+fn axis(html: &mut Html, step: &Step, made: &str, ranking: &AxisRanking, places: &[Place]) {
     let record = step.axes.iter().find(|axis| axis.axis == ranking.axis);
     let rows: Vec<Row> = places.iter().filter_map(|place| Row::of(place, step, record)).collect();
     let Some(scale) = Scale::of(&rows) else { return };
@@ -57,9 +57,9 @@ fn axis(html: &mut Html, step: &Step, ranking: &AxisRanking, places: &[Place]) {
             "figcaption",
             "",
             &format!(
-                "For {}, {from} were cut to {to}: {reverse} stay.{each}{few} Members stand in the order of {}; the stripe \
+                "For {made}, {from} were cut to {to}: {reverse} stay.{each}{few} Members stand in the order of {}; the stripe \
                  below a row shows what was kept.",
-                step.name, step.from
+                step.from
             ),
         );
     });

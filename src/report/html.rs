@@ -26,6 +26,11 @@ impl Html {
         self.0 += &escaped(text);
     }
 
+    /// A name that may break after each of its parts.
+    fn name(&mut self, name: &str) {
+        self.0 += &escaped(name).replace('_', "_<wbr>");
+    }
+
     /// Markup of minic's own: its drawings, its style sheet.
     pub fn markup(&mut self, markup: &str) {
         self.0 += markup;
@@ -56,7 +61,7 @@ impl Html {
 
     /// What may be wider than the page scrolls in a box of its own, which the keyboard reaches.
     pub fn scroll(&mut self, label: &str, inner: impl FnOnce(&mut Html)) {
-        let attributes = [("class", "scroll"), ("tabindex", "0"), ("role", "region"), ("aria-label", label)];
+        let attributes = [("class", "scroll"), ("tabindex", "0"), ("role", "group"), ("aria-label", label)];
         self.element("div", &attributes, inner);
     }
 
@@ -101,7 +106,7 @@ fn head(html: &mut Html, table: &Table) {
             "" => html.element("td", &[], |_| {}),
             title => {
                 let attributes = [("scope", "col"), ("class", class_of(table, column))];
-                html.element("th", &attributes, |html| html.text(title));
+                html.element("th", &attributes, |html| html.name(title));
             }
         }
     }

@@ -1,7 +1,8 @@
 //! What layers are ranked by, and which of them went (arXiv:2504.11409, figure 4).
 
 use super::html::Html;
-use minic_runtime::chart::{COLORS, Frame, escaped, shown, ticks};
+use super::overview;
+use minic_runtime::chart::{COLORS, Frame, Scale, escaped, shown};
 use minic_runtime::provenance::Step;
 use minic_runtime::run::Summary;
 use minic_runtime::run::ranking::{AxisRanking, RankedBy};
@@ -22,13 +23,18 @@ pub fn section(summary: &Summary) -> Html {
     for (stage, rankings) in &summary.rankings {
         let Some(step) = summary.cuts.get(stage) else { continue };
         for ranking in rankings {
-            layers(&mut html, step, ranking);
+            layers(&mut html, step, made(summary, stage, step), ranking);
         }
     }
     html
 }
 
-fn layers(html: &mut Html, step: &Step, ranking: &AxisRanking) {
+/// What the model is called that a cut leads to.
+pub fn made<'a>(summary: &'a Summary, stage: &str, step: &'a Step) -> &'a str {
+    overview::model_of(summary, stage).unwrap_or(&step.name)
+}
+
+fn layers(html: &mut Html, step: &Step, made: &str, ranking: &AxisRanking) {
     let (scores, span) = match &ranking.by {
         RankedBy::Layers { scores } => (scores, 1),
         RankedBy::Blocks { span, scores } => (scores, *span),
@@ -46,33 +52,30 @@ fn layers(html: &mut Html, step: &Step, ranking: &AxisRanking) {
         what: if span > 1 { format!("the first of {span} neighbouring layers") } else { "layer".into() },
         metric: ranking.metric.clone(),
     };
-    let gone = chart.gone.len();
     html.leaf("h3", "", &format!("{} by {}", step.from, ranking.metric));
     html.element("figure", &[], |html| {
         let label = format!("Importance of the layers of {}", step.from);
         html.scroll(&label, |html| html.markup(&chart.draw(&label)));
         html.element("p", &[("class", "legend")], |html| legend(html, &chart.kinds));
-        let after = step.after.pattern.len();
-        html.leaf(
-            "figcaption",
-            "",
-            &match (span, gone) {
-                (1, 0) => format!("All {} layers of {} stay.", chart.kinds.len(), step.from),
-                (1, _) => format!(
-                    "{} of {}{}: {gone} of {} layers went for {}, which has {after}. Hollow ones went.",
-                    ranking.metric,
-                    step.from,
-                    if chart.is_logarithmic() { ", on a logarithmic scale" } else { "" },
-                    chart.kinds.len(),
-                    step.name
-                ),
-                _ => format!(
-                    "What is lost without {span} neighbouring layers; the hollow one went for {}.",
-                    step.name
-                ),
-            },
-        );
+        html.leaf("figcaption", "", &caption(&chart, step, made, span));
     });
+}
+
+fn caption(chart: &Layers, step: &Step, made: &str, span: usize) -> String {
+    let scale = if chart.scale().logarithmic { ", on a logarithmic scale" } else { "" };
+    let (metric, from) = (&chart.metric, &step.from);
+    match (span, chart.gone.len(), chart.kinds.len()) {
+        (1, 0, all) => format!("{metric} of {from}{scale}: all {all} layers stay."),
+        (1, gone, all) => {
+            let left = step.after.pattern.len();
+            format!(
+                "{metric} of {from}{scale}: {gone} of {all} layers, the hollow ones, went for {made}, which has {left}."
+            )
+        }
+        _ => format!(
+            "{metric} of {from} without {span} neighbouring layers{scale}; the hollow ones went for {made}."
+        ),
+    }
 }
 
 /// Layer kinds as patterns write them, with a color each.
@@ -104,42 +107,19 @@ struct Layers {
 }
 
 impl Layers {
-    fn bounds(&self) -> (f64, f64) {
-        self.scores.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), s| (a.min(*s), b.max(*s)))
-    }
-
-    fn is_logarithmic(&self) -> bool {
-        let (low, high) = self.bounds();
-        low > 0.0 && high > LINEAR_SPAN * low
-    }
-
-    fn height(&self) -> impl Fn(f64) -> f64 {
-        let (low, high) = self.bounds();
-        let logarithmic = self.is_logarithmic();
-        let (low, high) =
-            if logarithmic { (low / 1.3, high * 1.2) } else { (low.min(0.0), high.max(1e-9) * 1.06) };
-        move |score| {
-            let share = match logarithmic {
-                true => (score / low).ln() / (high / low).ln(),
-                false => (score - low) / (high - low),
-            };
-            BOTTOM - share * (BOTTOM - TOP)
+    fn scale(&self) -> Scale {
+        let scores = || self.scores.iter().copied();
+        match Scale::around(scores(), BOTTOM, TOP, LINEAR_SPAN) {
+            scale if scale.logarithmic => scale,
+            // Bars begin at nothing.
+            _ => Scale::around(scores().chain([0.0]), BOTTOM, TOP, LINEAR_SPAN),
         }
-    }
-
-    fn ticks(&self) -> Vec<f64> {
-        let (low, high) = self.bounds();
-        if !self.is_logarithmic() {
-            return ticks(low.min(0.0), high.max(1e-9) * 1.06, 6);
-        }
-        let decades = low.log10().floor() as i32..=high.log10().ceil() as i32;
-        decades.map(|d| 10f64.powi(d)).filter(|tick| (low / 1.3..=high * 1.2).contains(tick)).collect()
     }
 
     fn draw(&self, label: &str) -> String {
         let count = self.scores.len().max(1) as f64;
         let width = WIDTH.max(count * LAYER);
-        let (right, y) = (LEFT + width, self.height());
+        let (right, y) = (LEFT + width, self.scale());
         let x = |layer: usize| LEFT + (layer as f64 + 0.5) * width / count;
         let mut out = format!(
             "<svg viewBox=\"0 0 {} {HEIGHT}\" width=\"{}\" height=\"{HEIGHT}\" role=\"img\" aria-label=\"{}\">\n",
@@ -150,16 +130,16 @@ impl Layers {
         let every = (self.scores.len() / 30 + 1).max(1);
         let across: Vec<(f64, String)> =
             (0..self.scores.len()).step_by(every).map(|layer| (x(layer), layer.to_string())).collect();
-        let up: Vec<(f64, String)> = self.ticks().into_iter().map(|tick| (y(tick), shown(tick))).collect();
         let frame = Frame { left: LEFT, right, top: TOP, bottom: BOTTOM };
-        frame.draw(&mut out, &across, &up, &self.what, &self.metric);
+        frame.draw(&mut out, &across, &y.ticks(6, shown), &self.what, &self.metric);
+        let base = if y.logarithmic { BOTTOM } else { y.at(0.0) };
         for (layer, score) in self.scores.iter().enumerate() {
-            self.stem(&mut out, layer, x(layer), y(*score), (width / count * 0.62).min(26.0));
+            self.bar(&mut out, layer, x(layer), (y.at(*score), base), (width / count * 0.62).min(26.0));
         }
         out + "</svg>\n"
     }
 
-    fn stem(&self, out: &mut String, layer: usize, x: f64, y: f64, width: f64) {
+    fn bar(&self, out: &mut String, layer: usize, x: f64, (y, base): (f64, f64), width: f64) {
         let kind = self.kinds.get(layer);
         let (color, gone) = (color(kind), self.gone.contains(&layer));
         let fill = if gone { ("open line", "none") } else { ("fill line", COLORS[color]) };
@@ -178,11 +158,11 @@ impl Layers {
             escaped(&told),
             fill.0,
             x - width / 2.0,
-            y.min(BOTTOM),
-            (BOTTOM - y).abs().max(0.5),
+            y.min(base),
+            (base - y).abs().max(0.5),
             fill.1,
             COLORS[color],
-            y.min(BOTTOM) - 5.0,
+            y.min(base) - 5.0,
             kind.map(|kind| escaped(&kind.to_string())).unwrap_or_default()
         );
     }
@@ -215,7 +195,7 @@ mod tests {
 
     #[test]
     fn scores_of_many_sizes_are_drawn_over_a_logarithm() {
-        assert!(layers(&[10.0, 0.01, 0.2, 0.3], &[]).is_logarithmic());
+        assert!(layers(&[10.0, 0.01, 0.2, 0.3], &[]).scale().logarithmic);
         for scores in [&[0.0, 0.0][..], &[], &[-1.0, 4.0], &[2.0]] {
             let svg = layers(scores, &[]).draw("");
             assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");

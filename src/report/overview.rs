@@ -7,6 +7,7 @@ use crate::recipe::count;
 use crate::run::weighed;
 use crate::table::{bytes, grouped, operations};
 use minic_compiler::dim::Dim;
+use minic_runtime::chart::counted;
 use minic_runtime::evaluate::Figures;
 use minic_runtime::run::Summary;
 use std::collections::{BTreeMap, BTreeSet};
@@ -85,7 +86,7 @@ pub fn models(summary: &Summary) -> Html {
         None => "Every model".to_string(),
     };
     html.scroll(&caption, |html| {
-        html.element("table", &[], |html| {
+        html.element("table", &[("class", "models")], |html| {
             html.leaf("caption", "", &caption);
             html.element("thead", &[], |html| {
                 html.element("tr", &[], |html| {
@@ -98,14 +99,24 @@ pub fn models(summary: &Summary) -> Html {
             html.element("tbody", &[], |html| rows.iter().for_each(|row| row.draw(html, &names, whole)));
         });
     });
-    html.leaf("p", "caption", CAPTION);
+    html.leaf("p", "caption", &self::caption(summary, &rows));
     html
 }
 
-const CAPTION: &str = "Loss is in nats per token, KL the divergence from the model that was compared with, both means \
-                       over the samples. Memory and operations are computed from the shapes: weights in bf16, and what \
-                       the model remembers of one sequence. Speeds are shown where this run, or the one whose result \
-                       the store held, measured them.";
+/// What the rows are, of those that are there.
+fn caption(summary: &Summary, rows: &[Row]) -> String {
+    let mut out = String::new();
+    if !summary.evaluations.is_empty() {
+        out += "Loss is in nats per token; KL is the divergence from the model that was compared with; both are means \
+                over the samples. ";
+    }
+    out += "Memory and operations are computed from the shapes: weights in bf16, and what the model remembers of one \
+            sequence.";
+    if rows.iter().any(|row| row.label.ends_with("/s") || row.label.ends_with(", seconds")) {
+        out += " Speeds were measured on the device of the run.";
+    }
+    out
+}
 
 /// One quantity of the models.
 struct Row {
@@ -274,7 +285,7 @@ fn speeds(summary: &Summary) -> Vec<Row> {
     let mut training = Row::new("Training, tokens/s", whole_number, Compare::Nothing);
     for (stage, trained) in &summary.trainings {
         let speed = curves::speed(trained);
-        let model = trained_by(summary, stage);
+        let model = model_of(summary, stage);
         training.values.extend(model.cloned().zip(speed));
     }
     let training = (!training.values.is_empty()).then_some(training);
@@ -299,8 +310,8 @@ fn parent_of<'a>(summary: &'a Summary, stage: &str) -> Option<&'a str> {
     None
 }
 
-/// The model whose training a stage is: one that it makes, or the winner of a search.
-fn trained_by<'a>(summary: &'a Summary, stage: &str) -> Option<&'a String> {
+/// The declared model that a stage leads to: one that it makes, or the winner of the search that it is part of.
+pub fn model_of<'a>(summary: &'a Summary, stage: &str) -> Option<&'a String> {
     let node = summary.plan.iter().find(|node| node.name == stage);
     let winner = || {
         let of = |search: &minic_runtime::run::search::SearchSummary| {
@@ -340,11 +351,19 @@ fn glance(summary: &Summary, whole: &str, name: &str) -> Vec<(String, String)> {
         let share = percent(b.params as f64 / a.params.max(1) as f64);
         cards.push((share, format!("{name}: {} parameters of {}", grouped(b.params), grouped(a.params))));
     }
-    let mut evaluations = summary.evaluations.values().filter(|e| e.model == name);
-    if let Some(e) = evaluations.find(|e| e.figures.questions.is_none()) {
+    for e in summary.evaluations.values().filter(|e| e.model == name) {
+        let (what, read): (_, fn(&Figures) -> String) = match e.figures.accuracy {
+            Some(_) => ("accuracy", |f| f.accuracy.map(percent).unwrap_or_default()),
+            None => ("loss", |f| format!("{:.4}", f.loss)),
+        };
         let beside = e.against_figures.as_ref().zip(e.against.as_ref());
-        let beside = beside.map(|(f, other)| format!("; {other} has {:.4}", f.loss)).unwrap_or_default();
-        cards.push((format!("{:.4}", e.figures.loss), format!("{name}: loss on {}{beside}", e.data)));
+        let beside = beside.map(|(f, other)| format!("; {other} has {}", read(f))).unwrap_or_default();
+        cards.push((read(&e.figures), format!("{name}: {what} on {}{beside}", e.data)));
+    }
+    let trainings =
+        summary.trainings.iter().filter(|(stage, _)| model_of(summary, stage).is_some_and(|m| m == name));
+    for (_, trained) in trainings {
+        cards.push((counted(trained.tokens as f64), format!("{name}: tokens of training")));
     }
     cards
 }

@@ -133,7 +133,7 @@ pub fn recipe(summary: &Summary) -> Html {
         return html;
     }
     let attributes =
-        [("class", "scroll"), ("tabindex", "0"), ("role", "region"), ("aria-label", "The recipe")];
+        [("class", "scroll"), ("tabindex", "0"), ("role", "group"), ("aria-label", "The recipe")];
     html.element("pre", &attributes, |html| summary.run.text.lines().for_each(|line| colored(html, line)));
     html
 }

@@ -3,18 +3,14 @@
 (() => {
   const make = (name, text) => Object.assign(document.createElement(name), { textContent: text });
   const dark = matchMedia("(prefers-color-scheme: dark)");
-  const list = document.querySelector("nav ul");
-  if (list) {
+  {
     const toggle = Object.assign(make("button", "Light / dark"), { type: "button" });
     toggle.onclick = () => {
       const style = document.documentElement.style;
       const now = style.colorScheme || (dark.matches ? "dark" : "light");
       style.colorScheme = now === "dark" ? "light" : "dark";
     };
-    const item = document.createElement("li");
-    item.style.marginLeft = "auto";
-    item.append(toggle);
-    list.append(item);
+    document.querySelector("nav").append(toggle);
   }
 
   const value = (row, column) => {
@@ -25,7 +21,8 @@
   const order = (a, b) => (typeof a === typeof b ? (a < b ? -1 : a > b ? 1 : 0) : typeof a === "number" ? -1 : 1);
   for (const table of document.querySelectorAll("table.sortable")) {
     for (const head of table.tHead.querySelectorAll("th")) {
-      const button = Object.assign(make("button", head.textContent), { type: "button" });
+      const button = Object.assign(make("button", ""), { type: "button" });
+      button.append(...head.childNodes);
       button.onclick = () => {
         const up = head.getAttribute("aria-sort") !== "ascending";
         table.tHead.querySelectorAll("[aria-sort]").forEach((other) => other.removeAttribute("aria-sort"));
@@ -35,11 +32,11 @@
         rows.sort((a, b) => (up ? 1 : -1) * order(value(a, at), value(b, at)));
         table.tBodies[0].append(...rows);
       };
-      head.replaceChildren(button);
+      head.append(button);
     }
   }
 
-  const tip = Object.assign(make("div", ""), { id: "tip", hidden: true });
+  const tip = Object.assign(make("div", ""), { id: "tooltip", hidden: true });
   tip.setAttribute("aria-hidden", "true");
   document.body.append(tip);
   const told = new WeakMap();

@@ -2,7 +2,7 @@
 
 use super::html::Html;
 use crate::run::weighed;
-use minic_runtime::chart::Chart;
+use minic_runtime::chart::{Chart, Panel};
 use minic_runtime::run::Summary;
 use minic_runtime::run::search::SearchSummary;
 
@@ -23,7 +23,7 @@ pub fn searches(summary: &Summary) -> Html {
 }
 
 const CAPTION: &str = "Parameters against the score of a rung. Discs were kept for the next rung, the ring is the \
-                       choice; no candidate lies below the stepped line at fewer parameters. Crosses are controls: the \
+                       choice; no candidate lies below the stepped line at fewer parameters. Losses far apart are on a logarithmic scale. Crosses are controls: the \
                        same sizes, cut otherwise. The dashed line is the parent as it is.";
 
 /// The panels of a chart below each other, so that each is legible on a small screen.
@@ -31,7 +31,9 @@ fn panels(html: &mut Html, chart: Chart, caption: &str) {
     html.element("div", &[("class", "panels")], |html| {
         for panel in chart.panels {
             let label = format!("{}, {}", chart.title, panel.title);
-            let drawing = Chart { title: chart.title.clone(), panels: vec![panel] }.svg();
+            let drawing =
+                Chart { title: panel.title.clone(), panels: vec![Panel { title: String::new(), ..panel }] };
+            let drawing = drawing.svg();
             html.element("figure", &[], |html| html.scroll(&label, |html| html.markup(&drawing)));
         }
     });

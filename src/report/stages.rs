@@ -7,10 +7,12 @@ use minic_runtime::run::Summary;
 
 pub fn section(summary: &Summary) -> Html {
     let mut html = Html::new();
-    if summary.plan.is_empty() {
+    // The report is this page.
+    let stages: Vec<NodeRecord> = summary.plan.iter().filter(|n| n.stage != "report").cloned().collect();
+    if stages.is_empty() {
         return html;
     }
-    let drawing = plan::draw(&summary.plan, |node| state(summary, node));
+    let drawing = plan::draw(&stages, |node| state(summary, node));
     let drawing = drawing.replacen("<svg ", "<svg role=\"img\" aria-label=\"The stages of the run\" ", 1);
     html.element("figure", &[("class", "wide")], |html| {
         html.scroll("The plan", |html| html.markup(&drawing));
@@ -22,7 +24,7 @@ pub fn section(summary: &Summary) -> Html {
              run, or that the store held its result; models flow along the coloured lines.",
         );
     });
-    html.details("Every stage, with time and memory", |html| html.table("Stages", &table(summary)));
+    html.details("Every stage, with time and memory", |html| html.table("Stages", &table(summary, &stages)));
     html
 }
 
@@ -53,9 +55,9 @@ pub fn seconds(seconds: f64) -> String {
     }
 }
 
-fn table(summary: &Summary) -> Table {
+fn table(summary: &Summary, stages: &[NodeRecord]) -> Table {
     let mut table = Table::new(&["stage", "does", "state", ">seconds", ">planned memory", ">peak memory"]);
-    for node in &summary.plan {
+    for node in stages {
         let stage = summary.stages.get(&node.name);
         let state = match stage {
             Some(stage) if stage.cached => "cached".to_string(),

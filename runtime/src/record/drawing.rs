@@ -1,7 +1,7 @@
 //! Loss over tokens as a drawing. No dependency.
 
 use super::{Curve, CurvePoint, Heldout, Line, Row};
-use crate::chart::{self, counted, escaped, shown, ticks};
+use crate::chart::{self, Scale, counted, escaped, shown};
 use std::fmt::Write;
 
 const WIDTH: f64 = 760.0;
@@ -59,60 +59,33 @@ pub fn draw(title: &str, curve: &Curve, heldout: &[Heldout]) -> String {
 
 /// The scales of both axes.
 struct Frame {
-    tokens: f64,
-    low: f64,
-    high: f64,
-    logarithmic: bool,
+    tokens: Scale,
+    loss: Scale,
 }
 
 impl Frame {
     /// Holds every mean and every held-out loss; single updates may lie beyond.
     fn around(points: &[CurvePoint], heldout: &[(f64, f64)]) -> Frame {
-        let losses = || points.iter().map(|p| p.loss).chain(heldout.iter().map(|h| h.1));
-        let losses = || losses().filter(|loss| loss.is_finite());
+        let losses = points.iter().map(|p| p.loss).chain(heldout.iter().map(|h| h.1));
         let tokens =
             points.iter().map(|p| p.tokens as f64).chain(heldout.iter().map(|h| h.0)).fold(1.0, f64::max);
-        let (low, high) = losses().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
-        if !low.is_finite() {
-            return Frame { tokens, low: 0.0, high: 1.0, logarithmic: false };
+        Frame {
+            tokens: Scale::counting(tokens, LEFT, WIDTH - RIGHT),
+            loss: Scale::around(losses, HEIGHT - BOTTOM, TOP, LINEAR_SPAN),
         }
-        if low > 0.0 && high > LINEAR_SPAN * low {
-            return Frame { tokens, low: low / 1.15, high: high * 1.15, logarithmic: true };
-        }
-        let margin = if high > low { 0.06 * (high - low) } else { 0.05 * high.abs().max(1e-3) };
-        Frame { tokens, low: low - margin, high: high + margin, logarithmic: false }
     }
 
     fn x(&self, tokens: f64) -> f64 {
-        LEFT + tokens / self.tokens * (WIDTH - LEFT - RIGHT)
+        self.tokens.at(tokens)
     }
 
-    /// Far outside of the frame, but a number, for what a logarithm cannot show.
     fn y(&self, loss: f64) -> f64 {
-        let share = match self.logarithmic {
-            true => (loss.max(1e-30) / self.low).ln() / (self.high / self.low).ln(),
-            false => (loss - self.low) / (self.high - self.low),
-        };
-        HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM)
+        self.loss.at(loss)
     }
 
     fn axes(&self, out: &mut String, unit: &str) {
-        let across: Vec<(f64, String)> =
-            ticks(0.0, self.tokens, 7).into_iter().map(|tick| (self.x(tick), counted(tick))).collect();
-        let up: Vec<(f64, String)> =
-            self.loss_ticks().into_iter().map(|tick| (self.y(tick), shown(tick))).collect();
         let frame = chart::Frame { left: LEFT, right: WIDTH - RIGHT, top: TOP, bottom: HEIGHT - BOTTOM };
-        frame.draw(out, &across, &up, "tokens", unit);
-    }
-
-    fn loss_ticks(&self) -> Vec<f64> {
-        if !self.logarithmic {
-            return ticks(self.low, self.high, 7);
-        }
-        let decades = self.low.log10().floor() as i32..=self.high.log10().ceil() as i32;
-        let steps: &[f64] = if self.high / self.low > 1e4 { &[1.0] } else { &[1.0, 2.0, 5.0] };
-        let all = decades.flat_map(|d| steps.iter().map(move |s| s * 10f64.powi(d)));
-        all.filter(|tick| (self.low..=self.high).contains(tick)).collect()
+        frame.draw(out, &self.tokens.ticks(7, counted), &self.loss.ticks(7, shown), "tokens", unit);
     }
 
     /// A dashed line where every phase begins, with its name; nothing where there is one.
@@ -201,7 +174,7 @@ fn head(title: &str) -> String {
     let title = escaped(title);
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" width=\"{WIDTH}\" height=\"{HEIGHT}\" \
-         font-family=\"ui-sans-serif, 'DejaVu Sans', sans-serif\" role=\"img\" aria-label=\"Loss of {title} over tokens\">\n\
+         font-family=\"ui-sans-serif, 'DejaVu Sans', sans-serif\" role=\"img\" aria-label=\"{title}\">\n\
          <rect class=\"paper\" width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>\n\
          <text class=\"title\" x=\"{LEFT}\" y=\"22\" font-size=\"14\" font-weight=\"600\" fill=\"#0f172a\">{title}</text>\n"
     )
