@@ -151,6 +151,7 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
             output.note(&format!("the trace is in {}", folder.path().join(PROFILE).display()));
         }
     }
+    output.note(&format!("the page of this run is {}", folder.path().join(REPORT_FILE).display()));
     Ok(Exit::Done)
 }
 

@@ -45,6 +45,19 @@ struct Appended {
     file: File,
 }
 
+/// What the updates of a training took together, in seconds, as its record in a folder tells; nothing where the
+/// folder has none.
+pub fn seconds(folder: &Path, stage: &str) -> Result<Option<f64>, IoError> {
+    let (mut before, mut seconds) = (0, 0.0);
+    for (line, _) in rows::read(&folder.join(METRICS_FILE))? {
+        if let (true, Row::Update(update)) = (line.stage == stage, line.row) {
+            seconds += update.tokens.saturating_sub(before) as f64 / update.tokens_per_second;
+            before = update.tokens;
+        }
+    }
+    Ok((before > 0 && seconds.is_finite()).then_some(seconds))
+}
+
 impl Record {
     /// Goes on after so many updates: what the folder holds of later ones is taken out, and all of the stage
     /// where nothing was saved (0). Lines of other stages stay.

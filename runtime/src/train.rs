@@ -99,9 +99,6 @@ pub struct Trained {
     pub heldout: Vec<record::Heldout>,
     #[serde(default)]
     pub curve: record::Curve,
-    /// What all updates took, in seconds, without evaluations and saves.
-    #[serde(default)]
-    pub seconds: f64,
 }
 
 impl Job<'_> {
@@ -313,8 +310,6 @@ impl Run<'_> {
         self.trained.updates += 1;
         self.trained.tokens += tokens;
         self.trained.loss = loss;
-        let seconds = began.elapsed().as_secs_f64();
-        self.trained.seconds += seconds;
         let row = record::Update {
             phase: name.clone(),
             update: self.trained.updates,
@@ -323,7 +318,7 @@ impl Run<'_> {
             losses: setup.names.iter().cloned().zip(losses).collect(),
             rate: update.rate,
             grad_norm: norm,
-            tokens_per_second: tokens as f64 / seconds.max(1e-9),
+            tokens_per_second: tokens as f64 / began.elapsed().as_secs_f64().max(1e-9),
         };
         self.trained.curve.push(&row);
         if let Some(record) = &mut self.record {

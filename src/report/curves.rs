@@ -14,17 +14,21 @@ pub fn section(summary: &Summary) -> Html {
         let model = overview::model_of(summary, name).unwrap_or(name);
         html.leaf("h3", "", &if model == name { name.clone() } else { format!("{model}, by {name}") });
         if trained.curve.points.is_empty() && trained.heldout.is_empty() {
-            html.leaf("p", "", &facts(trained));
+            html.leaf("p", "", &facts(summary, name, trained));
             continue;
         }
         let title = format!("Loss of {model}");
-        html.figure(&title, &record::draw(&title, &trained.curve, &trained.heldout), &caption(trained));
+        html.figure(
+            &title,
+            &record::draw(&title, &trained.curve, &trained.heldout),
+            &caption(summary, name, trained),
+        );
     }
     html
 }
 
-fn caption(trained: &Trained) -> String {
-    let mut out = facts(trained);
+fn caption(summary: &Summary, stage: &str, trained: &Trained) -> String {
+    let mut out = facts(summary, stage, trained);
     if !trained.curve.points.is_empty() {
         let each = match trained.curve.each {
             0 | 1 => "every update".to_string(),
@@ -41,16 +45,21 @@ fn caption(trained: &Trained) -> String {
     out
 }
 
-fn facts(trained: &Trained) -> String {
+fn facts(summary: &Summary, stage: &str, trained: &Trained) -> String {
     let Trained { updates, tokens, loss, .. } = trained;
-    let took = |speed: f64| {
-        format!(" in {}, {} tokens per second", seconds(trained.seconds), grouped(speed.round() as u64))
-    };
-    let took = speed(trained).map(took).unwrap_or_default();
-    format!("{} updates on {} tokens{took}; the last loss is {loss:.4}.", grouped(*updates), grouped(*tokens))
+    let took = summary.update_seconds.get(stage).map(|took| format!(" in {}", seconds(*took)));
+    let speed = speed(summary, stage).map(|speed| format!(", {} a second", grouped(speed.round() as u64)));
+    format!(
+        "{} updates on {} tokens{}{}; the last loss is {loss:.4}.",
+        grouped(*updates),
+        grouped(*tokens),
+        took.unwrap_or_default(),
+        speed.unwrap_or_default()
+    )
 }
 
-/// Tokens a second over all updates, where they were timed.
-pub fn speed(trained: &Trained) -> Option<f64> {
-    (trained.seconds > 0.0).then(|| trained.tokens as f64 / trained.seconds)
+/// Tokens a second over all updates of a training, where they were timed.
+pub fn speed(summary: &Summary, stage: &str) -> Option<f64> {
+    let (trained, seconds) = (summary.trainings.get(stage)?, *summary.update_seconds.get(stage)?);
+    (seconds > 0.0).then(|| trained.tokens as f64 / seconds)
 }

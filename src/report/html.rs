@@ -77,13 +77,18 @@ impl Html {
     pub fn table(&mut self, caption: &str, table: &Table) {
         self.scroll(caption, |html| {
             html.element("table", &[("class", "sortable")], |html| {
-                html.leaf("caption", "", caption);
+                html.caption(caption);
                 html.element("thead", &[], |html| html.element("tr", &[], |html| head(html, table)));
                 html.element("tbody", &[], |html| {
                     table.rows.iter().for_each(|cells| row(html, table, cells))
                 });
             });
         });
+    }
+
+    /// What a table is of, which stays in sight where the table scrolls.
+    pub fn caption(&mut self, text: &str) {
+        self.element("caption", &[], |html| html.leaf("span", "", text));
     }
 
     /// More of a thing, which opens on demand, and on paper.

@@ -87,7 +87,7 @@ pub fn models(summary: &Summary) -> Html {
     };
     html.scroll(&caption, |html| {
         html.element("table", &[("class", "models")], |html| {
-            html.leaf("caption", "", &caption);
+            html.caption(&caption);
             html.element("thead", &[], |html| {
                 html.element("tr", &[], |html| {
                     html.element("td", &[], |_| {});
@@ -146,22 +146,24 @@ impl Row {
                 html.element("td", &[("class", "number")], |html| {
                     let Some(value) = self.values.get(*name) else { return };
                     html.text(&(self.show)(*value));
-                    if let Some(base) = base.filter(|_| Some(*name) != whole) {
-                        self.compared(html, *value, base);
+                    // Without words where there is nothing to say, so that figures stand below each other.
+                    if Some(*name) != whole {
+                        let compared = base.and_then(|base| self.compared(*value, base));
+                        html.leaf("small", "", &compared.unwrap_or_default());
                     }
                 });
             }
         });
     }
 
-    fn compared(&self, html: &mut Html, value: f64, base: f64) {
+    fn compared(&self, value: f64, base: f64) -> Option<String> {
         match self.compare {
-            Compare::Ratio if base != 0.0 => html.leaf("small", "", &percent(value / base)),
+            Compare::Ratio => (base != 0.0).then(|| percent(value / base)),
             Compare::Difference => {
                 let sign = if value >= base { "+" } else { "\u{2212}" };
-                html.leaf("small", "", &format!("{sign}{}", (self.show)((value - base).abs())));
+                Some(format!("{sign}{}", (self.show)((value - base).abs())))
             }
-            _ => {}
+            Compare::Nothing => None,
         }
     }
 }
@@ -283,10 +285,8 @@ fn speeds(summary: &Summary) -> Vec<Row> {
         }
     }
     let mut training = Row::new("Training, tokens/s", whole_number, Compare::Nothing);
-    for (stage, trained) in &summary.trainings {
-        let speed = curves::speed(trained);
-        let model = model_of(summary, stage);
-        training.values.extend(model.cloned().zip(speed));
+    for stage in summary.trainings.keys() {
+        training.values.extend(model_of(summary, stage).cloned().zip(curves::speed(summary, stage)));
     }
     let training = (!training.values.is_empty()).then_some(training);
     rows.into_values().chain(training).collect()
@@ -363,7 +363,8 @@ fn glance(summary: &Summary, whole: &str, name: &str) -> Vec<(String, String)> {
     let trainings =
         summary.trainings.iter().filter(|(stage, _)| model_of(summary, stage).is_some_and(|m| m == name));
     for (_, trained) in trainings {
-        cards.push((counted(trained.tokens as f64), format!("{name}: tokens of training")));
+        let tokens = if trained.tokens < 10_000_000 { grouped } else { |n| counted(n as f64) };
+        cards.push((tokens(trained.tokens), format!("{name}: tokens of training")));
     }
     cards
 }
@@ -393,7 +394,7 @@ mod tests {
         };
         assert!(drawn(Compare::Ratio).contains("1.50<small>75.0 %</small>"));
         assert!(drawn(Compare::Difference).contains("1.50<small>\u{2212}0.50</small>"));
-        assert_eq!(drawn(Compare::Nothing).matches("<small>").count(), 0);
+        assert!(drawn(Compare::Nothing).contains("1.50<small></small>"));
         assert_eq!(drawn(Compare::Ratio).matches("<small>").count(), 1, "not of the reference itself");
     }
 }

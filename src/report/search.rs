@@ -51,6 +51,8 @@ fn tables(html: &mut Html, search: &SearchSummary) {
     );
     let mut all: Vec<&String> = search.candidates.keys().collect();
     if all.len() > shown.len() {
+        // By their place in the space, which is a number at the end of the name.
+        all.sort_by_key(|name| (name.len(), *name));
         all.truncate(ROWS);
         let title = match search.candidates.len() {
             n if n > ROWS => format!("The first {ROWS} of {n} candidates that were scored"),

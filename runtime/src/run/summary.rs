@@ -59,6 +59,9 @@ pub struct Summary {
     pub proof_seconds: BTreeMap<String, f64>,
     /// By stage, of exports that were written: how long the weights took.
     pub write_seconds: BTreeMap<String, f64>,
+    /// By stage, of trainings whose record is in the run folder: how long all updates took.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub update_seconds: BTreeMap<String, f64>,
     /// By stage, what it took.
     pub stages: BTreeMap<String, StageSummary>,
     /// Of a shared run: the stages that it could not do, in the order of the run.
@@ -227,6 +230,7 @@ impl Summary {
         self.repairs.extend(other.repairs);
         self.trainings.extend(other.trainings);
         self.proof_seconds.extend(other.proof_seconds);
+        self.update_seconds.extend(other.update_seconds);
     }
 
     pub(super) fn evaluation(

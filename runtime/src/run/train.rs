@@ -11,7 +11,7 @@ use crate::device::Weights;
 use crate::events::Watch;
 use crate::provenance::TrainingRecord;
 use crate::publish::{self, StagedFolder};
-use crate::record::Record;
+use crate::record::{self, Record};
 use crate::safetensors::Entry;
 use crate::samples::Saves;
 use crate::source::{SourceError, WeightSource};
@@ -153,6 +153,10 @@ impl Executor<'_> {
             heldout: trained.heldout.last().map(|last| last.heldout_loss),
             device: self.device.kind(),
         };
+        if let Some(folder) = self.settings.records.as_ref().filter(|_| !self.preview) {
+            let seconds = record::seconds(folder, &node.name)?;
+            self.summary.update_seconds.extend(seconds.map(|seconds| (node.name.clone(), seconds)));
+        }
         self.summary.trainings.insert(node.name.clone(), trained);
         let mut made =
             Made { name, source, identity: Identity { digest: weights, origin: key.origin() }, ..student };

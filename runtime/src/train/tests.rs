@@ -304,8 +304,6 @@ fn distilled(saves: Option<Saves>, stop_after: usize) -> Result<String, RunError
 fn in_bits(weights: &Weights, trained: &Trained) -> String {
     let bits: Vec<Vec<u32>> =
         weights.names().map(|n| weights.get(n).unwrap().iter().map(|x| x.to_bits()).collect()).collect();
-    // The same, but for what it took.
-    let trained = Trained { seconds: 0.0, ..trained.clone() };
     format!("{trained:?} {bits:?}")
 }
 
