@@ -22,6 +22,7 @@ mod plan;
 mod progress;
 mod recipe;
 mod remote;
+mod report;
 mod run;
 mod synth;
 mod system;
@@ -71,6 +72,8 @@ enum Command {
     Synth(synth::Args),
     /// Show two runs or two checkpoints side by side
     Diff(diff::Args),
+    /// Make the page of a run that has ended
+    Report(report::Args),
     /// Measure how fast this machine does what minic asks of it
     Bench(bench::Args),
     /// Look into the artifact store, and clear it up
@@ -102,6 +105,7 @@ impl Command {
             | Command::Verify(_)
             | Command::Synth(_)
             | Command::Diff(_)
+            | Command::Report(_)
             | Command::Lsp(_) => Wanted::here(),
             Command::Fmt(_) | Command::Completions(_) => return None,
         })
@@ -146,6 +150,7 @@ fn run(mut cli: Cli, output: &Output) -> Result<Exit, Failure> {
         Command::Bench(args) => bench::run(args, output),
         Command::Cache(args) => cache::run(args, output),
         Command::Doctor(args) => doctor::run(args, &machine, output),
+        Command::Report(args) => report::run(args, output),
         Command::Lsp(args) => lsp::run(args),
         Command::Completions(args) => completions::run(args, Cli::command(), output),
     }

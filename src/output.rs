@@ -8,8 +8,8 @@ use minic_runtime::checkpoint::CheckpointError;
 use minic_runtime::device::DeviceError;
 use minic_runtime::error::{IoError, Kind};
 use minic_runtime::publish::PublishError;
-use minic_runtime::run::RunError;
 use minic_runtime::run::folder::FolderError;
+use minic_runtime::run::{ResultError, RunError};
 use minic_runtime::store::StoreError;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -119,6 +119,16 @@ impl From<DeviceError> for Failure {
 impl From<RunError> for Failure {
     fn from(error: RunError) -> Failure {
         Failure::new(error.kind().into(), error.to_string())
+    }
+}
+
+impl From<ResultError> for Failure {
+    fn from(error: ResultError) -> Failure {
+        let failure = Failure::new(error.kind().into(), error.to_string());
+        match error {
+            ResultError::Io(_) => failure,
+            ResultError::Invalid { .. } => failure.help("`minic run RECIPE` writes it again, from the store"),
+        }
     }
 }
 

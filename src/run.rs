@@ -1,6 +1,6 @@
 //! `minic run RECIPE`
 
-mod weighed;
+pub mod weighed;
 
 use crate::device::DeviceArgs;
 use crate::machine::Wanted;
@@ -9,12 +9,13 @@ use crate::output::{Exit, Failure, Output};
 use crate::progress::Progress;
 use crate::recipe::{self, Recipe, World, folder_of, parse_override};
 use crate::remote;
+use crate::report;
 use crate::table::{Table, bytes, grouped};
 use minic_compiler::check::Override;
 use minic_grammar::ast::Unit;
 use minic_runtime::device::Profile;
 use minic_runtime::events::{Journal, Observer, Stop};
-use minic_runtime::run::folder::RunFolder;
+use minic_runtime::run::folder::{REPORT_FILE, RunFolder};
 use minic_runtime::run::{self, Settings, Shard, Summary};
 use minic_runtime::store::Store;
 use minic_runtime::train::Trained;
@@ -137,6 +138,7 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
         folder.write(&format!("{name}.svg"), &svg)?;
     }
     folder.write_result(&recipe.standalone(), &summary)?;
+    folder.write(REPORT_FILE, &report::page(&summary))?;
     let profile = device.take_profile();
     if let Some(profile) = &profile {
         folder.write(PROFILE, &profile.trace().to_string())?;
@@ -157,6 +159,7 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
             output.note(&format!("the trace is in {}", folder.path().join(PROFILE).display()));
         }
     }
+    output.note(&format!("the page of this run is {}", folder.path().join(REPORT_FILE).display()));
     Ok(Exit::Done)
 }
 

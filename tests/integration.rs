@@ -50,6 +50,8 @@ mod quickstart;
 mod recall;
 #[path = "integration/repair.rs"]
 mod repair;
+#[path = "integration/report.rs"]
+mod report;
 #[path = "integration/run.rs"]
 mod run;
 #[path = "integration/search.rs"]

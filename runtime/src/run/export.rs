@@ -1,7 +1,7 @@
 //! Publishing a model: written, read back, proved, and only then given its name.
 
 use super::folder::RECIPE_FILE;
-use super::{Artifact, Executor, ExportSummary, Made, RunError, Settings};
+use super::{Artifact, Executor, ExportSummary, Made, ProofRecord, RunError, Settings};
 use crate::events::Stop;
 use crate::gate;
 use crate::provenance::{self, EvaluationRecord, ModelRecord, Provenance, RecipeRecord};
@@ -110,6 +110,7 @@ impl Executor<'_> {
         proof: gate::FolderProof,
         unchanged: bool,
     ) {
+        let proof = ProofRecord::from(&proof);
         let summary = ExportSummary { model: export.model.clone(), folder, bytes, proof, unchanged };
         self.summary.exports.insert(self.plan.node(id).name.clone(), summary);
     }
@@ -128,7 +129,7 @@ impl Executor<'_> {
             recipe: recipe_record(self.settings),
             model: export.model.clone(),
             parents: made.parents.clone(),
-            data: self.data.clone(),
+            data: self.summary.data.clone(),
             steps: made.steps.clone(),
             trainings: made.trainings.clone(),
             searches: made.searches.clone(),
