@@ -238,7 +238,7 @@ impl Plan {
 
     /// The tensor graph that a calibration or an evaluation runs; `None` for other stages, and where a shape
     /// is known only at run time.
-    pub fn tensor_graph<'a>(&'a self, shapes: &Shapes, id: NodeIndex) -> Option<Result<Graph, ShapeError>> {
+    pub fn tensor_graph(&self, shapes: &Shapes, id: NodeIndex) -> Option<Result<Graph, ShapeError>> {
         self.graph_of(id, &|name| shapes.get(name)?.desc(), &|id| self.shape(shapes, id)?.desc())
     }
 
