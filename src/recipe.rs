@@ -103,6 +103,7 @@ pub fn settings(recipe: &Recipe, path: &Path, overrides: &[Override], out: &Path
         code: d.code.into(),
         severity: d.severity.into(),
         message: d.message,
+        file: d.file,
         line: d.line,
         column: d.column,
         help: d.help,

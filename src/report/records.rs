@@ -12,7 +12,7 @@ pub fn lints(summary: &Summary) -> Html {
         html.element("div", &[("class", &format!("lint {}", lint.severity))], |html| {
             html.element("p", &[], |html| {
                 html.leaf("code", "", &lint.code);
-                html.text(&format!(" line {}, column {}: {}", lint.line, lint.column, lint.message));
+                html.text(&format!(" {}:{}:{}: {}", lint.file, lint.line, lint.column, lint.message));
             });
             if let Some(help) = &lint.help {
                 html.leaf("p", "caption", &format!("Help: {help}"));

@@ -141,6 +141,8 @@ pub struct LintRecord {
     pub code: String,
     pub severity: String,
     pub message: String,
+    /// The recipe, or a file that it uses.
+    pub file: String,
     pub line: usize,
     pub column: usize,
     pub help: Option<String>,
