@@ -1,6 +1,7 @@
 //! `minic cache ls|why NAME|gc`
 
 use crate::device::DeviceArgs;
+use crate::machine::Wanted;
 use crate::output::{Exit, Failure, Output};
 use crate::recipe::{self, Recipe, parse_override};
 use crate::run::parse_duration;
@@ -54,13 +55,25 @@ enum Command {
     },
 }
 
+impl Args {
+    /// What it leaves to the machine.
+    pub fn wanted(&mut self) -> Wanted<'_> {
+        let (place, device) = match &mut self.command {
+            Command::Ls { place } | Command::Gc { place, .. } => (place, None),
+            Command::Why { place, device, .. } => (place, Some(device)),
+        };
+        let folder = place.recipe.as_deref().map(recipe::folder_of).unwrap_or_default();
+        Wanted { device, ..Wanted::at(folder) }.keeps(&mut place.store)
+    }
+}
+
 /// Which store.
 #[derive(clap::Args)]
 struct Place {
     /// The recipe whose store it is; by default the only one in the current folder
     #[arg(long, value_name = "RECIPE")]
     recipe: Option<PathBuf>,
-    /// The artifact store; by default `.minic/store` beside the recipe
+    /// The artifact store; by default as minic.toml says, or `.minic/store` beside the recipe
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
 }

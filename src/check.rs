@@ -1,13 +1,21 @@
 //! `minic check RECIPE..`
 
+use crate::machine::Wanted;
 use crate::output::{Exit, Failure, Output};
-use crate::recipe::{Recipe, count};
+use crate::recipe::{Recipe, count, folder_of};
 use std::path::PathBuf;
 
 #[derive(clap::Args)]
 pub struct Args {
     #[arg(required = true, value_name = "RECIPE")]
     recipes: Vec<PathBuf>,
+}
+
+impl Args {
+    /// What it leaves to the machine.
+    pub fn wanted(&mut self) -> Wanted<'_> {
+        Wanted::at(self.recipes.first().map(|recipe| folder_of(recipe)).unwrap_or_default())
+    }
 }
 
 pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {

@@ -1,6 +1,7 @@
 //! `--device auto|cpu|vulkan[:N]` and `--precision f32|f16|bf16`
 
 use crate::output::{Exit, Failure, Output};
+use crate::system;
 use minic_runtime::device::Device;
 use minic_runtime::device::cpu::Cpu;
 use minic_runtime::device::vulkan::{Found, Gpu, Limits, Vulkan, adapters_found};
@@ -12,9 +13,9 @@ use std::sync::Arc;
 
 #[derive(clap::Args)]
 pub struct DeviceArgs {
-    /// Where to compute: auto, cpu, vulkan or vulkan:N
-    #[arg(long, value_name = "DEVICE", default_value = "auto")]
-    device: Choice,
+    /// Where to compute: auto, cpu, vulkan or vulkan:N; by default as minic.toml says, or auto
+    #[arg(long, value_name = "DEVICE")]
+    device: Option<Choice>,
     /// What the factors of products are rounded to on a Vulkan device: f32, f16 or bf16; by default f16 where it has
     /// cooperative matrices for it, else f32. Sums are f32, and proofs and repairs round nothing
     #[arg(long, value_name = "TYPE", value_parser = parse_precision)]
@@ -27,9 +28,18 @@ fn parse_precision(text: &str) -> Result<Precision, String> {
 }
 
 impl DeviceArgs {
+    fn choice(&self) -> Choice {
+        self.device.unwrap_or_default()
+    }
+
+    /// What is computed on where the command line does not say.
+    pub fn fill(&mut self, choice: Choice) {
+        self.device.get_or_insert(choice);
+    }
+
     /// The device that they name; what of it is not used is told.
     pub fn open(&self, output: &Output) -> Result<Box<dyn Device>, Failure> {
-        let Some(number) = self.device.adapter(&|| self.device.adapters())? else {
+        let Some(number) = self.choice().adapter(&|| self.choice().adapters())? else {
             return match self.precision {
                 None | Some(Precision::F32) => Ok(Box::new(Cpu)),
                 Some(other) => {
@@ -49,9 +59,24 @@ impl DeviceArgs {
         Ok(Box::new(device))
     }
 
+    /// Bytes of memory that it has, where somebody says, and whether it holds weights in 16 bits.
+    pub fn memory(&self) -> Result<(Option<u64>, bool), Failure> {
+        let found = self.choice().adapters();
+        Ok(match self.choice().adapter(&|| found.clone())? {
+            Some(number) => {
+                let precision = self.precision.unwrap_or_else(|| default_precision(&found[number].caps));
+                (Some(found[number].memory), precision != Precision::F32)
+            }
+            None => {
+                let memory = system::memory();
+                (memory.map(|memory| memory.limit.unwrap_or(memory.total)), false)
+            }
+        })
+    }
+
     /// The words of the command line that differ from the defaults.
     pub fn words(&self) -> Vec<String> {
-        let device = match self.device {
+        let device = match self.choice() {
             Choice::Auto => None,
             Choice::Cpu => Some("--device cpu".to_string()),
             Choice::Vulkan(None) => Some("--device vulkan".to_string()),
@@ -62,13 +87,13 @@ impl DeviceArgs {
 
     /// Refuses an adapter that is not there.
     pub fn exists(&self) -> Result<(), Failure> {
-        self.device.adapter(&|| self.device.adapters()).map(drop)
+        self.choice().adapter(&|| self.choice().adapters()).map(drop)
     }
 
     /// What shaders are written for: the adapter that they name, or what minic needs at least.
     pub fn shading(&self) -> Result<(Caps, Precision), Failure> {
-        let found = self.device.adapters();
-        let number = self.device.adapter(&|| found.clone())?;
+        let found = self.choice().adapters();
+        let number = self.choice().adapter(&|| found.clone())?;
         let caps = number.map_or(Caps::least(), |number| found[number].caps.clone());
         let precision = self.precision.unwrap_or_else(|| default_precision(&caps));
         Ok((caps, precision))

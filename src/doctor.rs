@@ -2,12 +2,11 @@
 //!
 //! Nothing is written, nothing is fetched, and no secret is shown.
 
-mod machine;
-
 use crate::device::default_precision;
+use crate::machine::{Machine, Wanted};
 use crate::output::{Exit, Failure, Output};
+use crate::system::{self, Memory, Place};
 use crate::table::{Table, bytes};
-use machine::{Memory, Place};
 use minic_runtime::device::vulkan::{self, Gpu, Limits};
 use minic_runtime::hub::HubSettings;
 use minic_runtime::kernels::Level;
@@ -19,9 +18,16 @@ use std::path::{Path, PathBuf};
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// The artifact store that runs would use; by default `.minic/store` in the current folder
+    /// The artifact store that runs would use; by default as minic.toml says, or `.minic/store` in the current folder
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
+}
+
+impl Args {
+    /// What it leaves to the machine.
+    pub fn wanted(&mut self) -> Wanted<'_> {
+        Wanted::here().keeps(&mut self.store)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -59,12 +65,12 @@ impl Finding {
     }
 }
 
-pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
+pub fn run(args: &Args, settings: &Machine, output: &Output) -> Result<Exit, Failure> {
     let store = args.store.clone().unwrap_or_else(|| PathBuf::from(".minic/store"));
     let mut findings = vec![
         version(),
         processor(),
-        memory(machine::memory()),
+        memory(system::memory()),
         folder("folder", Path::new(".")),
         folder("store", &store),
         temporary(),
@@ -73,9 +79,10 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
     findings.extend(devices());
     let worst = findings.iter().map(|f| f.state).max().unwrap_or(State::Ok);
     if output.json {
-        output.document(&json!({ "state": worst, "findings": findings }))?;
+        output.document(&json!({ "state": worst, "findings": findings, "settings": settings.settings() }))?;
     } else {
         output.answer(&text(&findings, output.styled))?;
+        output.answer(&format!("\n{}", provenance(settings).render(|_, line| line)))?;
         if output.verbose {
             output.answer(&shaders(&findings).render(|_, line| line))?;
         }
@@ -108,6 +115,15 @@ fn text(findings: &[Finding], styled: bool) -> String {
     whole.split_once('\n').map_or(String::new(), |(_, rows)| rows.to_string())
 }
 
+/// What belongs to the machine, and what says so.
+fn provenance(settings: &Machine) -> Table {
+    let mut table = Table::new(&["setting", "value", "from"]);
+    for setting in settings.settings() {
+        table.row(vec![setting.name.into(), setting.value, setting.from]);
+    }
+    table
+}
+
 /// Which shaders each operation gets on each adapter.
 fn shaders(findings: &[Finding]) -> Table {
     let mut table = Table::new(&["adapter", "operation", "shaders"]);
@@ -128,7 +144,7 @@ fn version() -> Finding {
 
 fn processor() -> Finding {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let model = machine::processor().unwrap_or_else(|| "of unknown make".into());
+    let model = system::processor().unwrap_or_else(|| "of unknown make".into());
     let level = Level::of_machine();
     let instructions = match level {
         Level::Base => "no vector instructions beyond the baseline",
@@ -313,7 +329,7 @@ mod tests {
     #[test]
     fn what_is_wrong_has_a_fix_and_what_is_right_has_none() {
         let here = folder("folder", Path::new("."));
-        for finding in [version(), processor(), memory(machine::memory()), here, temporary(), hub()]
+        for finding in [version(), processor(), memory(system::memory()), here, temporary(), hub()]
             .into_iter()
             .chain(devices())
         {

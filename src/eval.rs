@@ -1,6 +1,7 @@
 //! `minic eval CHECKPOINT --data FILE..`
 
 use crate::device::DeviceArgs;
+use crate::machine::Wanted;
 use crate::output::{Exit, Failure, Output};
 use crate::progress::Progress;
 use crate::remote;
@@ -42,6 +43,13 @@ pub struct Args {
     teacher: Option<PathBuf>,
     #[command(flatten)]
     device: DeviceArgs,
+}
+
+impl Args {
+    /// What it leaves to the machine.
+    pub fn wanted(&mut self) -> Wanted<'_> {
+        Wanted::here().computes(&mut self.device)
+    }
 }
 
 pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {

@@ -2,8 +2,9 @@
 
 mod stage;
 
+use crate::machine::Wanted;
 use crate::output::{Exit, Failure, Output};
-use crate::recipe::parse_override;
+use crate::recipe::{folder_of, parse_override};
 use crate::table::Table;
 use minic_compiler::check::Override;
 use minic_grammar::nearest;
@@ -21,6 +22,14 @@ pub struct Args {
     /// With a recipe: override a param, or a setting as in `parent.checkpoint=DIR`
     #[arg(long = "set", value_name = "NAME=VALUE", value_parser = parse_override, requires = "name")]
     overrides: Vec<Override>,
+}
+
+impl Args {
+    /// What it leaves to the machine.
+    pub fn wanted(&mut self) -> Wanted<'_> {
+        let recipe = self.name.as_ref().and(self.topic.as_deref()).map(Path::new);
+        Wanted::at(recipe.map(folder_of).unwrap_or_default())
+    }
 }
 
 pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {

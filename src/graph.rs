@@ -1,7 +1,8 @@
 //! `minic graph RECIPE --format dot|mermaid|json|svg`
 
+use crate::machine::Wanted;
 use crate::output::{Exit, Failure, Output};
-use crate::recipe::{self, Recipe, parse_override};
+use crate::recipe::{self, Recipe, folder_of, parse_override};
 use minic_compiler::check::Override;
 use std::path::PathBuf;
 
@@ -14,6 +15,13 @@ pub struct Args {
     /// With `--json` it is json
     #[arg(long, value_enum, default_value = "dot")]
     format: Format,
+}
+
+impl Args {
+    /// What it leaves to the machine.
+    pub fn wanted(&mut self) -> Wanted<'_> {
+        Wanted::at(folder_of(&self.recipe))
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]

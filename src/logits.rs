@@ -2,6 +2,7 @@
 
 use crate::device::DeviceArgs;
 use crate::eval;
+use crate::machine::Wanted;
 use crate::output::{Exit, Failure, Output};
 use minic_compiler::autodiff::Recompute;
 use minic_compiler::dim::Dim;
@@ -41,6 +42,13 @@ pub struct Args {
     decode: Option<u32>,
     #[command(flatten)]
     device: DeviceArgs,
+}
+
+impl Args {
+    /// What it leaves to the machine.
+    pub fn wanted(&mut self) -> Wanted<'_> {
+        Wanted::here().computes(&mut self.device)
+    }
 }
 
 pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {

@@ -9,23 +9,28 @@ mod diff;
 mod doctor;
 mod eval;
 mod explain;
+mod figures;
 mod fmt;
 mod graph;
 mod inspect;
 mod logits;
 mod lsp;
+mod machine;
 mod merge;
 mod output;
 mod plan;
 mod progress;
 mod recipe;
 mod remote;
+mod report;
 mod run;
 mod synth;
+mod system;
 mod table;
 mod verify;
 
 use clap::{CommandFactory, Parser, Subcommand};
+use machine::{Machine, Wanted};
 use output::{Exit, Failure, Globals, Output};
 use std::process::ExitCode;
 
@@ -67,6 +72,8 @@ enum Command {
     Synth(synth::Args),
     /// Show two runs or two checkpoints side by side
     Diff(diff::Args),
+    /// Make the page of a run that has ended
+    Report(report::Args),
     /// Measure how fast this machine does what minic asks of it
     Bench(bench::Args),
     /// Look into the artifact store, and clear it up
@@ -79,6 +86,32 @@ enum Command {
     Completions(completions::Args),
 }
 
+impl Command {
+    /// What of it belongs to the machine; nothing where it would not matter.
+    fn wanted(&mut self) -> Option<Wanted<'_>> {
+        Some(match self {
+            Command::Run(args) => args.wanted(),
+            Command::Merge(args) => args.wanted(),
+            Command::Check(args) => args.wanted(),
+            Command::Plan(args) => args.wanted(),
+            Command::Graph(args) => args.wanted(),
+            Command::Explain(args) => args.wanted(),
+            Command::Eval(args) => args.wanted(),
+            Command::Logits(args) => args.wanted(),
+            Command::Bench(args) => args.wanted(),
+            Command::Cache(args) => args.wanted(),
+            Command::Doctor(args) => args.wanted(),
+            Command::Inspect(_)
+            | Command::Verify(_)
+            | Command::Synth(_)
+            | Command::Diff(_)
+            | Command::Report(_)
+            | Command::Lsp(_) => Wanted::here(),
+            Command::Fmt(_) | Command::Completions(_) => return None,
+        })
+    }
+}
+
 fn main() -> ExitCode {
     // A layer of Mesa's would reorder the adapters by what shows the desktop, and complain where there is none.
     // SAFETY: no thread has been started.
@@ -88,29 +121,39 @@ fn main() -> ExitCode {
         Err(error) => return output::usage(&error),
     };
     let output = Output::new(&cli.globals);
-    let done = match &cli.command {
-        Command::Run(args) => run::run(args, &output),
-        Command::Merge(args) => merge::run(args, &output),
-        Command::Check(args) => check::run(args, &output),
-        Command::Plan(args) => plan::run(args, &output),
-        Command::Graph(args) => graph::run(args, &output),
-        Command::Fmt(args) => fmt::run(args, &output),
-        Command::Explain(args) => explain::run(args, &output),
-        Command::Inspect(args) => inspect::run(args, &output),
-        Command::Eval(args) => eval::run(args, &output),
-        Command::Logits(args) => logits::run(args, &output),
-        Command::Verify(args) => verify::run(args, &output),
-        Command::Synth(args) => synth::run(args, &output),
-        Command::Diff(args) => diff::run(args, &output),
-        Command::Bench(args) => bench::run(args, &output),
-        Command::Cache(args) => cache::run(args, &output),
-        Command::Doctor(args) => doctor::run(args, &output),
-        Command::Lsp(args) => lsp::run(args),
-        Command::Completions(args) => completions::run(args, Cli::command(), &output),
-    };
-    let exit = finish(done, &output);
+    let exit = finish(run(cli, &output), &output);
     output.point_to_pages();
     exit.into()
+}
+
+fn run(mut cli: Cli, output: &Output) -> Result<Exit, Failure> {
+    let wanted = cli.command.wanted();
+    let threads = cli.globals.threads;
+    let machine = match wanted {
+        Some(wanted) => Machine::settle(Wanted { threads, ..wanted }, output)?,
+        None => Machine::default(),
+    };
+    match &cli.command {
+        Command::Run(args) => run::run(args, output),
+        Command::Merge(args) => merge::run(args, output),
+        Command::Check(args) => check::run(args, output),
+        Command::Plan(args) => plan::run(args, output),
+        Command::Graph(args) => graph::run(args, output),
+        Command::Fmt(args) => fmt::run(args, output),
+        Command::Explain(args) => explain::run(args, output),
+        Command::Inspect(args) => inspect::run(args, output),
+        Command::Eval(args) => eval::run(args, output),
+        Command::Logits(args) => logits::run(args, output),
+        Command::Verify(args) => verify::run(args, output),
+        Command::Synth(args) => synth::run(args, output),
+        Command::Diff(args) => diff::run(args, output),
+        Command::Bench(args) => bench::run(args, output),
+        Command::Cache(args) => cache::run(args, output),
+        Command::Doctor(args) => doctor::run(args, &machine, output),
+        Command::Report(args) => report::run(args, output),
+        Command::Lsp(args) => lsp::run(args),
+        Command::Completions(args) => completions::run(args, Cli::command(), output),
+    }
 }
 
 fn finish(done: Result<Exit, Failure>, output: &Output) -> Exit {

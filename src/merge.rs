@@ -1,6 +1,7 @@
 //! `minic merge RECIPE`, and what a run says that shares its work.
 
 use crate::device::DeviceArgs;
+use crate::machine::Wanted;
 use crate::output::{Exit, Failure, Output};
 use crate::recipe::{self, Recipe, World, folder_of, parse_override};
 use crate::remote;
@@ -27,6 +28,13 @@ pub struct Args {
     /// How many shards there are; by default what the parts in the store say
     #[arg(long, value_name = "N", value_parser = parse_shards)]
     shards: Option<usize>,
+}
+
+impl Args {
+    /// What it leaves to the machine.
+    pub fn wanted(&mut self) -> Wanted<'_> {
+        Wanted::at(folder_of(&self.recipe)).computes(&mut self.device).keeps(&mut self.store)
+    }
 }
 
 /// The N of a shard I/N.

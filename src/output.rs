@@ -1,5 +1,6 @@
 //! What every subcommand says, and where: the answer on standard output, everything else on standard error.
 
+use crate::machine::parse_threads;
 use clap::ColorChoice;
 use minic_grammar::render::{self, JsonDiagnostic};
 use minic_grammar::{Diagnostic, Severity, Sources};
@@ -7,11 +8,11 @@ use minic_runtime::checkpoint::CheckpointError;
 use minic_runtime::device::DeviceError;
 use minic_runtime::error::{IoError, Kind};
 use minic_runtime::publish::PublishError;
-use minic_runtime::run::RunError;
 use minic_runtime::run::folder::FolderError;
+use minic_runtime::run::{ResultError, RunError};
 use minic_runtime::store::StoreError;
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::OnceLock;
@@ -31,6 +32,9 @@ pub struct Globals {
     /// Say more
     #[arg(short, long, global = true)]
     verbose: bool,
+    /// Compute with so many threads; by default one a core. No result depends on it
+    #[arg(long, global = true, value_name = "N", value_parser = parse_threads)]
+    pub threads: Option<usize>,
 }
 
 /// How a command ended. A wrong command line, 2, is reported by the parser of the command line.
@@ -89,6 +93,15 @@ impl Failure {
         self.diagnostics = diagnostics;
         self
     }
+
+    pub fn to_json(&self) -> Value {
+        json!({
+            "message": self.message,
+            "help": self.help,
+            "exit": self.exit as u8,
+            "diagnostics": self.diagnostics,
+        })
+    }
 }
 
 impl From<IoError> for Failure {
@@ -106,6 +119,16 @@ impl From<DeviceError> for Failure {
 impl From<RunError> for Failure {
     fn from(error: RunError) -> Failure {
         Failure::new(error.kind().into(), error.to_string())
+    }
+}
+
+impl From<ResultError> for Failure {
+    fn from(error: ResultError) -> Failure {
+        let failure = Failure::new(error.kind().into(), error.to_string());
+        match error {
+            ResultError::Io(_) => failure,
+            ResultError::Invalid { .. } => failure.help("`minic run RECIPE` writes it again, from the store"),
+        }
     }
 }
 
@@ -209,7 +232,7 @@ impl Output {
         let shown: Vec<Diagnostic> =
             found.iter().filter(|d| !self.quiet || d.severity() == Severity::Error).cloned().collect();
         self.say(&render::render(sources, &shown, self.color));
-        if let Some(error) = shown.iter().find(|d| d.severity() == Severity::Error) {
+        if let Some(error) = shown.iter().find(|d| d.severity() == Severity::Error && !d.code.is_empty()) {
             self.drawn.get_or_init(|| error.code);
         }
     }
@@ -222,19 +245,18 @@ impl Output {
     }
 
     pub fn failure(&self, failure: &Failure) {
+        self.complaint(failure);
+        if self.json {
+            // The failure is on standard error already.
+            let _ = self.document(&json!({ "error": failure.to_json() }));
+        }
+    }
+
+    /// A failure beside an answer.
+    pub fn complaint(&self, failure: &Failure) {
         self.error(&failure.message);
         if let Some(help) = &failure.help {
             self.aside("help", "\x1b[1;36m", help);
-        }
-        if self.json {
-            let error = json!({
-                "message": failure.message,
-                "help": failure.help,
-                "exit": failure.exit as u8,
-                "diagnostics": failure.diagnostics,
-            });
-            // The failure is on standard error already.
-            let _ = self.document(&json!({ "error": error }));
         }
     }
 

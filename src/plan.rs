@@ -1,20 +1,30 @@
 //! `minic plan RECIPE`
 
+mod limits;
 mod report;
+pub mod small;
+mod text;
+mod time;
 
 use crate::device::DeviceArgs;
+use crate::figures::Figures;
+use crate::machine::Wanted;
 use crate::output::{Exit, Failure, Output};
 use crate::recipe::{self, Recipe, World, folder_of, parse_override};
 use crate::remote;
+use crate::synth::parse_bytes;
+use limits::Room;
 use minic_compiler::check::Override;
-use minic_compiler::plan::{Plan, Shapes, StageId};
+use minic_compiler::hir;
+use minic_compiler::plan::{Plan, Shapes, Source, Stage};
 use minic_runtime::device::vulkan;
-use minic_runtime::run::{self, State};
+use minic_runtime::run;
 use minic_runtime::shader::Dispatch;
 use minic_runtime::store::Store;
-use report::Report;
+use report::{Parts, Report};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use time::Clock;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -27,12 +37,25 @@ pub struct Args {
     emit: Option<Level>,
     #[command(flatten)]
     device: DeviceArgs,
-    /// The artifact store of the run; by default `.minic/store` beside the recipe
+    /// The artifact store of the run; by default as minic.toml says, or `.minic/store` beside the recipe
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
     /// The root of relative export folders
     #[arg(long, value_name = "DIR", default_value = ".")]
     out: PathBuf,
+    /// Of a run that may replace export folders that hold something else
+    #[arg(long)]
+    overwrite: bool,
+    /// Plan for a device that has so much memory, e.g. 80GB
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    memory: Option<u64>,
+}
+
+impl Args {
+    /// What it leaves to the machine.
+    pub fn wanted(&mut self) -> Wanted<'_> {
+        Wanted::at(folder_of(&self.recipe)).computes(&mut self.device).keeps(&mut self.store)
+    }
 }
 
 /// What a recipe is turned into, step by step.
@@ -70,32 +93,68 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
         Some(Level::Wgsl) => return emit(output, "wgsl", shaders(&plan, &shapes, &args.device)?),
         Some(Level::Plan) if output.json => output.document(&plan.to_json())?,
         Some(_) => output.answer(&plan.to_string())?,
-        None => {
-            let world = World::new(folder_of(&args.recipe), Some(args.out.clone()));
-            let mut local = plan.clone();
-            remote::locate(&mut local, world.hub())?;
-            let report = Report::new(&plan, &shapes, hir, &world, &states(&local, &recipe, args, output)?);
-            if output.json {
-                output.document(&report.to_json())?
-            } else {
-                output.answer(&report.to_text(output))?
-            }
-        }
+        None => return show(&plan, &shapes, hir, &recipe, args, output),
     }
     Ok(Exit::Done)
 }
 
-/// What is in the store, and why the rest is not; empty where there is no store yet.
-fn states(
+/// The plan itself; what would stop a run is told below it, and fails the command.
+fn show(
     plan: &Plan,
+    shapes: &Shapes,
+    hir: &hir::Recipe,
     recipe: &Recipe,
     args: &Args,
     output: &Output,
-) -> Result<BTreeMap<StageId, State>, Failure> {
-    let folder = recipe::store_folder(&args.recipe, args.store.as_deref());
-    let Some(store) = Store::open_existing(&folder)? else { return Ok(BTreeMap::new()) };
-    let settings = recipe::settings(recipe, &args.recipe, &args.overrides, &args.out);
-    Ok(run::preview(plan, args.device.open(output)?.as_ref(), &settings, &store))
+) -> Result<Exit, Failure> {
+    let world = World::new(folder_of(&args.recipe), Some(args.out.clone()));
+    let mut local = plan.clone();
+    remote::locate(&mut local, world.hub())?;
+    let device = args.device.open(output)?;
+    let store = recipe::store_folder(&args.recipe, args.store.as_deref());
+    let settings = run::Settings {
+        overwrite: args.overwrite,
+        ..recipe::settings(recipe, &args.recipe, &args.overrides, &args.out)
+    };
+    // Nothing is known of a store that is not there.
+    let states = match Store::open_existing(&store)? {
+        Some(store) => run::preview(&local, device.as_ref(), &settings, &store),
+        None => BTreeMap::new(),
+    };
+    let (mut counted, mut problems) = (plan.clone(), Vec::new());
+    for (id, samples) in small::read(&local, &world, &|id| report::obstacle(plan, id, &world).is_some()) {
+        match (samples, &mut counted.graph[id].stage) {
+            (Ok(samples), Stage::Load(Source::Data(data))) => data.samples = Some(samples.len()),
+            (Ok(_), _) => {}
+            (Err(failure), _) => problems.push(failure),
+        }
+    }
+    let sizes = local.order().into_iter().filter_map(|id| Some((id, small::bytes(&local, id, &world)?)));
+    let clock = Clock { figures: &Figures::kept(output), device: device.kind() };
+    let parts = Parts {
+        plan,
+        counted: &counted,
+        shapes,
+        recipe: hir,
+        world: &world,
+        states: &states,
+        clock: &clock,
+        files: &sizes.collect(),
+    };
+    let mut report = Report::new(parts);
+    problems.extend(run::refuse_occupied_folders(&local, &settings).err().map(Failure::from));
+    let (memory, halved) = args.device.memory()?;
+    let memory = args.memory.or(memory);
+    let room = Room { device: device.kind(), memory, halved, store: &store, out: &args.out };
+    problems.extend(room.problems(&report.stages_ahead()));
+    report.problems = problems;
+    if output.json {
+        output.document(&report.to_json())?;
+    } else {
+        output.answer(&report.to_text(output))?;
+    }
+    report.problems.iter().for_each(|problem| output.complaint(problem));
+    Ok(report.problems.first().map_or(Exit::Done, |problem| problem.exit))
 }
 
 /// The tree is there even where the checker finds errors.

@@ -2,6 +2,7 @@
 
 use crate::output::{Exit, Failure, Output};
 use crate::remote;
+use crate::table::grouped;
 use minic_compiler::check::{self, Checked, DataFacts, Environment, Override};
 use minic_compiler::hir;
 use minic_compiler::plan::Plan;
@@ -13,7 +14,7 @@ use minic_runtime::data;
 use minic_runtime::hub::{Hub, HubError, PREFIX, Remote};
 use minic_runtime::input;
 use minic_runtime::provenance::PROVENANCE_FILE;
-use minic_runtime::run::Settings;
+use minic_runtime::run::{LintRecord, Settings};
 use std::cell::RefCell;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
@@ -98,7 +99,18 @@ pub fn store_folder(recipe: &Path, given: Option<&Path>) -> PathBuf {
 /// What a run of `recipe` is told; everything else is as by default.
 pub fn settings(recipe: &Recipe, path: &Path, overrides: &[Override], out: &Path) -> Settings {
     let overrides = overrides.iter().map(Override::text).collect();
-    Settings { overrides, ..Settings::new(recipe.file(), &recipe.standalone(), folder_of(path), out.into()) }
+    let lint = |d: JsonDiagnostic| LintRecord {
+        code: d.code.into(),
+        severity: d.severity.into(),
+        message: d.message,
+        file: d.file,
+        line: d.line,
+        column: d.column,
+        help: d.help,
+    };
+    let lints = recipe.to_json().into_iter().map(lint).collect();
+    let (file, text) = (recipe.file(), recipe.standalone());
+    Settings { overrides, lints, ..Settings::new(file, &text, folder_of(path), out.into()) }
 }
 
 /// The plan of a checked recipe.
@@ -115,6 +127,11 @@ fn is_error(diagnostic: &Diagnostic) -> bool {
 /// `1 error`, `2 errors`
 pub fn count(n: usize, what: &str) -> String {
     format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
+
+/// `1 update`, `10,013 updates`
+pub fn count_of(n: u64, what: &str) -> String {
+    format!("{} {what}{}", grouped(n), if n == 1 { "" } else { "s" })
 }
 
 /// Relative paths of a recipe are relative to it.

@@ -1,19 +1,21 @@
 //! `minic run RECIPE`
 
-mod weighed;
+pub mod weighed;
 
 use crate::device::DeviceArgs;
+use crate::machine::Wanted;
 use crate::merge;
 use crate::output::{Exit, Failure, Output};
 use crate::progress::Progress;
 use crate::recipe::{self, Recipe, World, folder_of, parse_override};
 use crate::remote;
+use crate::report;
 use crate::table::{Table, bytes, grouped};
 use minic_compiler::check::Override;
 use minic_grammar::ast::Unit;
 use minic_runtime::device::Profile;
 use minic_runtime::events::{Journal, Observer, Stop};
-use minic_runtime::run::folder::RunFolder;
+use minic_runtime::run::folder::{REPORT_FILE, RunFolder};
 use minic_runtime::run::{self, Settings, Shard, Summary};
 use minic_runtime::store::Store;
 use minic_runtime::train::Trained;
@@ -46,7 +48,7 @@ pub struct Args {
     /// Compute part I of N of every pass over samples, for runs that share a store; `minic merge` joins them
     #[arg(long, value_name = "I/N", conflicts_with = "redo")]
     shard: Option<Shard>,
-    /// The artifact store; by default `.minic/store` beside the recipe
+    /// The artifact store; by default as minic.toml says, or `.minic/store` beside the recipe
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
     /// Write the events of the run to this file too, one JSON object a line
@@ -62,6 +64,13 @@ pub struct Args {
     /// Fetch nothing: take of the hub what its cache holds
     #[arg(long)]
     offline: bool,
+}
+
+impl Args {
+    /// What it leaves to the machine.
+    pub fn wanted(&mut self) -> Wanted<'_> {
+        Wanted::at(folder_of(&self.recipe)).computes(&mut self.device).keeps(&mut self.store)
+    }
 }
 
 /// `90s`, `10min`, `6h` as in recipes, and `30d`.
@@ -129,6 +138,7 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
         folder.write(&format!("{name}.svg"), &svg)?;
     }
     folder.write_result(&recipe.standalone(), &summary)?;
+    folder.write(REPORT_FILE, &report::page(&summary))?;
     let profile = device.take_profile();
     if let Some(profile) = &profile {
         folder.write(PROFILE, &profile.trace().to_string())?;
@@ -149,6 +159,7 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
             output.note(&format!("the trace is in {}", folder.path().join(PROFILE).display()));
         }
     }
+    output.note(&format!("the page of this run is {}", folder.path().join(REPORT_FILE).display()));
     Ok(Exit::Done)
 }
 

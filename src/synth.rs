@@ -87,7 +87,7 @@ fn parse_dtype(text: &str) -> Result<DType, String> {
 }
 
 /// `5GB`, `512MiB`, as in recipes.
-fn parse_bytes(text: &str) -> Result<u64, String> {
+pub fn parse_bytes(text: &str) -> Result<u64, String> {
     match minic_grammar::quantity(text) {
         Some((n, Unit::Bytes)) if n >= 1.0 => Ok(n as u64),
         _ => Err("expected a number of bytes as in 5GB or 512MiB".to_string()),

@@ -2,9 +2,10 @@
 
 /// Rows of cells under a head, columns as wide as their widest cell. Columns of numbers are right-aligned.
 pub struct Table {
-    head: Vec<String>,
-    numeric: Vec<bool>,
-    rows: Vec<Vec<String>>,
+    pub head: Vec<String>,
+    /// By column.
+    pub numeric: Vec<bool>,
+    pub rows: Vec<Vec<String>>,
 }
 
 impl Table {

@@ -2,6 +2,8 @@
 
 #[path = "integration/bench.rs"]
 mod bench;
+#[path = "integration/book.rs"]
+mod book;
 #[path = "integration/check.rs"]
 mod check;
 #[path = "integration/command.rs"]
@@ -36,6 +38,8 @@ mod inspect;
 mod json;
 #[path = "integration/lsp.rs"]
 mod lsp;
+#[path = "integration/machine.rs"]
+mod machine;
 #[path = "integration/permutations.rs"]
 mod permutations;
 #[path = "integration/plan.rs"]
@@ -46,6 +50,8 @@ mod quickstart;
 mod recall;
 #[path = "integration/repair.rs"]
 mod repair;
+#[path = "integration/report.rs"]
+mod report;
 #[path = "integration/run.rs"]
 mod run;
 #[path = "integration/search.rs"]

@@ -10,11 +10,13 @@ mod edits;
 mod names;
 mod outline;
 mod place;
+mod reference;
 mod words;
 
 pub use edits::{Edit, fix, layout};
 pub use names::{Place, Refusal, rename, uses};
 pub use outline::{Symbol, SymbolKind, symbols};
+pub use reference::reference;
 pub use words::{Word, WordKind};
 
 use crate::check::{Checked, Environment, check_again, check_text, resolved};

@@ -183,6 +183,15 @@ pub enum Score {
 }
 
 impl Score {
+    /// It looks at nothing.
+    pub fn is_random(&self) -> bool {
+        match self {
+            Score::Random { .. } => true,
+            Score::Reverse(inner) => inner.is_random(),
+            _ => false,
+        }
+    }
+
     /// One block of neighbouring layers goes.
     pub fn takes_a_block(&self) -> bool {
         match self {

@@ -17,11 +17,13 @@ mod text;
 mod verify;
 
 pub use estimate::{Estimate, FITTED, RungEstimate};
+pub use json::{Group, InputRecord, NodeRecord};
 pub use shapes::{Bounds, Points, Shape, Shapes};
 pub use stage::{
     Calibrate, Cut, CutAxis, Evaluation, Export, Needs, Request, Score, Search, Sensitivity, Source, Stage,
     Training, leaves_out,
 };
+pub use svg::draw;
 pub use verify::VerifyError;
 
 use crate::hir::Weights;

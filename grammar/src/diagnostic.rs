@@ -72,7 +72,8 @@ impl From<&str> for Help {
 /// One finding: a stable code, one cause, the place at fault, and a line that says how to mend it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Diagnostic {
-    /// `E....` for errors, `W....` for warnings; listed in [`crate::codes::CODES`].
+    /// `E....` for errors, `W....` for warnings; listed in [`crate::codes::CODES`]. Empty for an error in a file that
+    /// is no recipe.
     pub code: &'static str,
     pub message: String,
     pub span: Span,

@@ -15,6 +15,9 @@ pub mod source;
 pub mod span;
 mod suggest;
 
+/// The grammar, a document of its own.
+pub const GRAMMAR: &str = include_str!("../mrecipe.pest");
+
 pub use diagnostic::{Diagnostic, Fix, Help, Label, Severity};
 pub use parse::{parse, parse_at, quantity, units};
 pub use source::{Source, Sources};

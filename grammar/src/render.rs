@@ -28,7 +28,9 @@ fn group<'a>(sources: &'a Sources, diagnostic: &'a Diagnostic) -> Group<'a> {
     let primary = AnnotationKind::Primary.span(inside(home, diagnostic.span));
     let label = Some(legible(&diagnostic.label)).filter(|l| !l.is_empty());
     let primary = primary.label(label);
-    let title = level.primary_title(diagnostic.message.as_str()).id(diagnostic.code);
+    let title = level.primary_title(diagnostic.message.as_str());
+    // What is wrong with other files than recipes has no code.
+    let title = if diagnostic.code.is_empty() { title } else { title.id(diagnostic.code) };
     let mut snippets = Vec::new();
     // The file at fault comes first, whatever the order of the files.
     let others = sources.iter().filter(|file| file.base != home.base);

@@ -84,11 +84,6 @@ pub fn copy(files: &[PathBuf], bytes: u64, to: &Path) -> Result<Duration, IoErro
     Ok(began.elapsed())
 }
 
-/// Threads that compute.
-pub fn threads() -> usize {
-    rayon::current_num_threads()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,4 +1,7 @@
 //! Small charts as standalone SVG documents: panels side by side, each with its axes. No dependency.
+//!
+//! Colors are attributes, so that a file shows them anywhere; the classes beside them (`paper`, `title`, `label`,
+//! `axis`, `grid`, and `s0` to `s5` with `fill` or `line`) let the style sheet of a page overrule them.
 
 use std::fmt::Write;
 
@@ -8,17 +11,19 @@ const LEFT: f64 = 66.0;
 const RIGHT: f64 = 22.0;
 const TOP: f64 = 84.0;
 const BOTTOM: f64 = 50.0;
+/// Values that span a greater factor are drawn over a logarithmic axis.
+const LINEAR_SPAN: f64 = 5.0;
 /// Colors that are told apart without red and green.
-pub(crate) const COLORS: &[&str] = &["#0284c7", "#d97706", "#7c3aed", "#0f766e", "#be185d", "#64748b"];
-const LABEL: &str = "font-size=\"11\" fill=\"#475569\"";
+pub const COLORS: [&str; 6] = ["#0284c7", "#d97706", "#7c3aed", "#0f766e", "#be185d", "#64748b"];
+const LABEL: &str = "class=\"label\" font-size=\"11\" fill=\"#475569\"";
 
 /// A picture of one or more panels under one title.
-pub(crate) struct Chart {
+pub struct Chart {
     pub title: String,
     pub panels: Vec<Panel>,
 }
 
-pub(crate) struct Panel {
+pub struct Panel {
     pub title: String,
     pub x: String,
     pub y: String,
@@ -26,14 +31,15 @@ pub(crate) struct Panel {
     pub series: Vec<Series>,
 }
 
-pub(crate) struct Series {
+pub struct Series {
     pub name: String,
-    pub color: &'static str,
+    /// Among [`COLORS`].
+    pub color: usize,
     pub mark: Mark,
     pub points: Vec<Point>,
 }
 
-pub(crate) struct Point {
+pub struct Point {
     pub x: f64,
     pub y: f64,
     /// Shown where a reader points at it.
@@ -41,7 +47,7 @@ pub(crate) struct Point {
 }
 
 #[derive(Clone, Copy, PartialEq)]
-pub(crate) enum Mark {
+pub enum Mark {
     /// Small and light, for many.
     Dot,
     Disc,
@@ -61,9 +67,9 @@ impl Chart {
         let width = WIDTH * self.panels.len().max(1) as f64;
         let mut out = format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {HEIGHT}\" width=\"{width}\" \
-             height=\"{HEIGHT}\" font-family=\"ui-sans-serif, 'DejaVu Sans', sans-serif\" role=\"img\">\n\
-             <title>{title}</title>\n<rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>\n\
-             <text x=\"{LEFT}\" y=\"22\" font-size=\"14\" font-weight=\"600\" fill=\"#0f172a\">{title}</text>\n",
+             height=\"{HEIGHT}\" font-family=\"ui-sans-serif, 'DejaVu Sans', sans-serif\" role=\"img\" \
+             aria-label=\"{title}\">\n<rect class=\"paper\" width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>\n\
+             <text class=\"title\" x=\"{LEFT}\" y=\"22\" font-size=\"14\" font-weight=\"600\" fill=\"#0f172a\">{title}</text>\n",
             title = escaped(&self.title)
         );
         for (i, panel) in self.panels.iter().enumerate() {
@@ -76,7 +82,7 @@ impl Chart {
 }
 
 /// The place of a plot within its picture.
-pub(crate) struct Frame {
+pub struct Frame {
     pub left: f64,
     pub right: f64,
     pub top: f64,
@@ -90,7 +96,7 @@ impl Frame {
         for (at, tick) in across {
             let _ = writeln!(
                 out,
-                "<path d=\"M{at:.1},{bottom:.1} v5\" stroke=\"#94a3b8\"/><text x=\"{at:.1}\" y=\"{:.1}\" \
+                "<path class=\"axis\" d=\"M{at:.1},{bottom:.1} v5\" stroke=\"#94a3b8\"/><text x=\"{at:.1}\" y=\"{:.1}\" \
                  text-anchor=\"middle\" {LABEL}>{tick}</text>",
                 bottom + 18.0
             );
@@ -98,7 +104,7 @@ impl Frame {
         for (at, tick) in up {
             let _ = writeln!(
                 out,
-                "<path d=\"M{left:.1},{at:.1} H{right:.1}\" stroke=\"#e2e8f0\"/><text x=\"{:.1}\" y=\"{:.1}\" \
+                "<path class=\"grid\" d=\"M{left:.1},{at:.1} H{right:.1}\" stroke=\"#e2e8f0\"/><text x=\"{:.1}\" y=\"{:.1}\" \
                  text-anchor=\"end\" {LABEL}>{tick}</text>",
                 left - 7.0,
                 at + 3.8
@@ -106,7 +112,7 @@ impl Frame {
         }
         let _ = writeln!(
             out,
-            "<path d=\"M{left:.1},{top:.1} V{bottom:.1} H{right:.1}\" fill=\"none\" stroke=\"#94a3b8\"/>\n\
+            "<path class=\"axis\" d=\"M{left:.1},{top:.1} V{bottom:.1} H{right:.1}\" fill=\"none\" stroke=\"#94a3b8\"/>\n\
              <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\" {LABEL}>{}</text>\n\
              <text transform=\"translate(16 {:.1}) rotate(-90)\" text-anchor=\"middle\" {LABEL}>{}</text>",
             (left + right) / 2.0,
@@ -120,27 +126,57 @@ impl Frame {
 
 /// Where values lie on an axis.
 #[derive(Clone, Copy)]
-struct Scale {
+pub struct Scale {
     low: f64,
     high: f64,
     from: f64,
     to: f64,
+    pub logarithmic: bool,
 }
 
 impl Scale {
-    fn around(values: impl Iterator<Item = f64>, from: f64, to: f64) -> Scale {
+    /// Around all finite values. Positive ones of which the greatest is more than `span` times the least are shown
+    /// by their logarithm.
+    pub fn around(values: impl Iterator<Item = f64>, from: f64, to: f64, span: f64) -> Scale {
         let (low, high) = values
             .filter(|v| v.is_finite())
             .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)));
         if low > high {
-            return Scale { low: 0.0, high: 1.0, from, to };
+            return Scale { low: 0.0, high: 1.0, from, to, logarithmic: false };
+        }
+        if low > 0.0 && high > span * low {
+            return Scale { low: low / 1.15, high: high * 1.15, from, to, logarithmic: true };
         }
         let margin = if high > low { 0.06 * (high - low) } else { 0.05 * high.abs().max(1e-3) };
-        Scale { low: low - margin, high: high + margin, from, to }
+        Scale { low: low - margin, high: high + margin, from, to, logarithmic: false }
     }
 
-    fn at(&self, value: f64) -> f64 {
-        self.from + (value - self.low) / (self.high - self.low) * (self.to - self.from)
+    /// From 0 on.
+    pub fn counting(high: f64, from: f64, to: f64) -> Scale {
+        Scale { low: 0.0, high, from, to, logarithmic: false }
+    }
+
+    /// Far outside of the axis, but a number, for what a logarithm cannot show.
+    pub fn at(&self, value: f64) -> f64 {
+        let share = match self.logarithmic {
+            true => (value.max(1e-30) / self.low).ln() / (self.high / self.low).ln(),
+            false => (value - self.low) / (self.high - self.low),
+        };
+        self.from + share * (self.to - self.from)
+    }
+
+    /// About so many round values, each with its place and its name.
+    pub fn ticks(&self, count: usize, name: fn(f64) -> String) -> Vec<(f64, String)> {
+        let values = match self.logarithmic {
+            false => ticks(self.low, self.high, count),
+            true => {
+                let decades = self.low.log10().floor() as i32..=self.high.log10().ceil() as i32;
+                let steps: &[f64] = if self.high / self.low > 1e4 { &[1.0] } else { &[1.0, 2.0, 5.0] };
+                let all = decades.flat_map(|d| steps.iter().map(move |s| s * 10f64.powi(d)));
+                all.filter(|tick| (self.low..=self.high).contains(tick)).collect()
+            }
+        };
+        values.into_iter().map(|tick| (self.at(tick), name(tick))).collect()
     }
 }
 
@@ -148,8 +184,8 @@ impl Panel {
     fn draw(&self, out: &mut String) {
         let points = || self.series.iter().flat_map(|s| &s.points);
         let across = self.series.iter().filter(|s| s.mark != Mark::Level).flat_map(|s| &s.points);
-        let x = Scale::around(across.map(|p| p.x), LEFT, WIDTH - RIGHT);
-        let y = Scale::around(points().map(|p| p.y), HEIGHT - BOTTOM, TOP);
+        let x = Scale::around(across.map(|p| p.x), LEFT, WIDTH - RIGHT, f64::INFINITY);
+        let y = Scale::around(points().map(|p| p.y), HEIGHT - BOTTOM, TOP, LINEAR_SPAN);
         self.axes(out, x, y);
         self.legend(out);
         for series in &self.series {
@@ -158,16 +194,12 @@ impl Panel {
     }
 
     fn axes(&self, out: &mut String, x: Scale, y: Scale) {
-        let across: Vec<(f64, String)> =
-            ticks(x.low, x.high, 5).into_iter().map(|tick| (x.at(tick), counted(tick))).collect();
-        let up: Vec<(f64, String)> =
-            ticks(y.low, y.high, 6).into_iter().map(|tick| (y.at(tick), shown(tick))).collect();
         let frame = Frame { left: LEFT, right: WIDTH - RIGHT, top: TOP, bottom: HEIGHT - BOTTOM };
-        frame.draw(out, &across, &up, &self.x, &self.y);
+        frame.draw(out, &x.ticks(5, counted), &y.ticks(6, shown), &self.x, &self.y);
         let title = escaped(&self.title);
         let _ = writeln!(
             out,
-            "<text x=\"{LEFT:.1}\" y=\"44\" font-size=\"12.5\" fill=\"#0f172a\">{title}</text>"
+            "<text class=\"title\" x=\"{LEFT:.1}\" y=\"44\" font-size=\"12.5\" fill=\"#0f172a\">{title}</text>"
         );
     }
 
@@ -213,8 +245,10 @@ impl Series {
             let told = finite.first().filter(|_| self.mark == Mark::Level).map_or("", |p| p.told.as_str());
             let _ = writeln!(
                 out,
-                "<path d=\"{path}\" fill=\"none\" stroke=\"{}\" stroke-width=\"1.4\"{dashes}><title>{}</title></path>",
+                "<path class=\"s{} line\" d=\"{path}\" fill=\"none\" stroke=\"{}\" stroke-width=\"1.4\"{dashes}>\
+                 <title>{}</title></path>",
                 self.color,
+                COLORS[self.color],
                 escaped(told)
             );
         }
@@ -224,26 +258,28 @@ impl Series {
     }
 
     fn mark(&self, out: &mut String, x: f64, y: f64, told: &str) {
-        let color = self.color;
+        let (series, color) = (self.color, COLORS[self.color]);
         let shape = match self.mark {
             Mark::Dot => format!(
-                "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"2.4\" fill=\"{color}\" fill-opacity=\"0.45\""
+                "<circle class=\"s{series} fill\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"2.4\" fill=\"{color}\" fill-opacity=\"0.45\""
             ),
             Mark::Disc | Mark::Line => {
-                format!("<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3.4\" fill=\"{color}\"")
+                format!(
+                    "<circle class=\"s{series} fill\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3.4\" fill=\"{color}\""
+                )
             }
             Mark::Ring => format!(
-                "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"6.5\" fill=\"none\" stroke=\"{color}\" stroke-width=\"2\""
+                "<circle class=\"s{series} line\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"6.5\" fill=\"none\" stroke=\"{color}\" stroke-width=\"2\""
             ),
             Mark::Cross => format!(
-                "<path d=\"M{:.1},{:.1} l8,8 m0,-8 l-8,8\" stroke=\"{color}\" stroke-width=\"2\"",
+                "<path class=\"s{series} line\" d=\"M{:.1},{:.1} l8,8 m0,-8 l-8,8\" stroke=\"{color}\" stroke-width=\"2\"",
                 x - 4.0,
                 y - 4.0
             ),
             Mark::Steps | Mark::Level => {
                 let dashes = if self.mark == Mark::Level { " stroke-dasharray=\"4 3\"" } else { "" };
                 format!(
-                    "<path d=\"M{:.1},{y:.1} h12\" stroke=\"{color}\" stroke-width=\"1.6\"{dashes}",
+                    "<path class=\"s{series} line\" d=\"M{:.1},{y:.1} h12\" stroke=\"{color}\" stroke-width=\"1.6\"{dashes}",
                     x - 6.0
                 )
             }
@@ -259,7 +295,7 @@ impl Series {
 }
 
 /// Round numbers from `low` to `high`, about `count` of them.
-pub(crate) fn ticks(low: f64, high: f64, count: usize) -> Vec<f64> {
+pub fn ticks(low: f64, high: f64, count: usize) -> Vec<f64> {
     let rough = (high - low) / count as f64;
     let power = 10f64.powf(rough.log10().floor());
     let step = [1.0, 2.0, 2.5, 5.0, 10.0].into_iter().map(|s| s * power).find(|s| *s >= rough);
@@ -269,7 +305,7 @@ pub(crate) fn ticks(low: f64, high: f64, count: usize) -> Vec<f64> {
 }
 
 /// `250K`, `1.5M`, as recipes write them.
-pub(crate) fn counted(tokens: f64) -> String {
+pub fn counted(tokens: f64) -> String {
     let units = [(1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K")];
     match units.into_iter().find(|(size, _)| tokens >= *size) {
         Some((size, unit)) => format!("{}{unit}", trimmed(format!("{:.2}", tokens / size))),
@@ -278,7 +314,7 @@ pub(crate) fn counted(tokens: f64) -> String {
 }
 
 /// Four digits that matter.
-pub(crate) fn shown(loss: f64) -> String {
+pub fn shown(loss: f64) -> String {
     match loss.abs() {
         0.0 => "0".into(),
         size if (1e-3..1e4).contains(&size) => {
@@ -296,7 +332,7 @@ fn trimmed(text: String) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_string()
 }
 
-pub(crate) fn escaped(text: &str) -> String {
+pub fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
@@ -307,7 +343,7 @@ mod tests {
     #[test]
     fn a_chart_draws_every_finite_point_with_its_words() {
         let point = |x, y| Point { x, y, told: format!("{x} < {y}") };
-        let series = |mark, points| Series { name: "some & others".into(), color: COLORS[0], mark, points };
+        let series = |mark, points| Series { name: "some & others".into(), color: 0, mark, points };
         let panel = Panel {
             title: "a panel".into(),
             x: "parameters".into(),
@@ -327,6 +363,18 @@ mod tests {
         );
         // An empty series is in no legend.
         assert_eq!(svg.matches("some &amp; others").count(), 3);
+    }
+
+    #[test]
+    fn values_of_many_sizes_are_shown_by_their_logarithm() {
+        let scale = Scale::around([0.1, 10.0].into_iter(), 0.0, 100.0, 20.0);
+        assert!(scale.logarithmic && (scale.at(1.0) - 50.0).abs() < 1e-9);
+        let names: Vec<String> = scale.ticks(5, shown).into_iter().map(|(_, name)| name).collect();
+        assert_eq!(names, ["0.1", "0.2", "0.5", "1", "2", "5", "10"]);
+        assert!(scale.at(0.0) < 0.0 && scale.at(-1.0).is_finite());
+        for values in [&[0.0, 10.0][..], &[3.0], &[1.0, 19.0], &[]] {
+            assert!(!Scale::around(values.iter().copied(), 0.0, 1.0, 20.0).logarithmic, "{values:?}");
+        }
     }
 
     #[test]

@@ -96,7 +96,7 @@ impl CutProof {
 }
 
 /// How a folder was proved. Only [`prove_folder`] makes one, and only with one is a folder published.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 #[expect(clippy::manual_non_exhaustive, reason = "no other module of this crate shall make one either")]
 pub struct FolderProof {
     pub params: u64,

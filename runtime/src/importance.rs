@@ -11,7 +11,7 @@ mod weights;
 
 pub use depth::{DepthError, DepthRule};
 pub use elimination::Elimination;
-pub use rank::{AxisScores, RankError, Table, choose};
+pub use rank::{AxisScores, RankError, Ranking, Table, choose, choose_by};
 pub use scores::{Scores, random, reversed};
 
 pub use weights::{Side, Source, Statistics, sources};

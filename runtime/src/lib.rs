@@ -2,7 +2,7 @@
 
 pub mod bench;
 pub mod calibrate;
-pub(crate) mod chart;
+pub mod chart;
 pub mod checkpoint;
 pub mod compare;
 pub mod convert;
@@ -17,6 +17,7 @@ pub mod guard;
 pub mod hub;
 pub mod importance;
 pub mod input;
+mod json;
 pub mod kernels;
 pub mod linalg;
 pub mod mask;
@@ -38,6 +39,7 @@ pub mod stamp;
 pub mod stats;
 pub mod store;
 pub mod synth;
+pub mod threads;
 pub mod tokens;
 pub mod train;
 pub mod tree;

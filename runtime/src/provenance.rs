@@ -3,7 +3,6 @@
 //! It is the one document; the model card and `minic.lock.toml` are derived from it.
 
 mod card;
-mod json;
 mod lock;
 mod step;
 mod verify;
@@ -12,6 +11,7 @@ use crate::checkpoint::{self, CheckpointError};
 use crate::error::{IoError, Kind};
 use crate::evaluate::Figures;
 use crate::input;
+use crate::json;
 use crate::publish::{PublishError, StagedFolder};
 use crate::safetensors::{Reader, SafetensorsError};
 use minic_compiler::dim::Dim;

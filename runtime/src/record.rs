@@ -8,10 +8,12 @@
 //! A training that goes on from a save does its later updates again, so their lines are taken out first.
 
 mod curve;
+mod drawing;
 mod rows;
 mod tensorboard;
 
-pub use curve::svg;
+pub use curve::{Curve, CurvePoint};
+pub use drawing::{draw, svg};
 pub use rows::{Heldout, Line, Row, Update};
 
 use crate::error::IoError;
@@ -41,6 +43,19 @@ pub struct Record {
 struct Appended {
     path: PathBuf,
     file: File,
+}
+
+/// What the updates of a training took together, in seconds, as its record in a folder tells; nothing where the
+/// folder has none.
+pub fn seconds(folder: &Path, stage: &str) -> Result<Option<f64>, IoError> {
+    let (mut before, mut seconds) = (0, 0.0);
+    for (line, _) in rows::read(&folder.join(METRICS_FILE))? {
+        if let (true, Row::Update(update)) = (line.stage == stage, line.row) {
+            seconds += update.tokens.saturating_sub(before) as f64 / update.tokens_per_second;
+            before = update.tokens;
+        }
+    }
+    Ok((before > 0 && seconds.is_finite()).then_some(seconds))
 }
 
 impl Record {

@@ -9,6 +9,7 @@ mod identity;
 mod kept;
 mod load;
 mod passes;
+pub mod ranking;
 mod repair;
 mod rotate;
 pub mod search;
@@ -18,15 +19,19 @@ mod summary;
 mod train;
 
 pub use error::RunError;
+pub use export::refuse_occupied_folders;
 pub use shard::{Merged, Shard, Waiting, Waits, divisions};
-pub use summary::{EvaluationSummary, ExportSummary, StageSummary, Summary};
+pub use summary::{
+    CostRecord, EvaluationSummary, ExportSummary, LintRecord, ProofRecord, ResultError, RunRecord,
+    StageSummary, Summary,
+};
 
 use crate::calibrate::Gathered;
 use crate::device::Device;
 use crate::events::{Event, Observer, Stop, Watch};
 use crate::importance::DepthRule;
 use crate::memory;
-use crate::provenance::{DataRecord, Parent, SearchRecord, Step, TrainingRecord};
+use crate::provenance::{Parent, SearchRecord, Step, TrainingRecord};
 use crate::residual;
 use crate::score::{By, Ranked, Scorer};
 use crate::source::WeightSource;
@@ -46,7 +51,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 /// What the command line decides.
 #[derive(Clone, Debug)]
@@ -56,6 +61,8 @@ pub struct Settings {
     pub recipe_text: String,
     /// `--set` arguments, as written.
     pub overrides: Vec<String>,
+    /// What the checker warned of, for the result.
+    pub lints: Vec<LintRecord>,
     /// Relative inputs are relative to it.
     pub base: PathBuf,
     /// Relative export folders are relative to it.
@@ -88,6 +95,7 @@ impl Settings {
             recipe: recipe.into(),
             recipe_text: text.into(),
             overrides: Vec::new(),
+            lints: Vec::new(),
             base,
             out,
             records: None,
@@ -146,8 +154,6 @@ struct Executor<'a> {
     /// Nothing is computed: what is not in the store is an error.
     preview: bool,
     share: Share,
-    /// Data that was read, for the records of what it went into.
-    data: Vec<DataRecord>,
     summary: Summary,
 }
 
@@ -192,14 +198,35 @@ pub fn run(
     });
     let noting = Noting { observer, planned: AtomicU64::new(0) };
     let mut executor = Executor::new(plan, device, settings, store, &noting, false);
-    executor.refuse_occupied_folders()?;
+    refuse_occupied_folders(plan, settings)?;
     for id in plan.order() {
         executor.stage(id, &noting.planned)?;
     }
     let seconds = started.elapsed().as_secs_f64();
     observer.observe(&Event::RunFinished { seconds });
-    executor.summary.seconds = seconds;
-    Ok(executor.summary)
+    let summary = Summary {
+        format: summary::FORMAT,
+        run: record(device, settings, seconds),
+        plan: plan.records(),
+        seconds,
+        ..executor.summary
+    };
+    Ok(summary)
+}
+
+/// A run that ends now.
+fn record(device: &dyn Device, settings: &Settings, seconds: f64) -> RunRecord {
+    let now = UNIX_EPOCH.elapsed().unwrap_or_default();
+    RunRecord {
+        minic: env!("CARGO_PKG_VERSION").into(),
+        recipe: settings.recipe.clone(),
+        text: settings.recipe_text.clone(),
+        overrides: settings.overrides.clone(),
+        device: device.kind(),
+        threads: rayon::current_num_threads(),
+        started: now.saturating_sub(Duration::from_secs_f64(seconds)).as_millis() as u64,
+        lints: settings.lints.clone(),
+    }
 }
 
 /// What a run would do, by stage. Nothing is computed; stages that cannot be known, because something before
@@ -295,8 +322,8 @@ impl<'a> Executor<'a> {
     ) -> Executor<'a> {
         let redo = settings.redo.iter().filter_map(|name| plan.find(name)).collect();
         let share = settings.shard.map_or(Share::Whole, Share::Part);
-        let (done, data, summary) = (BTreeMap::new(), Vec::new(), Summary::default());
-        Executor { plan, device, settings, store, observer, done, redo, preview, share, data, summary }
+        let (done, summary) = (BTreeMap::new(), Summary::default());
+        Executor { plan, device, settings, store, observer, done, redo, preview, share, summary }
     }
 
     fn stage(&mut self, id: NodeIndex, planned: &AtomicU64) -> Result<(), RunError> {

@@ -97,6 +97,8 @@ pub struct Trained {
     /// The weighted loss of the last update, before it.
     pub loss: f64,
     pub heldout: Vec<record::Heldout>,
+    #[serde(default)]
+    pub curve: record::Curve,
 }
 
 impl Job<'_> {
@@ -308,17 +310,19 @@ impl Run<'_> {
         self.trained.updates += 1;
         self.trained.tokens += tokens;
         self.trained.loss = loss;
+        let row = record::Update {
+            phase: name.clone(),
+            update: self.trained.updates,
+            tokens: self.trained.tokens,
+            loss,
+            losses: setup.names.iter().cloned().zip(losses).collect(),
+            rate: update.rate,
+            grad_norm: norm,
+            tokens_per_second: tokens as f64 / began.elapsed().as_secs_f64().max(1e-9),
+        };
+        self.trained.curve.push(&row);
         if let Some(record) = &mut self.record {
-            record.update(record::Update {
-                phase: name.clone(),
-                update: self.trained.updates,
-                tokens: self.trained.tokens,
-                loss,
-                losses: setup.names.iter().cloned().zip(losses).collect(),
-                rate: update.rate,
-                grad_norm: norm,
-                tokens_per_second: tokens as f64 / began.elapsed().as_secs_f64().max(1e-9),
-            })?;
+            record.update(row)?;
         }
         self.watch.progress(self.trained.updates as usize, self.job.end() as usize);
         Ok(())

@@ -1,5 +1,6 @@
 //! `minic bench surgery`
 
+use crate::figures::{self, Circumstances, Figure, Kind};
 use crate::output::{Exit, Failure, Output};
 use crate::progress::Progress;
 use crate::recipe::{self, Recipe, World, folder_of};
@@ -40,6 +41,14 @@ pub struct Args {
     /// Cut and copy so many times, in alternating order; medians are reported
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..100))]
     rounds: u32,
+}
+
+impl Args {
+    /// Once, of an untrained checkpoint of the config.json in a folder.
+    pub fn of_config(folder: &Path, dir: &Path) -> Args {
+        let config = Some(folder.to_path_buf());
+        Args { checkpoint: None, config, recipe: None, dir: dir.to_path_buf(), rounds: 1 }
+    }
 }
 
 /// Seconds of one cut.
@@ -93,7 +102,7 @@ impl Seconds {
 }
 
 #[derive(Serialize)]
-struct Report {
+pub struct Report {
     params_before: u64,
     params_after: u64,
     /// Bytes of weights.
@@ -113,6 +122,17 @@ struct Report {
 }
 
 pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
+    let report = measure(args, output)?;
+    figures::keep(report.figures(), output);
+    if output.json {
+        output.document(&report)?;
+    } else {
+        output.answer(&text(&report))?;
+    }
+    Ok(Exit::Done)
+}
+
+pub fn measure(args: &Args, output: &Output) -> Result<Report, Failure> {
     // Removed when it is dropped, and by the next benchmark if this one is killed.
     let work = StagedFolder::new(&args.dir.join("minic-bench-surgery"), true)?;
     let parent = match (&args.checkpoint, &args.config) {
@@ -146,13 +166,25 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
         std::fs::remove_dir_all(&folder).map_err(IoError::at(&folder, "remove"))?;
     }
     made.peak = peak;
-    let report = report(&rounds, read, &made);
-    if output.json {
-        output.document(&report)?;
-    } else {
-        output.answer(&text(&report))?;
+    Ok(report(&rounds, read, &made))
+}
+
+impl Report {
+    /// Its rates, for plans.
+    pub fn figures(&self) -> Vec<Figure> {
+        let Report { read, written, median, .. } = self;
+        let export = median.write + median.proof + median.rest;
+        let rates = [
+            (Kind::Load, *read, median.load),
+            (Kind::Score, *read, median.score),
+            (Kind::Cut, read + written, median.cut + median.gate),
+            (Kind::Export, *written, export),
+        ];
+        let figure = |(kind, bytes, seconds): (Kind, u64, f64)| {
+            Circumstances::here(kind, "", self.params_before, 0).measured(bytes as f64, seconds)
+        };
+        rates.into_iter().filter_map(figure).collect()
     }
-    Ok(Exit::Done)
 }
 
 fn report(rounds: &[Seconds], read: u64, made: &Made) -> Report {
@@ -164,7 +196,7 @@ fn report(rounds: &[Seconds], read: u64, made: &Made) -> Report {
         read,
         written: made.written,
         rounds: rounds.len(),
-        threads: bench::threads(),
+        threads: minic_runtime::threads::count(),
         surgery_gb_per_second: moved as f64 / 1e9 / median.write,
         copy_gb_per_second: moved as f64 / 1e9 / median.copy,
         write_over_copy: median.write / median.copy,

@@ -2,6 +2,7 @@
 
 use crate::device::DeviceArgs;
 use crate::eval;
+use crate::figures::{self, Circumstances, Kind};
 use crate::output::{Exit, Failure, Output};
 use crate::table::{bytes, grouped};
 use minic_compiler::autodiff::Recompute;
@@ -10,10 +11,12 @@ use minic_compiler::dim::Dim;
 use minic_compiler::forward::{self, Comparison, Objective, TEACHER};
 use minic_compiler::model::ModelDesc;
 use minic_compiler::schedule;
-use minic_runtime::device::{Bindings, Memory, TrainingState, Weights};
+use minic_runtime::device::{Bindings, Device, Memory, TrainingState, Weights};
+use minic_runtime::events::Watch;
 use minic_runtime::memory;
 use minic_runtime::run::RunError;
-use minic_runtime::source::{self, WeightSource};
+use minic_runtime::samples::Runner;
+use minic_runtime::source::WeightSource;
 use minic_runtime::train::optimizer::Update;
 use serde_json::json;
 use std::path::PathBuf;
@@ -30,14 +33,14 @@ pub struct Args {
     /// Tokens of a sample
     #[arg(long, value_name = "N", default_value_t = 2048, value_parser = clap::value_parser!(u32).range(2..=1 << 20))]
     sequence: u32,
-    /// Samples of a pass, or of an update
+    /// Samples of a pass, several side by side as in a run, or of an update
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=4096))]
     batch: u32,
     /// Passes that are measured, after one that is not
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..1000))]
     runs: u32,
     #[command(flatten)]
-    device: DeviceArgs,
+    pub device: DeviceArgs,
 }
 
 /// What is measured.
@@ -51,75 +54,137 @@ pub fn run(what: What, args: &Args, output: &Output) -> Result<Exit, Failure> {
     let device = args.device.open(output)?;
     let model = eval::open(&args.checkpoint, output)?;
     let teacher = args.teacher.as_ref().map(|folder| eval::open(folder, output)).transpose()?;
-    let samples = samples(&model, args);
-    let windows: Vec<Bindings> = samples.iter().map(|tokens| Bindings::of(tokens)).collect();
-    let mut seconds = Vec::new();
-    let mut times = |pass: &mut dyn FnMut() -> Result<(), RunError>| -> Result<(), RunError> {
-        for i in 0..=args.runs {
-            let began = Instant::now();
-            pass()?;
-            if i > 0 {
-                seconds.push(began.elapsed().as_secs_f64());
-            }
-        }
-        Ok(())
-    };
-    let planned: Memory;
-    let sequence = args.sequence as usize;
-    match what {
-        What::Forward => {
-            let comparison = Comparison { model: "model", against: None };
-            let graph = forward::evaluation(&[("model", model.desc())], &[comparison], sequence);
-            let schedule = schedule::schedule(&graph.map_err(RunError::from)?).map_err(RunError::from)?;
-            planned = device.memory(&schedule, 1);
-            let weights = source::bind_scoped(&schedule, &[("model", &model)]).map_err(RunError::from)?;
-            let mut session = device.prepare(Arc::new(schedule), weights)?;
-            times(&mut || windows.iter().try_for_each(|window| Ok(session.run(window).map(drop)?)))?;
-        }
+    let until = Until { runs: args.runs as usize, seconds: f64::INFINITY };
+    let own = load(&model)?;
+    let mut measured = match what {
+        What::Forward => forward(device.as_ref(), model.desc(), own, args.sequence, args.batch, until)?,
         What::Train => {
             let objective = match teacher {
                 Some(_) => Objective::forward_kl(),
                 None => Objective::cross_entropy(),
             };
-            let of_teacher = teacher.as_ref().map(WeightSource::desc);
-            let batch = args.batch as usize;
-            let training =
-                forward::training(model.desc(), of_teacher, &objective, sequence, batch, Recompute::Cheap);
-            let schedule =
-                schedule::schedule(&training.map_err(RunError::from)?.graph).map_err(RunError::from)?;
-            let own = load(&model)?;
-            let beside = teacher.as_ref().map(load).transpose()?.unwrap_or_default().scoped(TEACHER);
-            let lanes = forward::lanes(model.desc().params(), batch);
-            let memory = device.memory(&schedule, lanes);
-            planned = Memory { weights: memory.weights + schedule.average_bytes(), ..memory };
-            let state = TrainingState { weights: own, ..TrainingState::default() };
-            let mut training = device.train(Arc::new(schedule), beside, state, lanes)?;
-            let mut step = 0;
-            times(&mut || {
-                step += 1;
-                training.gradients(&windows)?;
-                let scale = 1.0 / training.norm()?.max(1.0);
-                let update = Update { beta1: 0.9, beta2: 0.95, eps: 1e-8, rate: 1e-5, step, scale };
-                Ok(training.update(&update, &|_| 0.0)?)
-            })?;
+            let beside = teacher.as_ref().map(load).transpose()?.unwrap_or_default();
+            let training = TrainingOf {
+                student: model.desc(),
+                teacher: teacher.as_ref().map(WeightSource::desc),
+                objective: &objective,
+                sequence: args.sequence,
+                batch: args.batch,
+            };
+            training.measure(device.as_ref(), own, beside, until)?
         }
-    }
-    tell(what, args, &model, teacher.as_ref(), &device.kind(), &mut seconds, planned, output)
+    };
+    tell(what, args, &model, teacher.as_ref(), &device.kind(), &mut measured, output)
 }
 
-#[expect(clippy::too_many_arguments, reason = "everything that was measured")]
+/// When enough was measured: after so many passes, or after one that ends later than so many seconds.
+#[derive(Clone, Copy)]
+pub struct Until {
+    pub runs: usize,
+    pub seconds: f64,
+}
+
+pub struct Measured {
+    /// Of passes or updates, after one that is not measured.
+    pub seconds: Vec<f64>,
+    pub planned: Memory,
+}
+
+impl Measured {
+    pub fn median(&mut self) -> f64 {
+        self.seconds.sort_by(f64::total_cmp);
+        self.seconds[self.seconds.len() / 2]
+    }
+}
+
+impl Until {
+    fn times(self, pass: &mut dyn FnMut() -> Result<(), RunError>) -> Result<Vec<f64>, RunError> {
+        pass()?;
+        let (began, mut seconds) = (Instant::now(), Vec::new());
+        while seconds.is_empty()
+            || (seconds.len() < self.runs && began.elapsed().as_secs_f64() < self.seconds)
+        {
+            let pass_began = Instant::now();
+            pass()?;
+            seconds.push(pass_began.elapsed().as_secs_f64());
+        }
+        Ok(seconds)
+    }
+}
+
+/// Evaluations of samples, as many side by side as in a run.
+pub fn forward(
+    device: &dyn Device,
+    desc: &ModelDesc,
+    weights: Weights,
+    sequence: u32,
+    batch: u32,
+    until: Until,
+) -> Result<Measured, RunError> {
+    let comparison = Comparison { model: MODEL, against: None };
+    let schedule =
+        schedule::schedule(&forward::evaluation(&[(MODEL, desc)], &[comparison], sequence as usize)?)?;
+    let mut runner = Runner::new(device, schedule, weights.scoped(MODEL), batch as usize)?;
+    let samples = samples(desc, sequence, batch);
+    let samples: Vec<&[u32]> = samples.iter().map(Vec::as_slice).collect();
+    let watch = Watch::new("forward", &());
+    let seconds = until.times(&mut || runner.all(&samples, &watch, drop))?;
+    Ok(Measured { seconds, planned: runner.memory })
+}
+
+const MODEL: &str = "model";
+
+/// One update after the other.
+pub struct TrainingOf<'a> {
+    pub student: &'a ModelDesc,
+    pub teacher: Option<&'a ModelDesc>,
+    pub objective: &'a Objective,
+    pub sequence: u32,
+    pub batch: u32,
+}
+
+impl TrainingOf<'_> {
+    pub fn measure(
+        &self,
+        device: &dyn Device,
+        own: Weights,
+        teachers: Weights,
+        until: Until,
+    ) -> Result<Measured, RunError> {
+        let (sequence, batch) = (self.sequence as usize, self.batch as usize);
+        let training =
+            forward::training(self.student, self.teacher, self.objective, sequence, batch, Recompute::Cheap)?;
+        let schedule = schedule::schedule(&training.graph)?;
+        let lanes = forward::lanes(self.student.params(), batch);
+        let memory = device.memory(&schedule, lanes);
+        let planned = Memory { weights: memory.weights + schedule.average_bytes(), ..memory };
+        let state = TrainingState { weights: own, ..TrainingState::default() };
+        let mut training = device.train(Arc::new(schedule), teachers.scoped(TEACHER), state, lanes)?;
+        let samples = samples(self.student, self.sequence, self.batch);
+        let windows: Vec<Bindings> = samples.iter().map(|tokens| Bindings::of(tokens)).collect();
+        let mut step = 0;
+        let seconds = until.times(&mut || {
+            step += 1;
+            training.gradients(&windows)?;
+            let scale = 1.0 / training.norm()?.max(1.0);
+            let update = Update { beta1: 0.9, beta2: 0.95, eps: 1e-8, rate: 1e-5, step, scale };
+            Ok(training.update(&update, &|_| 0.0)?)
+        })?;
+        Ok(Measured { seconds, planned })
+    }
+}
+
 fn tell(
     what: What,
     args: &Args,
     model: &WeightSource,
     teacher: Option<&WeightSource>,
     device: &str,
-    seconds: &mut [f64],
-    planned: Memory,
+    measured: &mut Measured,
     output: &Output,
 ) -> Result<Exit, Failure> {
-    seconds.sort_by(f64::total_cmp);
-    let median = seconds[seconds.len() / 2];
+    let median = measured.median();
+    let seconds = &measured.seconds;
     let tokens = f64::from(args.batch) * f64::from(args.sequence) / median;
     let flops = |model: &WeightSource| cost::flops_per_token(model.desc(), args.sequence as usize) as f64;
     let per_token = match what {
@@ -127,7 +192,10 @@ fn tell(
         What::Train => 3.0 * flops(model) + teacher.map_or(0.0, flops),
     };
     let name = if what == What::Forward { "forward" } else { "train" };
-    let (planned, peak) = (planned.total(), memory::peak());
+    let (planned, peak) = (measured.planned.total(), memory::peak());
+    let kind = if what == What::Forward { Kind::Forward } else { Kind::Train };
+    let here = Circumstances::here(kind, device, model.desc().params(), args.sequence as usize);
+    figures::keep(here.measured(tokens * per_token, 1.0).into_iter().collect(), output);
     if output.json {
         output.document(&json!({
             "what": name, "device": device, "batch": args.batch, "sequence": args.sequence, "seconds": seconds,
@@ -155,8 +223,8 @@ fn load(model: &WeightSource) -> Result<Weights, RunError> {
     Ok(Weights::load(names, |name| model.read_f32(name))?)
 }
 
-fn samples(model: &WeightSource, args: &Args) -> Vec<Vec<u32>> {
-    (0..args.batch).map(|s| tokens(model.desc(), args.sequence, s)).collect()
+fn samples(desc: &ModelDesc, sequence: u32, batch: u32) -> Vec<Vec<u32>> {
+    (0..batch).map(|sample| tokens(desc, sequence, sample)).collect()
 }
 
 /// A sample of tokens that every vocabulary has.

@@ -2,7 +2,7 @@
 
 use super::figures::{self, Evaluated};
 use super::model::{self, Side};
-use super::{Section, kept, lines, titled};
+use super::{Part, Section, kept, lines};
 use crate::output::{Exit, Failure, Output};
 use crate::table::Table;
 use minic_runtime::checkpoint::{self, Checkpoint, CheckpointError};
@@ -81,7 +81,7 @@ impl Folder {
 }
 
 /// The copy of the recipe in an exported folder.
-pub fn recipe_of(folder: &Path) -> Result<Option<String>, Failure> {
+fn recipe_of(folder: &Path) -> Result<Option<String>, Failure> {
     let path = folder.join("recipe.mrecipe");
     if !path.is_file() {
         return Ok(None);
@@ -123,7 +123,8 @@ fn origins(a: &Provenance, b: &Provenance) -> Section {
         table.row(vec![name.clone(), short(&a), short(&b), equal.into()]);
         json.insert(name.clone(), json!({ "a": a, "b": b, "equal": a == b }));
     }
-    Section { name: "inputs", text: titled("inputs, by digest", &table), json: Value::Object(json) }
+    let parts = vec![Part::Table { title: "inputs, by digest".into(), table }];
+    Section { name: "inputs", parts, json: Value::Object(json) }
 }
 
 /// Without `-v`, the weights that differ most.
@@ -137,7 +138,7 @@ fn tensors(found: &[TensorDifference], verbose: bool) -> Section {
     if equal > 0 {
         text += &format!(", {equal} equal values of another element type");
     }
-    text += &format!(", {} differ\n", different.len());
+    text += &format!(", {} differ", different.len());
     let most = |t: &TensorDifference| t.values.map_or(f64::INFINITY, |v| v.max_abs);
     if !verbose {
         different.sort_by(|a, b| most(b).total_cmp(&most(a)));
@@ -147,11 +148,13 @@ fn tensors(found: &[TensorDifference], verbose: bool) -> Section {
     for tensor in different.iter().take(shown) {
         table.row(row(tensor));
     }
-    if !different.is_empty() {
-        text += &table.render(|_, line| format!("    {line}"));
-    }
+    let mut parts = vec![match different.is_empty() {
+        true => Part::Text(text),
+        false => Part::Table { title: text, table },
+    }];
     if different.len() > shown {
-        text += &format!("    {} more: -v shows them, in the order of the model\n", different.len() - shown);
+        let more = different.len() - shown;
+        parts.push(Part::Text(format!("    {more} more: -v shows them, in the order of the model")));
     }
     let json = json!({
         "count": found.len(),
@@ -159,7 +162,7 @@ fn tensors(found: &[TensorDifference], verbose: bool) -> Section {
         "different": different.len(),
         "tensors": found.iter().map(to_json).collect::<Vec<_>>(),
     });
-    Section { name: "weights", text, json }
+    Section { name: "weights", parts, json }
 }
 
 fn row(tensor: &TensorDifference) -> Vec<String> {

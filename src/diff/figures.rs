@@ -1,6 +1,6 @@
 //! Evaluations side by side.
 
-use super::{Section, signed, titled};
+use super::{Part, Section, signed};
 use crate::table::Table;
 use minic_runtime::evaluate::Figures;
 use serde_json::{Map, Value, json};
@@ -30,8 +30,9 @@ pub fn section(a: &Evaluated, b: &Evaluated) -> Section {
         }
         json.insert(name.clone(), Value::Object(quantities));
     }
-    let text = if json.is_empty() { String::new() } else { titled("evaluations", &table) };
-    Section { name: "evaluations", text, json: Value::Object(json) }
+    let part = Part::Table { title: "evaluations".into(), table };
+    let parts = if json.is_empty() { Vec::new() } else { vec![part] };
+    Section { name: "evaluations", parts, json: Value::Object(json) }
 }
 
 type Read = fn(&Figures) -> Option<f64>;

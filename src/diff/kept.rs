@@ -1,6 +1,6 @@
 //! What two cuts kept, axis by axis and layer by layer.
 
-use super::{Section, titled};
+use super::{Part, Section};
 use crate::table::Table;
 use minic_compiler::axes;
 use minic_compiler::dim::Dim;
@@ -18,20 +18,20 @@ type Member = (Option<usize>, usize);
 pub fn section(steps: &[(&Step, &Step)], verbose: bool) -> Section {
     let mut table = Table::new(&["cut", "axis", "layer", ">a keeps", ">b keeps", ">in common"]);
     let mut json = Vec::new();
-    let mut notes = String::new();
+    let mut notes = Vec::new();
     for (a, b) in steps {
         if a.before != b.before {
-            notes += &format!("    {}: the models that were cut differ, and so does the numbering\n", a.name);
+            notes.push(format!("    {}: the models that were cut differ, and so does the numbering", a.name));
             json.push(json!({ "cut": a.name, "comparable": false, "axes": [] }));
             continue;
         }
         let mut axes = Vec::new();
         for (axis, x, y) in pairs(a, b) {
             if of_stream(&axis) && basis(a) != basis(b) {
-                notes += &format!(
-                    "    {}: {axis} is cut in two bases of the stream, whose numbers differ\n",
+                notes.push(format!(
+                    "    {}: {axis} is cut in two bases of the stream, whose numbers differ",
                     a.name
-                );
+                ));
                 axes.push(json!({ "axis": axis, "layers": [] }));
                 continue;
             }
@@ -44,8 +44,12 @@ pub fn section(steps: &[(&Step, &Step)], verbose: bool) -> Section {
         }
         json.push(json!({ "cut": a.name, "comparable": true, "axes": axes }));
     }
-    let text = if steps.is_empty() { String::new() } else { titled("kept indices", &table) + &notes };
-    Section { name: "kept", text, json: Value::Array(json) }
+    let mut parts = Vec::new();
+    if !steps.is_empty() {
+        parts.push(Part::Table { title: "kept indices".into(), table });
+        parts.extend(notes.into_iter().map(Part::Text));
+    }
+    Section { name: "kept", parts, json: Value::Array(json) }
 }
 
 fn of_stream(axis: &str) -> bool {

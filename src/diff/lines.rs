@@ -1,6 +1,6 @@
 //! Two texts, line by line.
 
-use super::Section;
+use super::{Part, Section};
 use serde_json::{Value, json};
 
 /// Longer texts are only compared, because the table of the comparison grows with the product of their lengths.
@@ -17,16 +17,17 @@ enum Line<'a> {
 pub fn section(a: Option<&str>, b: Option<&str>) -> Section {
     let name = "recipe";
     let (Some(a), Some(b)) = (a, b) else {
-        return Section { name, text: String::new(), json: Value::Null };
+        return Section { name, parts: Vec::new(), json: Value::Null };
     };
     if a == b {
-        return Section { name, text: "recipe: equal\n".into(), json: json!({ "equal": true, "lines": [] }) };
+        let parts = vec![Part::Text("recipe: equal".into())];
+        return Section { name, parts, json: json!({ "equal": true, "lines": [] }) };
     }
     let Some(lines) = lines(a, b) else {
-        let text = "recipe: the two differ, and are too long to show how\n".into();
-        return Section { name, text, json: json!({ "equal": false, "lines": null }) };
+        let parts = vec![Part::Text("recipe: the two differ, and are too long to show how".into())];
+        return Section { name, parts, json: json!({ "equal": false, "lines": null }) };
     };
-    let mut text = String::from("recipe\n");
+    let mut changed = Vec::new();
     let mut json = Vec::new();
     for line in &lines {
         let (sign, line, key) = match line {
@@ -34,10 +35,11 @@ pub fn section(a: Option<&str>, b: Option<&str>) -> Section {
             Line::A(line) => ('-', line, "a"),
             Line::B(line) => ('+', line, "b"),
         };
-        text += &format!("    {sign} {line}\n");
+        changed.push(format!("{sign} {line}"));
         json.push(json!({ "in": key, "text": line }));
     }
-    Section { name, text, json: json!({ "equal": false, "lines": json }) }
+    let parts = vec![Part::Lines("recipe".into(), changed)];
+    Section { name, parts, json: json!({ "equal": false, "lines": json }) }
 }
 
 /// A longest common subsequence, and what is beside it.

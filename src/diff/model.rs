@@ -1,6 +1,6 @@
 //! Two models side by side: family, parameters, layers, dimensions.
 
-use super::{Section, titled};
+use super::{Part, Section};
 use crate::table::{Table, grouped};
 use minic_compiler::dim::Dim;
 use minic_runtime::provenance::ModelRecord;
@@ -14,10 +14,10 @@ pub struct Side<'a> {
 }
 
 pub fn section(name: &'static str, title: &str, a: &Side, b: &Side) -> Section {
-    Section { name, text: text(title, a, b), json: to_json(a, b) }
+    Section { name, parts: parts(title, a, b), json: to_json(a, b) }
 }
 
-fn text(title: &str, a: &Side, b: &Side) -> String {
+fn parts(title: &str, a: &Side, b: &Side) -> Vec<Part> {
     let mut table = Table::new(&["", ">a", ">b", ">change"]);
     let (x, y) = (a.model, b.model);
     let mut row = |what: &str, a: String, b: String, change: String| {
@@ -42,8 +42,11 @@ fn text(title: &str, a: &Side, b: &Side) -> String {
             _ => row(dim.name(), shown(a), shown(b), String::new()),
         }
     }
-    let equal = if same.is_empty() { String::new() } else { format!("    equal: {}\n", same.join(", ")) };
-    titled(title, &table) + &equal
+    let mut parts = vec![Part::Table { title: title.into(), table }];
+    if !same.is_empty() {
+        parts.push(Part::Text(format!("    equal: {}", same.join(", "))));
+    }
+    parts
 }
 
 fn dims(a: &ModelRecord, b: &ModelRecord) -> BTreeSet<Dim> {

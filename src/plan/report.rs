@@ -1,43 +1,95 @@
-//! The answer of `minic plan`: the shape of every model, the state and the cost of every stage.
+//! The answer of `minic plan`: the shape of every model, the state and the cost of every stage, and its sums.
 
+use super::limits::Ahead;
+use super::time::{Clock, Time};
 use crate::inspect::DIMS;
-use crate::output::Output;
-use crate::recipe::{self, World};
-use crate::table::{Table, bytes, grouped, operations};
+use crate::output::Failure;
+use crate::recipe::World;
 use minic_compiler::check::Environment;
 use minic_compiler::dim::Dim;
 use minic_compiler::hir::{self, Recipe};
-use minic_compiler::model::LayerKind;
 use minic_compiler::plan::{
-    self, Bounds, Estimate, Plan, PlanNode, Points, RungEstimate, Shape, Shapes, Source, Stage, StageId,
+    Bounds, Estimate, Plan, PlanNode, RungEstimate, Shape, Shapes, Source, Stage, StageId, Training,
 };
 use minic_runtime::checkpoint::{CONFIG_FILE, INDEX_FILE, WEIGHTS_FILE};
 use minic_runtime::hub::Remote;
 use minic_runtime::run::State;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The sequence of figures of a model where the recipe has no data.
 const SEQUENCE: usize = 4096;
 
-pub struct Report<'a> {
-    plan: &'a Plan,
-    shapes: &'a Shapes,
-    /// The longest sequence of the recipe's data.
-    sequence: usize,
-    stages: Vec<StageReport<'a>>,
+/// What a report is made of.
+pub struct Parts<'a> {
+    pub plan: &'a Plan,
+    /// The same, with the numbers of samples that are known beforehand.
+    pub counted: &'a Plan,
+    pub shapes: &'a Shapes,
+    pub recipe: &'a Recipe,
+    pub world: &'a World,
+    /// Those that a look into the store gave.
+    pub states: &'a BTreeMap<StageId, State>,
+    pub clock: &'a Clock<'a>,
+    /// Bytes of the files of stages that load data.
+    pub files: &'a BTreeMap<StageId, u64>,
 }
 
-struct StageReport<'a> {
-    node: &'a PlanNode,
+pub struct Report<'a> {
+    pub plan: &'a Plan,
+    pub shapes: &'a Shapes,
+    /// The longest sequence of the recipe's data.
+    pub sequence: usize,
+    pub stages: Vec<StageReport<'a>>,
+    pub device: &'a str,
+    /// What would stop a run.
+    pub problems: Vec<Failure>,
+}
+
+pub struct StageReport<'a> {
+    pub node: &'a PlanNode,
     id: StageId,
-    state: Standing,
-    estimate: Estimate,
+    pub state: Standing,
+    pub estimate: Estimate,
+    pub time: Time,
+    /// Of a training.
+    pub phases: Vec<Phase>,
+}
+
+/// What a phase of a training does.
+#[derive(Debug, Serialize)]
+pub struct Phase {
+    pub name: String,
+    pub data: String,
+    pub updates: u64,
+    /// Sequences of an update, and tokens of each.
+    pub batch: usize,
+    pub sequence: usize,
+    pub tokens: u64,
+}
+
+/// The sums over the stages that are still to be run.
+pub struct Totals {
+    pub run: usize,
+    pub cached: usize,
+    pub blocked: usize,
+    /// Of the stages whose time is known.
+    pub seconds: Bounds<f64>,
+    pub rough: bool,
+    /// Stages whose time is not.
+    pub untimed: usize,
+    pub flops: Bounds<f64>,
+    /// Stages that compute, and nobody knows how much.
+    pub uncounted: usize,
+    pub memory: Option<Bounds>,
+    pub disk: Bounds,
+    pub updates: u64,
+    pub tokens: u64,
 }
 
 /// Where a stage stands, and why.
-enum Standing {
+pub enum Standing {
     /// It is computed; why, where that is known.
     Run(Option<String>),
     Cached,
@@ -45,7 +97,7 @@ enum Standing {
 }
 
 impl Standing {
-    fn name(&self) -> &'static str {
+    pub fn name(&self) -> &'static str {
         match self {
             Standing::Run(_) => "run",
             Standing::Cached => "cached",
@@ -53,28 +105,18 @@ impl Standing {
         }
     }
 
-    fn reason(&self) -> Option<&str> {
+    pub fn reason(&self) -> Option<&str> {
         match self {
             Standing::Run(reason) => reason.as_deref(),
             Standing::Cached => None,
             Standing::Blocked(reason) => Some(reason),
         }
     }
-
-    fn is_blocked(&self) -> bool {
-        matches!(self, Standing::Blocked(_))
-    }
 }
 
 impl<'a> Report<'a> {
-    /// `states` are those that a look into the store gave.
-    pub fn new(
-        plan: &'a Plan,
-        shapes: &'a Shapes,
-        recipe: &Recipe,
-        world: &World,
-        states: &BTreeMap<StageId, State>,
-    ) -> Report<'a> {
+    pub fn new(parts: Parts<'a>) -> Report<'a> {
+        let Parts { plan, counted, shapes, recipe, world, states, clock, files } = parts;
         let sequence = recipe.data.values().map(|d| d.sequence).max().unwrap_or(SEQUENCE);
         let mut blocked: BTreeMap<StageId, String> = BTreeMap::new();
         let mut stages = Vec::new();
@@ -93,9 +135,50 @@ impl<'a> Report<'a> {
                 (None, Some(State::Run(reason))) => Standing::Run(reason.clone()),
                 (None, None) => Standing::Run(after(plan, states, id)),
             };
-            stages.push(StageReport { node, id, state, estimate: plan.estimate(shapes, id) });
+            let estimate = counted.estimate(shapes, id);
+            let time = clock.time(&node.stage, &estimate, files.get(&id).copied());
+            stages.push(StageReport { node, id, state, estimate, time, phases: phases(plan, id) });
         }
-        Report { plan, shapes, sequence, stages }
+        Report { plan, shapes, sequence, stages, device: &clock.device, problems: Vec::new() }
+    }
+
+    /// The stages that are not stored, in the order of the run.
+    fn ahead(&self) -> impl Iterator<Item = &StageReport<'a>> {
+        self.stages.iter().filter(|stage| !matches!(stage.state, Standing::Cached))
+    }
+
+    pub fn stages_ahead(&self) -> Vec<Ahead<'_>> {
+        self.ahead()
+            .map(|s| Ahead { name: &s.node.name, stage: &s.node.stage, estimate: &s.estimate })
+            .collect()
+    }
+
+    /// What benchmarks would have to measure for times that are missing.
+    pub fn missing(&self) -> BTreeSet<String> {
+        self.ahead().flat_map(|stage| &stage.time.missing).map(ToString::to_string).collect()
+    }
+
+    pub fn totals(&self) -> Totals {
+        let count = |state: &str| self.stages.iter().filter(|s| s.state.name() == state).count();
+        let none = Bounds { min: 0.0, max: 0.0 };
+        let sum = |of: &dyn Fn(&StageReport) -> Option<Bounds<f64>>| {
+            self.ahead().filter_map(of).fold(none, Bounds::plus)
+        };
+        let disk = self.ahead().filter_map(|s| s.estimate.disk);
+        Totals {
+            run: count("run"),
+            cached: count("cached"),
+            blocked: count("blocked"),
+            seconds: sum(&|s| s.time.seconds),
+            rough: self.ahead().any(|s| s.time.rough),
+            untimed: self.ahead().filter(|s| s.time.seconds.is_none()).count(),
+            flops: sum(&|s| s.estimate.flops),
+            uncounted: self.ahead().filter(|s| s.computes() && s.estimate.flops.is_none()).count(),
+            memory: self.ahead().filter_map(|s| s.estimate.memory).reduce(Bounds::larger),
+            disk: disk.fold(Bounds::default(), |a, b| Bounds { min: a.min + b.min, max: a.max + b.max }),
+            updates: self.ahead().filter_map(|s| s.estimate.updates).sum(),
+            tokens: self.ahead().filter_map(|s| s.estimate.tokens).sum(),
+        }
     }
 
     pub fn to_json(&self) -> Value {
@@ -106,7 +189,16 @@ impl<'a> Report<'a> {
             .map(|(name, shape)| (name.clone(), self.model_json(shape.as_ref())))
             .collect();
         let nodes: Vec<Value> = self.stages.iter().map(|stage| stage.to_json(self.plan)).collect();
-        json!({ "nodes": nodes, "models": models, "sequence": self.sequence })
+        let problems: Vec<Value> = self.problems.iter().map(Failure::to_json).collect();
+        json!({
+            "nodes": nodes,
+            "models": models,
+            "sequence": self.sequence,
+            "device": self.device,
+            "totals": self.totals().to_json(),
+            "not_measured": self.missing(),
+            "problems": problems,
+        })
     }
 
     /// Exact numbers as numbers, ranges as `{min, max}`, `null` without a config.json.
@@ -131,111 +223,42 @@ impl<'a> Report<'a> {
             "points": shape.points.map(|p| json!({ "all": p.all, "feasible": bounds_json(p.feasible) })),
         })
     }
+}
 
-    pub fn to_text(&self, output: &Output) -> String {
-        let bold = |text: String| if output.styled { format!("\x1b[1m{text}\x1b[0m") } else { text };
-        let mut out = String::new();
-        for (name, shape) in &self.shapes.models {
-            out += &bold(name.clone());
-            match shape {
-                Some(shape) => out += &self.model_text(shape),
-                None => out += "  config.json is not at hand\n",
-            }
-            out.push('\n');
-        }
-        let mut table =
-            Table::new(&["state", "stage", "name", ">passes", ">operations", ">memory", ">disk", "what"]);
-        for stage in &self.stages {
-            table.row(stage.cells(output.verbose));
-        }
-        let styled = |number: usize, line: String| match number {
-            0 => bold(line),
-            n if output.styled && self.stages[n - 1].state.is_blocked() => format!("\x1b[33m{line}\x1b[0m"),
-            _ => line,
-        };
-        out += &table.render(styled);
-        for stage in &self.stages {
-            if let Stage::Search(search) = &stage.node.stage {
-                out += &bold(format!("\n{}, rung by rung\n", stage.node.name));
-                out += &stage.rungs(search);
-            }
-        }
-        out + &self.legend()
-    }
-
-    fn legend(&self) -> String {
-        let count = |state: &str| self.stages.iter().filter(|s| s.state.name() == state).count();
-        format!(
-            "\n{} stages: {} run, {} cached, {} blocked. Passes are forward passes over each sample, or updates of a training; memory is that of \
-             the weights in f32 and of one lane's buffers; of a training, of all its lanes, their gradients and the averages of AdamW, the \
-             least where the backward pass computes blocks again.\n",
-            self.stages.len(),
-            count("run"),
-            count("cached"),
-            count("blocked"),
-        )
-    }
-
-    fn model_text(&self, shape: &Shape) -> String {
-        let mut out = match &shape.from {
-            Some(from) => format!("  from {from}"),
-            None => format!("  {}", shape.family()),
-        };
-        let made_from = shape.from.as_deref().and_then(|from| self.shapes.get(from));
-        if made_from.is_some_and(|from| from.is_same(shape)) {
-            return out + ", of the same shape\n";
-        }
-        let before = self.reference(shape);
-        let mut table = Table::new(&["", ""]);
-        let mut line = |name: &str, value: &dyn Fn(&Shape) -> String, remark: String| {
-            let new = value(shape);
-            let change = match before.map(|(_, shape)| value(shape)) {
-                Some(old) if old != new => format!("{old} -> {new}"),
-                _ => new,
-            };
-            let gap = if remark.is_empty() { "" } else { "  " };
-            table.row(vec![format!("    {name}"), format!("{change}{gap}{remark}")]);
-        };
-        let of = |(name, whole): (&str, &Shape)| {
-            share(whole.params(), shape.params()).map(|share| format!("{share} of {name}"))
-        };
-        if let Some(points) = shape.points {
-            line("points", &|_| points_of(points), String::new());
-        }
-        line("parameters", &|s| ranged(s.params(), grouped), before.and_then(of).unwrap_or_default());
-        line("layers", &layers, shape.layers.as_ref().map(|l| pattern(l)).unwrap_or_default());
-        for dim in DIMS.iter().filter(|dim| !shape.sizes(**dim).is_empty()) {
-            let size = |s: &Shape| sizes(&s.sizes(*dim));
-            if before.is_none_or(|(_, p)| size(p) != size(shape)) {
-                line(dim.name(), &size, String::new());
-            }
-        }
-        let at = format!("sequence {}", self.sequence);
-        let flops = |s: &Shape| ranged(s.flops_per_token(self.sequence).map(|f| f as f64), operations);
-        line("operations", &flops, format!("per token, {at}"));
-        line("deployed", &|s| ranged(s.memory(1, self.sequence), bytes), format!("bf16, batch 1, {at}"));
-        let text = table.render(|_, text| text);
-        out.push('\n');
-        out + text.split_once('\n').map_or("", |(_, rows)| rows)
-    }
-
-    /// The nearest model before this one whose parameters are known exactly.
-    fn reference(&self, shape: &Shape) -> Option<(&'a str, &'a Shape)> {
-        let mut from = shape.from.as_deref()?;
-        // A model is never made from itself, so that each is passed once.
-        for _ in 0..=self.shapes.models.len() {
-            let (name, known) = self.shapes.models.get_key_value(from)?;
-            let known = known.as_ref()?;
-            match (known.params().exact(), known.from.as_deref()) {
-                (Some(_), _) | (None, None) => return Some((name, known)),
-                (None, Some(next)) => from = next,
-            }
-        }
-        None
+impl Totals {
+    fn to_json(&self) -> Value {
+        json!({
+            "run": self.run,
+            "cached": self.cached,
+            "blocked": self.blocked,
+            "seconds": bounds_json(self.seconds),
+            "rough": self.rough,
+            "untimed": self.untimed,
+            "flops": bounds_json(self.flops),
+            "uncounted": self.uncounted,
+            "memory": self.memory.map(bounds_json),
+            "disk": bounds_json(self.disk),
+            "updates": self.updates,
+            "tokens": self.tokens,
+        })
     }
 }
 
 impl StageReport<'_> {
+    /// It runs a model.
+    fn computes(&self) -> bool {
+        match &self.node.stage {
+            Stage::Load(_) | Stage::Cut(_) | Stage::Export(_) | Stage::Report | Stage::Rotate => false,
+            Stage::Score(_) | Stage::Repair(_) => self.estimate.passes.is_some(),
+            Stage::Calibrate(_)
+            | Stage::Search(_)
+            | Stage::Sensitivity(_)
+            | Stage::Train(_)
+            | Stage::Distill(_)
+            | Stage::Evaluate(_) => true,
+        }
+    }
+
     fn to_json(&self, plan: &Plan) -> Value {
         let e = &self.estimate;
         let inputs: Vec<Value> = plan
@@ -260,62 +283,12 @@ impl StageReport<'_> {
             "flops": e.flops.map(bounds_json),
             "memory": e.memory.map(bounds_json),
             "disk": e.disk.map(bounds_json),
+            "seconds": self.time.seconds.map(bounds_json),
+            "rough": self.time.rough,
+            "params": e.params.map(bounds_json),
+            "phases": self.phases,
             "rungs": e.rungs.iter().map(rung_json).collect::<Vec<_>>(),
         })
-    }
-
-    /// The rungs of a search, one line each.
-    fn rungs(&self, search: &plan::Search) -> String {
-        let titles = ["", "rung", ">candidates", ">passes", ">training", ">operations", ">memory", "by"];
-        let mut table = Table::new(&titles);
-        for (number, (rung, e)) in search.search.rungs.iter().zip(&self.estimate.rungs).enumerate() {
-            let passes = match (e.passes, e.samples) {
-                (0, _) => String::new(),
-                (passes, Some(samples)) => format!("{passes} over {samples} samples"),
-                (passes, None) => passes.to_string(),
-            };
-            table.row(vec![
-                String::new(),
-                (number + 1).to_string(),
-                ranged(e.candidates, grouped),
-                passes,
-                e.tokens.map(|tokens| format!("{} tokens", grouped(tokens))).unwrap_or_default(),
-                e.flops.filter(|flops| flops.max > 0.0).map(|f| ranged(f, operations)).unwrap_or_default(),
-                e.memory.map(|held| ranged(held, bytes)).unwrap_or_default(),
-                rung.to_string(),
-            ]);
-        }
-        table.render(|_, line| line)
-    }
-
-    fn cells(&self, verbose: bool) -> Vec<String> {
-        let e = &self.estimate;
-        let passes = e.passes.map(|p| match p.partial {
-            0 => p.whole.to_string(),
-            partial => format!("{} + {partial} partial", p.whole),
-        });
-        let passes = passes.or(e.updates.map(|n| recipe::count(n as usize, "update")));
-        let work = match (e.flops, e.sample_flops) {
-            (Some(flops), _) => ranged(flops, operations),
-            (None, Some(one)) => format!("{} a sample", ranged(one, operations)),
-            (None, None) => String::new(),
-        };
-        let what = match self.state.reason() {
-            Some(reason) if verbose => format!("{reason}; {}", self.node.stage.detail()),
-            Some(reason) => reason.to_string(),
-            None if verbose => self.node.stage.detail(),
-            None => brief(&self.node.stage),
-        };
-        vec![
-            self.state.name().into(),
-            self.node.stage.name().into(),
-            self.node.name.clone(),
-            passes.unwrap_or_default(),
-            work,
-            e.memory.map(|m| ranged(m, bytes)).unwrap_or_default(),
-            e.disk.map(|d| ranged(d, bytes)).unwrap_or_default(),
-            what,
-        ]
     }
 }
 
@@ -330,8 +303,27 @@ fn after(plan: &Plan, states: &BTreeMap<StageId, State>, id: StageId) -> Option<
     Some(format!("after `{}`", plan.node(first).name))
 }
 
+/// What the phases of a training do; empty for other stages.
+fn phases(plan: &Plan, id: StageId) -> Vec<Phase> {
+    let (Stage::Train(training) | Stage::Distill(training)) = &plan.node(id).stage else { return Vec::new() };
+    training.schedule.phases.iter().filter_map(|phase| phase_of(plan, id, training, phase)).collect()
+}
+
+fn phase_of(plan: &Plan, id: StageId, training: &Training, phase: &hir::Phase) -> Option<Phase> {
+    let data = phase.data.as_ref().unwrap_or(&training.data);
+    let Stage::Load(Source::Data(loaded)) = &plan.node(plan.samples_of(id, data)?).stage else { return None };
+    Some(Phase {
+        name: phase.name.clone(),
+        data: data.clone(),
+        updates: phase.updates(loaded.sequence),
+        batch: phase.batch,
+        sequence: phase.window(loaded.sequence),
+        tokens: phase.trained(loaded.sequence),
+    })
+}
+
 /// What stands in the way of a stage by itself.
-fn obstacle(plan: &Plan, id: StageId, world: &World) -> Option<String> {
+pub fn obstacle(plan: &Plan, id: StageId, world: &World) -> Option<String> {
     match &plan.node(id).stage {
         Stage::Load(Source::Checkpoint { path, .. }) => no_checkpoint(path, plan.reads_weights(id), world),
         Stage::Load(Source::Data(data)) => no_data(data, world),
@@ -374,16 +366,6 @@ fn no_data(data: &hir::Data, world: &World) -> Option<String> {
     None
 }
 
-/// The detail that fits a line: paths and sizes, but no lists of requests.
-fn brief(stage: &Stage) -> String {
-    match stage {
-        Stage::Load(Source::Data(_)) | Stage::Search(_) | Stage::Sensitivity(_) | Stage::Evaluate(_) => {
-            String::new()
-        }
-        stage => stage.detail(),
-    }
-}
-
 fn bounds_json<T: Copy + PartialEq + Serialize>(bounds: Bounds<T>) -> Value {
     match bounds.exact() {
         Some(n) => json!(n),
@@ -400,51 +382,4 @@ fn rung_json(rung: &RungEstimate) -> Value {
         "flops": rung.flops.map(bounds_json),
         "memory": rung.memory.map(bounds_json),
     })
-}
-
-/// `9,600, of which 147 .. 1,614 are feasible`
-fn points_of(points: Points) -> String {
-    match points.feasible.exact() {
-        Some(feasible) if feasible == points.all => grouped(points.all),
-        _ => format!("{}, of which {} are feasible", grouped(points.all), ranged(points.feasible, grouped)),
-    }
-}
-
-fn ranged<T>(bounds: Bounds<T>, show: fn(T) -> String) -> String {
-    let (min, max) = (show(bounds.min), show(bounds.max));
-    if min == max { min } else { format!("{min} .. {max}") }
-}
-
-/// `55.4 %`; nothing where nothing was cut.
-fn share(whole: Bounds, part: Bounds) -> Option<String> {
-    let percent = |n: u64| n as f64 * 100.0 / whole.max.max(1) as f64;
-    let percent = part.map(|n| format!("{:.1}", percent(n)));
-    match (whole == part, percent.min == percent.max) {
-        (true, _) => None,
-        (_, true) => Some(format!("{} %", percent.min)),
-        _ => Some(format!("{} .. {} %", percent.min, percent.max)),
-    }
-}
-
-fn pattern(layers: &[LayerKind]) -> String {
-    layers.iter().map(|k| k.letter()).collect()
-}
-
-fn layers(shape: &Shape) -> String {
-    let kinds = LayerKind::ALL.iter().map(|kind| (kind.name(), shape.count(*kind)));
-    let kinds: Vec<String> =
-        kinds.filter(|(_, n)| n.max > 0).map(|(name, n)| format!("{} {name}", ranged(n, grouped))).collect();
-    format!("{} ({})", sizes(&shape.sizes(Dim::NumLayers)), kinds.join(", "))
-}
-
-/// One size, a few, or the ends of many.
-fn sizes(sizes: &[usize]) -> String {
-    match sizes {
-        [] => "none".into(),
-        [one] => one.to_string(),
-        few if few.len() <= 6 => {
-            format!("{{{}}}", few.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))
-        }
-        [first, .., last] => format!("{first} .. {last}"),
-    }
 }

@@ -37,11 +37,15 @@ pub fn minic_with(folder: &Path, arguments: &[&str], variables: &[(&str, &str)])
         "HUGGINGFACE_HUB_CACHE",
         "HUGGING_FACE_HUB_TOKEN",
     ];
+    const MACHINE: &[&str] = &["MINIC_DEVICE", "MINIC_STORE", "RAYON_NUM_THREADS"];
     let mut command = Command::new(env!("CARGO_BIN_EXE_minic"));
-    HUB.iter().for_each(|name| _ = command.env_remove(name));
+    HUB.iter().chain(MACHINE).for_each(|name| _ = command.env_remove(name));
     let output = command
         // What drivers and devices keep from one run to the next is not left with the user.
         .env("XDG_CACHE_HOME", concat!(env!("CARGO_TARGET_TMPDIR"), "/cache"))
+        // Nor are the user's settings and figures those of tests.
+        .env("XDG_CONFIG_HOME", concat!(env!("CARGO_TARGET_TMPDIR"), "/config"))
+        .env("XDG_STATE_HOME", concat!(env!("CARGO_TARGET_TMPDIR"), "/state"))
         .envs(variables.iter().copied())
         .args(arguments)
         .current_dir(folder)

@@ -127,5 +127,5 @@ fn what_is_neither_run_nor_checkpoint_is_told() {
     fs::create_dir_all(folder.path().join(run)).unwrap();
     fs::write(folder.path().join(run).join("result.json"), "{}").unwrap();
     fails("never.mrecipe", "model", "one is a run, the other a checkpoint");
-    fails("never.mrecipe", ".minic/runs/never", "result.json: missing field `models`");
+    fails("never.mrecipe", ".minic/runs/never", "result.json: has no `format`");
 }

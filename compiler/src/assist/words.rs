@@ -87,28 +87,25 @@ pub fn of(draft: &Draft, place: &Place, offset: usize) -> Vec<Word> {
         }
         Place::Metric { axis } => metrics(draft, offset, axis),
         Place::Tap { axis } => taps(axis),
-        Place::Repair => named(repair::REPAIRS, WordKind::Constant),
-        Place::Method => named(repair::METHODS, WordKind::Function),
+        Place::Repair => repairs(),
+        Place::Method => methods(),
         Place::Dim => dims(),
         Place::LayerKind => LayerKind::ALL
             .iter()
             .map(|kind| Word::new(WordKind::Constant, kind.name(), "", "a kind of layer"))
             .collect(),
         Place::Loss => losses(),
-        Place::Optimizer => named(schedule::OPTIMIZERS, WordKind::Function),
-        Place::Rate => named(schedule::RATES, WordKind::Function),
+        Place::Optimizer => optimizers(),
+        Place::Rate => rates(),
         Place::Weights => {
             let doc = "weights drawn as the family draws them";
             vec![function("random", score::RANDOM, doc)]
         }
-        Place::DType => {
-            let doc = |dtype: &DType| format!("`{}`, {} bytes a weight", dtype.torch_name(), dtype.bytes());
-            DType::ALL.iter().map(|d| Word::new(WordKind::Constant, d.recipe_name(), "", doc(d))).collect()
-        }
+        Place::DType => dtypes(),
         Place::Quantity { measured } => quantities(*measured),
         Place::Measure => measures(),
-        Place::Target => TARGETS.iter().map(|t| function(t.name, t.arguments, t.doc)).collect(),
-        Place::Control => named(check::search::CONTROLS, WordKind::Function),
+        Place::Target => targets(),
+        Place::Control => controls(),
         Place::Argument { of, callee } => arguments(of, callee),
         Place::Value => values(draft, offset),
         Place::Expression => expressions(draft, offset),
@@ -136,8 +133,11 @@ fn keyword(word: &str) -> Word {
     Word::new(WordKind::Keyword, word, "", forms::doc(word).unwrap_or_default())
 }
 
+/// What has settings.
+pub(super) const OWNERS: &[&str] = &["model", "data", "source", "schedule", "distill", "train", "export"];
+
 /// The settings of a block.
-fn settings(owner: &str) -> &'static [Named] {
+pub(super) fn settings(owner: &str) -> &'static [Named] {
     match owner {
         "model" => models::KEYS,
         "data" => data::KEYS,
@@ -224,13 +224,17 @@ fn metrics(draft: &Draft, offset: usize, axis: &str) -> Vec<Word> {
     let axis = axes::find(axis);
     let depth = axis.is_some_and(|axis| axis.scope == Scope::Depth);
     let mut all = if depth { Vec::new() } else { names(draft, offset, &|kind| kind == Kind::Metric) };
+    all.extend(rankings().into_iter().filter(|word| axis.is_none_or(|axis| fits(axis, &word.label))));
+    all
+}
+
+/// What ranks without being declared.
+pub(super) fn rankings() -> Vec<Word> {
     let layer = LAYER_METRICS.iter().map(|m| Word::new(WordKind::Constant, m.name, "", m.doc));
     let rankings =
         RANKINGS.iter().map(|r| Word::new(WordKind::Function, r.name, r.form, r.doc).inserting(call(r.form)));
     let pca = Word::new(WordKind::Constant, score::PCA.name, "", score::PCA.doc);
-    let builtin = layer.chain(rankings).chain([pca]);
-    all.extend(builtin.filter(|word| axis.is_none_or(|axis| fits(axis, &word.label))));
-    all
+    layer.chain(rankings).chain([pca]).collect()
 }
 
 /// `random(seed = N)` as it is begun: `random(`.
@@ -252,11 +256,40 @@ fn dims() -> Vec<Word> {
     known.map(|dim| Word::new(WordKind::Constant, dim.name(), "", axis(*dim))).collect()
 }
 
-fn losses() -> Vec<Word> {
+pub(super) fn repairs() -> Vec<Word> {
+    named(repair::REPAIRS, WordKind::Constant)
+}
+
+pub(super) fn methods() -> Vec<Word> {
+    named(repair::METHODS, WordKind::Function)
+}
+
+pub(super) fn optimizers() -> Vec<Word> {
+    named(schedule::OPTIMIZERS, WordKind::Function)
+}
+
+pub(super) fn rates() -> Vec<Word> {
+    named(schedule::RATES, WordKind::Function)
+}
+
+pub(super) fn controls() -> Vec<Word> {
+    named(check::search::CONTROLS, WordKind::Function)
+}
+
+pub(super) fn dtypes() -> Vec<Word> {
+    let doc = |dtype: &DType| format!("`{}`, {} bytes a weight", dtype.torch_name(), dtype.bytes());
+    DType::ALL.iter().map(|d| Word::new(WordKind::Constant, d.recipe_name(), "", doc(d))).collect()
+}
+
+pub(super) fn targets() -> Vec<Word> {
+    TARGETS.iter().map(|t| function(t.name, t.arguments, t.doc)).collect()
+}
+
+pub(super) fn losses() -> Vec<Word> {
     LOSSES.iter().map(|loss| function(loss.name, loss.arguments, loss.doc)).collect()
 }
 
-fn quantities(measured: bool) -> Vec<Word> {
+pub(super) fn quantities(measured: bool) -> Vec<Word> {
     let mut all = named(check::quantity::ANALYTIC, WordKind::Function);
     if measured {
         all.extend(measures());
@@ -264,7 +297,7 @@ fn quantities(measured: bool) -> Vec<Word> {
     all
 }
 
-fn measures() -> Vec<Word> {
+pub(super) fn measures() -> Vec<Word> {
     Measure::ALL.iter().map(|m| Word::new(WordKind::Constant, m.name(), "", m.doc())).collect()
 }
 
@@ -346,6 +379,11 @@ fn values(draft: &Draft, offset: usize) -> Vec<Word> {
 
 fn expressions(draft: &Draft, offset: usize) -> Vec<Word> {
     let parameters = PARAMETERS.iter().map(|(name, doc)| Word::new(WordKind::Name, *name, "", *doc));
+    parameters.chain(functions()).chain(names(draft, offset, &|kind| kind == Kind::Param)).collect()
+}
+
+/// What the expression of a metric calls.
+pub(super) fn functions() -> Vec<Word> {
     let functions = FUNCTIONS
         .iter()
         .map(|f| Word::new(WordKind::Function, f.name, f.form, f.doc).inserting(format!("{}(", f.name)));
@@ -354,9 +392,5 @@ fn expressions(draft: &Draft, offset: usize) -> Vec<Word> {
         let form = format!("{}(x, over = sequence)", r.name);
         Word::new(WordKind::Function, r.name, form, r.doc).inserting(format!("{}(", r.name))
     });
-    parameters
-        .chain(functions)
-        .chain(reducers)
-        .chain(names(draft, offset, &|kind| kind == Kind::Param))
-        .collect()
+    functions.chain(reducers).collect()
 }

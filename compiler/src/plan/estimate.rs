@@ -30,11 +30,18 @@ pub struct Estimate {
     pub sample_flops: Option<Bounds<f64>>,
     /// Of the whole stage.
     pub flops: Option<Bounds<f64>>,
+    /// Those among them that updates of a training take: forwards, in reverse, and a teacher's.
+    pub trained: Option<Bounds<f64>>,
+    /// Parameters of the model that is run, trained or moved, and the tokens of its samples.
+    pub params: Option<Bounds>,
+    pub sequence: Option<usize>,
     /// Bytes of the weights in f32 and of the buffers of one lane, as scheduled. Of a training: of all its
     /// lanes, with their gradients, and the optimizer's averages; the least where everything that can be is
     /// computed again in the backward pass, as a run does whose memory is short.
     pub memory: Option<Bounds>,
-    /// Bytes written.
+    /// Bytes of weights that are read, compared or written.
+    pub moved: Option<Bounds>,
+    /// Bytes written: exports where they are wanted, all else into the store.
     pub disk: Option<Bounds>,
     /// Of a search.
     pub rungs: Vec<RungEstimate>,
@@ -52,23 +59,37 @@ impl Plan {
                     self.depth_scores(shapes, id, |layers, kept| Passes::contiguous(metric, layers, kept))
                 }
                 Needs::Residual => self.residual(shapes, id, score.axis),
-                _ => Estimate::default(),
+                Needs::Nothing if !score.score.is_random() => {
+                    let (params, moved) = (self.params_of(shapes, id), self.bytes_of(shapes, id));
+                    Estimate { params, moved, ..Estimate::default() }
+                }
+                Needs::Request(_) | Needs::Layer(_) | Needs::Covariance | Needs::Nothing => {
+                    Estimate::default()
+                }
             },
             Stage::Evaluate(_) => self.evaluation(shapes, id),
             Stage::Train(training) | Stage::Distill(training) => self.training(shapes, id, training),
             Stage::Export(export) => {
                 let shape = shapes.get(&export.model);
-                let bytes = |shape: &Shape| {
-                    let dtype = export.dtype.or(shape.dtype()).unwrap_or(DType::BF16);
-                    shape.params().map(|params| cost::disk(params, dtype))
-                };
-                Estimate { disk: shape.map(bytes), ..Estimate::default() }
+                let disk = shape.map(|shape| stored(shape, export.dtype));
+                Estimate { params: shape.map(Shape::params), moved: disk, disk, ..Estimate::default() }
             }
             Stage::Rotate => self.rotation(shapes, id),
             Stage::Repair(repairs) => self.repair(shapes, id, repairs),
             Stage::Search(search) => self.search(shapes, id, search),
             Stage::Sensitivity(sensitivity) => self.sensitivity(shapes, id, sensitivity),
-            Stage::Load(_) | Stage::Cut(_) | Stage::Report => Estimate::default(),
+            Stage::Load(Source::Checkpoint { .. }) => {
+                let shape = self.shape(shapes, id);
+                let moved = shape.map(|shape| stored(shape, None));
+                Estimate { params: shape.map(Shape::params), moved, ..Estimate::default() }
+            }
+            Stage::Cut(_) => {
+                let before = self.bytes_of(shapes, id);
+                let after = self.shape(shapes, id).map(|shape| stored(shape, None));
+                let moved = before.zip(after).map(|(a, b)| Bounds { min: a.min + b.min, max: a.max + b.max });
+                Estimate { params: self.params_of(shapes, id), moved, ..Estimate::default() }
+            }
+            Stage::Load(Source::Data(_)) | Stage::Report => Estimate::default(),
         }
     }
 
@@ -87,6 +108,16 @@ impl Plan {
             }
             _ => None,
         }
+    }
+
+    /// Bytes of the weights that come in, as they are stored.
+    fn bytes_of(&self, shapes: &Shapes, id: NodeIndex) -> Option<Bounds> {
+        self.shape(shapes, self.source(id, Value::Model)?).map(|shape| stored(shape, None))
+    }
+
+    /// Parameters of the model that comes in.
+    fn params_of(&self, shapes: &Shapes, id: NodeIndex) -> Option<Bounds> {
+        self.shape(shapes, self.source(id, Value::Model)?).map(Shape::params)
     }
 
     fn data(&self, id: NodeIndex) -> Option<&hir::Data> {
@@ -163,6 +194,7 @@ impl Plan {
         let each = known.iter().filter_map(|shape| passing(shape, data, whole).sample_flops);
         let sample_flops = each.reduce(Bounds::plus);
         Estimate {
+            params: known.iter().map(|shape| shape.params()).reduce(Bounds::larger),
             passes: Some(Passes { whole: models.len() as u64, partial: 0 }),
             memory: self.memory(shapes, id),
             ..over_samples(data, sample_flops)
@@ -185,57 +217,42 @@ impl Plan {
 
     /// A block of each model at a time.
     fn repair(&self, shapes: &Shapes, id: NodeIndex, repairs: &[hir::RepairKind]) -> Estimate {
-        let model = |value| self.shape(shapes, self.source(id, value)?)?.desc();
-        let (Some(student), Some(parent)) = (model(Value::Model), model(Value::Teacher)) else {
-            return Estimate::default();
-        };
         let Some(data) = self.data(id).filter(|_| repairs.iter().any(hir::RepairKind::reads_data)) else {
             return Estimate::default();
         };
-        let tokens = data.samples.map(|n| n as u64 * data.sequence as u64);
-        let per_token = |desc| cost::flops_per_token(desc, data.sequence) as f64;
-        let (mut passes, mut flops, mut memory) = (0, tokens.map(|_| 0.0), 0);
-        for kind in repairs {
-            match kind {
-                hir::RepairKind::Norms { power: Some(_) } => {}
-                hir::RepairKind::Norms { power: None } => {
-                    let width = |desc: &ModelDesc, role| {
-                        desc.weights().iter().find(|w| w.role == role).map(|w| w.len())
-                    };
-                    let changed = |role: &Role| width(&student, *role) != width(&parent, *role);
-                    let searches =
-                        [Role::Norm, Role::GatedNorm].iter().filter(|role| changed(role)).count() as u64;
-                    passes += FITTED * searches;
-                    let tried = |n| (FITTED * searches * n) as f64 * per_token(&student);
-                    flops = flops.zip(tokens).map(|(f, n)| f + tried(n));
-                    memory = memory.max(4 * student.params());
-                }
-                hir::RepairKind::LeastSquares { sequential, .. } => {
-                    let of_student = 1 + u64::from(*sequential);
-                    passes += 1 + of_student;
-                    let each = per_token(&parent) + of_student as f64 * per_token(&student);
-                    let solved = |n| n as f64 * each + cost::least_squares_flops(&student, n) as f64;
-                    flops = flops.zip(tokens).map(|(f, n)| f + solved(n));
-                    memory = memory.max(cost::least_squares_bytes(&student));
-                }
-            }
-        }
+        let ends = |value| self.shape(shapes, self.source(id, value)?)?.ends();
+        let (Some(students), Some(parents)) = (ends(Value::Model), ends(Value::Teacher)) else {
+            return Estimate::default();
+        };
+        let [least, most] = [0, 1].map(|end| repaired(&students[end], &parents[end], data, repairs));
         Estimate {
-            passes: Some(Passes { whole: passes, partial: 0 }),
-            samples: data.samples.map(|n| n as u64),
-            flops: flops.map(|f| Bounds { min: f, max: f }),
-            memory: Bounds::of([memory]),
+            passes: most.passes,
+            samples: most.samples,
+            params: Bounds::of(students.iter().map(ModelDesc::params)),
+            sequence: Some(data.sequence),
+            flops: least.flops.zip(most.flops).map(|(a, b)| Bounds { min: a.min, max: b.max }),
+            memory: least.memory.zip(most.memory).map(|(a, b)| Bounds { min: a.min, max: b.max }),
             ..Estimate::default()
         }
     }
 
     /// The tensor graph that a calibration or an evaluation runs; `None` for other stages, and where a shape
     /// is known only at run time.
-    pub fn tensor_graph<'a>(&'a self, shapes: &Shapes, id: NodeIndex) -> Option<Result<Graph, ShapeError>> {
+    pub fn tensor_graph(&self, shapes: &Shapes, id: NodeIndex) -> Option<Result<Graph, ShapeError>> {
+        self.graph_of(id, &|name| shapes.get(name)?.desc(), &|id| self.shape(shapes, id)?.desc())
+    }
+
+    /// The same of models that `of` and, by the stage that sends them on, `sent` describe.
+    fn graph_of<'a>(
+        &'a self,
+        id: NodeIndex,
+        of: &dyn Fn(&str) -> Option<ModelDesc>,
+        sent: &dyn Fn(NodeIndex) -> Option<ModelDesc>,
+    ) -> Option<Result<Graph, ShapeError>> {
         let sequence = self.data(id)?.sequence;
         match &self.node(id).stage {
             Stage::Calibrate(wanted) => {
-                let desc = self.shape(shapes, self.source(id, Value::Model)?)?.desc()?;
+                let desc = sent(self.source(id, Value::Model)?)?;
                 Some(forward::calibration(&desc, sequence, &wanted.gather()))
             }
             Stage::Evaluate(evaluations) => {
@@ -245,7 +262,7 @@ impl Plan {
                         names.push(name);
                     }
                 }
-                let descs = names.iter().map(|name| shapes.get(name)?.desc()).collect::<Option<Vec<_>>>()?;
+                let descs = names.iter().map(|name| of(name)).collect::<Option<Vec<_>>>()?;
                 let models: Vec<_> = names.iter().copied().zip(&descs).collect();
                 let compare =
                     |e: &'a Evaluation| Comparison { model: &e.model, against: e.against.as_deref() };
@@ -256,9 +273,16 @@ impl Plan {
         }
     }
 
+    /// Of the smallest and of the largest models that may come.
     fn memory(&self, shapes: &Shapes, id: NodeIndex) -> Option<Bounds> {
-        let schedule = schedule::schedule(&self.tensor_graph(shapes, id)?.ok()?).ok()?;
-        Bounds::of([schedule.weight_bytes() + schedule.lane_bytes()])
+        let bytes = |end: usize| {
+            let pick = |shape: Option<&Shape>| Some(shape?.ends()?[end].clone());
+            let graph =
+                self.graph_of(id, &|name| pick(shapes.get(name)), &|id| pick(self.shape(shapes, id)))?;
+            let schedule = schedule::schedule(&graph.ok()?).ok()?;
+            Some(schedule.weight_bytes() + schedule.lane_bytes())
+        };
+        Bounds::of([bytes(0)?, bytes(1)?])
     }
 
     /// Three times the forward pass for the student (the backward pass makes two products for each one), one
@@ -288,7 +312,38 @@ impl Plan {
             let held = held(student, teacher.flatten(), phase, sequence);
             memory = memory.zip(held).map(|(most, held)| most.larger(held));
         }
-        Estimate { updates: Some(updates), tokens: Some(tokens), flops, memory, ..Estimate::default() }
+        let data = self.samples_of(id, &training.data).and_then(|from| self.loaded(from));
+        let looked_at = self.heldout(id, training, tokens, student, teacher.flatten());
+        Estimate {
+            updates: Some(updates),
+            tokens: Some(tokens),
+            trained: flops,
+            flops: flops.zip(looked_at).map(|(trained, heldout)| trained.plus(heldout)),
+            params: student.map(Shape::params),
+            sequence: data.map(|data| data.sequence),
+            memory,
+            // In f32, once it is trained; unfinished, with two averages beside it.
+            disk: student.map(|student| student.params().map(|params| 4 * params * 3)),
+            ..Estimate::default()
+        }
+    }
+
+    /// Operations of looking at held-out samples: before the first update, whenever so many tokens were seen, and after
+    /// the last update.
+    fn heldout(
+        &self,
+        id: NodeIndex,
+        training: &Training,
+        tokens: u64,
+        student: Option<&Shape>,
+        teacher: Option<&Shape>,
+    ) -> Option<Bounds<f64>> {
+        let Some(heldout) = &training.heldout else { return Some(Bounds { min: 0.0, max: 0.0 }) };
+        let data = self.samples_of(id, &heldout.data).and_then(|from| self.loaded(from))?;
+        let looks = 1 + tokens.div_ceil(heldout.every);
+        let seen = (looks * data.samples? as u64 * data.sequence as u64) as f64;
+        let one = |shape: &Shape| shape.flops_per_token(data.sequence).map(|flops| flops as f64 * seen);
+        [Some(student?), teacher].into_iter().flatten().map(one).reduce(Bounds::plus)
     }
 }
 
@@ -297,226 +352,90 @@ pub const FITTED: u64 = 16;
 
 /// What a phase of a training holds. `None` where shapes are known only at run time.
 fn held(student: &Shape, teacher: Option<&Shape>, phase: &hir::Phase, sequence: usize) -> Option<Bounds> {
-    let student = student.desc()?;
-    let teacher = teacher.map(Shape::desc);
-    let teacher = match &teacher {
-        Some(desc) => Some(desc.as_ref()?),
+    let (students, teachers) = (student.ends()?, teacher.map(Shape::ends));
+    let teachers = match teachers {
+        Some(ends) => Some(ends?),
         None => None,
     };
-    // Which layer of the teacher one is compared with changes no size.
-    let origins: Vec<usize> = (0..student.layers.len()).collect();
-    let objective = Objective::new(&phase.loss, &origins);
-    let bytes = |recompute| {
-        let training = forward::training(&student, teacher, &objective, sequence, phase.batch, recompute);
+    let bytes = |end: usize, recompute| {
+        let (student, teacher) = (&students[end], teachers.as_ref().map(|ends| &ends[end]));
+        // Which layer of the teacher one is compared with changes no size.
+        let origins: Vec<usize> = (0..student.layers.len()).collect();
+        let objective = Objective::new(&phase.loss, &origins);
+        let training = forward::training(student, teacher, &objective, sequence, phase.batch, recompute);
         let schedule = schedule::schedule(&training.ok()?.graph).ok()?;
         let lanes = forward::lanes(student.params(), phase.batch) as u64;
         Some(schedule.weight_bytes() + schedule.average_bytes() + schedule.lane_bytes() * lanes)
     };
-    Bounds::of([bytes(Recompute::Cheap)?, bytes(Recompute::Blocks)?])
+    Bounds::of([
+        bytes(0, Recompute::Blocks)?,
+        bytes(0, Recompute::Cheap)?,
+        bytes(1, Recompute::Blocks)?,
+        bytes(1, Recompute::Cheap)?,
+    ])
+}
+
+/// Bytes of a model's weights on the disk, in a dtype or in that of the checkpoint that it goes back to.
+fn stored(shape: &Shape, dtype: Option<DType>) -> Bounds {
+    let dtype = dtype.or(shape.dtype()).unwrap_or(DType::BF16);
+    shape.params().map(|params| cost::disk(params, dtype))
+}
+
+/// What a repair takes of models as they are.
+fn repaired(
+    student: &ModelDesc,
+    parent: &ModelDesc,
+    data: &hir::Data,
+    repairs: &[hir::RepairKind],
+) -> Estimate {
+    let tokens = data.samples.map(|n| n as u64 * data.sequence as u64);
+    let per_token = |desc| cost::flops_per_token(desc, data.sequence) as f64;
+    let (mut passes, mut flops, mut memory) = (0, tokens.map(|_| 0.0), 0);
+    for kind in repairs {
+        match kind {
+            hir::RepairKind::Norms { power: Some(_) } => {}
+            hir::RepairKind::Norms { power: None } => {
+                let width =
+                    |desc: &ModelDesc, role| desc.weights().iter().find(|w| w.role == role).map(|w| w.len());
+                let changed = |role: &Role| width(student, *role) != width(parent, *role);
+                let searches =
+                    [Role::Norm, Role::GatedNorm].iter().filter(|role| changed(role)).count() as u64;
+                passes += FITTED * searches;
+                let tried = |n| (FITTED * searches * n) as f64 * per_token(student);
+                flops = flops.zip(tokens).map(|(f, n)| f + tried(n));
+                memory = memory.max(4 * student.params());
+            }
+            hir::RepairKind::LeastSquares { sequential, .. } => {
+                let of_student = 1 + u64::from(*sequential);
+                passes += 1 + of_student;
+                let each = per_token(parent) + of_student as f64 * per_token(student);
+                let solved = |n| n as f64 * each + cost::least_squares_flops(student, n) as f64;
+                flops = flops.zip(tokens).map(|(f, n)| f + solved(n));
+                memory = memory.max(cost::least_squares_bytes(student));
+            }
+        }
+    }
+    Estimate {
+        passes: Some(Passes { whole: passes, partial: 0 }),
+        samples: data.samples.map(|n| n as u64),
+        flops: flops.map(|f| Bounds { min: f, max: f }),
+        memory: Bounds::of([memory]),
+        ..Estimate::default()
+    }
 }
 
 fn passing(shape: &Shape, data: &hir::Data, passes: Passes) -> Estimate {
     let sequence = data.sequence;
     let flops = shape.bounds_of_flops(sequence, |token, head| passes.flops(token, head, sequence));
-    Estimate { passes: Some(passes), ..over_samples(data, Some(flops.map(|f| f as f64))) }
+    let params = Some(shape.params());
+    Estimate { passes: Some(passes), params, ..over_samples(data, Some(flops.map(|f| f as f64))) }
 }
 
 fn over_samples(data: &hir::Data, sample_flops: Option<Bounds<f64>>) -> Estimate {
     let samples = data.samples.map(|n| n as u64);
     let flops = sample_flops.zip(samples).map(|(f, n)| f.map(|one| one * n as f64));
-    Estimate { samples, sample_flops, flops, ..Estimate::default() }
+    Estimate { samples, sample_flops, flops, sequence: Some(data.sequence), ..Estimate::default() }
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use super::*;
-    use crate::graph::HeadLoss;
-    use crate::hir::{LayerMetric, Phase, Recipe};
-    use crate::losses::Term;
-    use crate::model::LayerKind;
-    use crate::plan::fixture::{self, axis, by};
-    use crate::{lower, passes};
-
-    fn estimate(recipe: &Recipe, name: &str) -> Estimate {
-        let plan = passes::run(&lower::lower(recipe)).expect("a plan");
-        plan.estimate(&Shapes::of(recipe), plan.find(name).expect("the stage"))
-    }
-
-    /// Operations of one token of the model of that configuration, at the data's 256 positions.
-    fn token(model: &str) -> f64 {
-        cost::flops_per_token(&fixture::desc(model), 256) as f64
-    }
-
-    #[test]
-    fn a_calibration_costs_its_passes_over_all_samples() {
-        let mut recipe = fixture::base("tiny");
-        let cut = fixture::prune("parent", vec![axis("hidden_size", &[8], by("activation"))]);
-        recipe.prunes.insert("half".into(), cut);
-        fixture::export(&mut recipe, "half");
-        let calibration = estimate(&recipe, "half.calibrate");
-        assert_eq!(calibration.passes, Some(Passes { whole: 1, partial: 0 }));
-        assert_eq!(calibration.flops.and_then(Bounds::exact), Some(64.0 * 256.0 * token("tiny")));
-        let params = fixture::desc("tiny").params();
-        assert!(calibration.memory.is_some_and(|held| held.min > 2 * params), "weights and buffers");
-        // Without a number of samples only one of them can be counted.
-        recipe.data["calibration"].samples = None;
-        let open = estimate(&recipe, "half.calibrate");
-        assert_eq!((open.samples, open.flops), (None, None));
-        assert_eq!(open.sample_flops.and_then(Bounds::exact), Some(256.0 * token("tiny")));
-    }
-
-    #[test]
-    fn an_iterative_ranking_has_passes_of_its_own() {
-        let mut recipe = fixture::base("8b");
-        let metric = hir::Score::Iterative(LayerMetric::Cosine);
-        recipe
-            .prunes
-            .insert("half".into(), fixture::prune("parent", vec![axis("num_layers", &[48], metric)]));
-        fixture::export(&mut recipe, "half");
-        let score = estimate(&recipe, "half.score.num_layers");
-        assert_eq!(score.passes, Some(Passes { whole: 4, partial: 0 }));
-        assert_eq!(score.flops.and_then(Bounds::exact), Some(4.0 * 64.0 * 256.0 * token("8b")));
-    }
-
-    #[test]
-    fn blocks_of_layers_have_a_pass_for_every_depth_and_a_branch_for_every_place() {
-        let passes = |metric, depths: &[usize]| {
-            let mut recipe = fixture::base("8b");
-            let axis = axis("num_layers", depths, hir::Score::Contiguous(metric));
-            recipe.prunes.insert("half".into(), fixture::prune("parent", vec![axis]));
-            let (controls, training, span) = (Vec::new(), None, Default::default());
-            let (require, rungs, ties, space) = (Vec::new(), Vec::new(), Vec::new(), "half".into());
-            let search = hir::Search { space, require, rungs, ties, controls, training, span };
-            recipe.searches.insert("best".into(), search);
-            fixture::export(&mut recipe, "best");
-            estimate(&recipe, "half.score.num_layers").passes
-        };
-        // 52 layers as they are need no pass.
-        assert_eq!(passes(LayerMetric::Kld, &[44, 48, 52]), Some(Passes { whole: 2, partial: 45 + 49 }));
-        assert_eq!(passes(LayerMetric::Cosine, &[44, 48]), Some(Passes { whole: 2, partial: 0 }));
-    }
-
-    #[test]
-    fn a_residual_ranking_passes_once_and_inverts_what_blocks_read() {
-        let estimated = |damping| {
-            let mut recipe = fixture::base("tiny");
-            let cut = axis("ffn_hidden_size", &[8], hir::Score::Residual { damping });
-            recipe.prunes.insert("half".into(), fixture::prune("parent", vec![cut]));
-            fixture::export(&mut recipe, "half");
-            estimate(&recipe, "half.score.ffn_hidden_size")
-        };
-        let score = estimated(0.05);
-        assert_eq!(score.passes, Some(Passes { whole: 1, partial: 0 }));
-        let desc = fixture::desc("tiny");
-        let (k, e) = (desc.size(Dim::FfnHiddenSize) as f64, desc.size(Dim::HiddenSize) as f64);
-        let layers = desc.layers.iter().filter(|l| **l == LayerKind::Mlp).count() as f64;
-        let ranked = layers * k * k * (64.0 * 256.0 + 3.0 * k + e);
-        let flops = score.flops.and_then(Bounds::exact).unwrap();
-        assert_eq!(flops, 64.0 * 256.0 * token("tiny") + ranked);
-        assert_eq!(score.memory.and_then(Bounds::exact), Some((8.0 * k * (2.0 * k + e)) as u64));
-        assert_eq!(estimated(0.0), score);
-    }
-
-    #[test]
-    fn a_repair_passes_both_models_and_tries_a_power_for_each_kind_of_norm() {
-        let repaired = |kind: hir::RepairKind, axis| {
-            let mut recipe = fixture::base("tiny");
-            let mut cut = fixture::prune("parent", vec![axis]);
-            cut.repairs.push(hir::Repair { kind, span: Default::default() });
-            recipe.prunes.insert("half".into(), cut);
-            fixture::export(&mut recipe, "half");
-            estimate(&recipe, "half.repair")
-        };
-        let hidden = || axis("hidden_size", &[4], by("activation"));
-        let neurons = || axis("ffn_hidden_size", &[8], by("activation"));
-        let passes = |estimate: &Estimate| estimate.passes.map_or(0, |passes| passes.whole);
-        let fitted = || hir::RepairKind::Norms { power: None };
-        assert_eq!(passes(&repaired(fitted(), hidden())), FITTED, "gated norms keep their width");
-        assert_eq!(passes(&repaired(fitted(), neurons())), 0, "and so do all");
-        let solved = |sequential| hir::RepairKind::LeastSquares { damping: 0.01, sequential };
-        let (local, walked) = (repaired(solved(false), hidden()), repaired(solved(true), hidden()));
-        assert_eq!((passes(&local), passes(&walked)), (2, 3));
-        let flops = |estimate: &Estimate| estimate.flops.and_then(Bounds::exact).unwrap_or(0.0);
-        assert!(flops(&walked) > flops(&local) && flops(&local) > 64.0 * 256.0 * token("tiny"));
-        assert!(local.memory.is_some_and(|held| held.min > 0));
-    }
-
-    #[test]
-    fn an_evaluation_passes_every_model_once() {
-        let mut recipe = fixture::base("tiny");
-        fixture::add_model(&mut recipe, "other", "mamba2");
-        fixture::evaluate(&mut recipe, "parent", Some("other"), "heldout");
-        fixture::evaluate(&mut recipe, "other", None, "heldout");
-        let both = estimate(&recipe, "evaluate parent");
-        assert_eq!(both.passes, Some(Passes { whole: 2, partial: 0 }));
-        let flops = 64.0 * 256.0 * (token("tiny") + token("mamba2"));
-        assert_eq!(both.flops.and_then(Bounds::exact), Some(flops));
-    }
-
-    fn divergence() -> hir::LossTerm {
-        let term = Term::Head(HeadLoss::ForwardKl { temperature: 1.0 });
-        let (arguments, span) = Default::default();
-        hir::LossTerm { weight: 1.0, loss: "forward_kl", arguments, term, span }
-    }
-
-    /// One window an update.
-    pub(super) fn phase() -> Phase {
-        let optimizer = hir::Optimizer { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.0, clip: None };
-        let rate = hir::Rate { shape: "constant", peak: 1e-4, floor: 0.0, warmup: 0, decay: None };
-        Phase {
-            name: "recover".into(),
-            loss: vec![divergence()],
-            optimizer,
-            rate,
-            batch: 1,
-            tokens: 1000,
-            sequence: None,
-            data: None,
-            span: Default::default(),
-        }
-    }
-
-    #[test]
-    fn a_distillation_costs_three_passes_of_the_student_and_one_of_the_teacher() {
-        let mut recipe = fixture::base("tiny");
-        fixture::add_model(&mut recipe, "other", "mamba2");
-        recipe.schedules["recover"].phases.push(phase());
-        fixture::distill(&mut recipe, "student", "other");
-        fixture::export(&mut recipe, "student");
-        // Three updates of one window: the rest of the 1000 tokens makes no fourth one.
-        let flops = 768.0 * (3.0 * token("mamba2") + token("tiny"));
-        let student = estimate(&recipe, "student");
-        assert_eq!((student.updates, student.tokens), (Some(3), Some(768)));
-        assert_eq!(student.flops.and_then(Bounds::exact), Some(flops));
-        // A phase on windows of its own.
-        let phase = &mut recipe.schedules["recover"].phases[0];
-        (phase.sequence, phase.batch) = (Some(100), 3);
-        let student = estimate(&recipe, "student");
-        assert_eq!((student.updates, student.tokens), (Some(3), Some(900)));
-        // In the dtype of the config where none is named.
-        let bytes = cost::disk(fixture::desc("mamba2").params(), DType::F32);
-        assert_eq!(estimate(&recipe, "export student").disk.and_then(Bounds::exact), Some(bytes));
-    }
-
-    #[test]
-    fn a_training_holds_both_models_averages_and_the_gradients_of_its_lanes() {
-        let mut recipe = fixture::base("tiny");
-        recipe.schedules["recover"].phases.push(phase());
-        fixture::distill(&mut recipe, "student", "parent");
-        fixture::export(&mut recipe, "student");
-        let params = fixture::desc("tiny").params();
-        let mut held = |batch| {
-            recipe.schedules["recover"].phases[0].batch = batch;
-            estimate(&recipe, "student").memory.expect("shapes are known")
-        };
-        let [one, two, four, five] = [1, 2, 4, 5].map(&mut held);
-        // Weights of both, one gradient, two averages; less where blocks are computed again.
-        assert!(one.min > 4 * 5 * params && one.min < one.max, "{one}");
-        // A second lane has gradients of its own; there is no fifth.
-        assert!(two.min > one.min + 4 * params && five == four, "{one} {two} {four} {five}");
-        // The larger phase counts.
-        let long = Phase { sequence: Some(512), batch: 5, ..phase() };
-        recipe.schedules["recover"].phases.push(long);
-        assert!(estimate(&recipe, "student").memory.is_some_and(|both| both.max > five.max));
-    }
-}
+pub(super) mod tests;

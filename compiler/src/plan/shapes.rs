@@ -95,6 +95,8 @@ pub struct Shape {
     depths: Vec<Counts>,
     /// Of a search: of every row those of the depths that meet all requirements.
     met: Option<Arc<Met>>,
+    /// See [`Shape::ends`].
+    ends: Option<Arc<[ModelDesc; 2]>>,
 }
 
 /// Places in a list of depths, those of one row after those of the other.
@@ -128,7 +130,14 @@ impl Shape {
             rows: Arc::default(),
             depths: vec![counts_of(&desc.layers)],
             met: None,
+            ends: None,
         }
+        .with_ends()
+    }
+
+    fn with_ends(mut self) -> Shape {
+        self.ends = self.found_ends().map(Arc::new);
+        self
     }
 
     /// Combinations of widths in the rows.
@@ -228,7 +237,9 @@ impl Shape {
     }
 
     pub fn params(&self) -> Bounds {
-        self.quantity(&Quantity::Params).unwrap_or_default()
+        self.ends()
+            .map(|[least, most]| Bounds { min: least.params(), max: most.params() })
+            .unwrap_or_default()
     }
 
     pub fn flops_per_token(&self, sequence: usize) -> Bounds {
@@ -273,6 +284,40 @@ impl Shape {
         Some(desc)
     }
 
+    /// What it may turn out to be with the fewest and with the most parameters, its layers in the order of their kinds:
+    /// none of what a model costs depends on that. Both are the model where nothing is left to be decided at run time;
+    /// `None` where no model meets the requirements.
+    pub fn ends(&self) -> Option<&[ModelDesc; 2]> {
+        self.ends.as_deref()
+    }
+
+    fn found_ends(&self) -> Option<[ModelDesc; 2]> {
+        if let Some(desc) = self.desc() {
+            return Some([desc.clone(), desc]);
+        }
+        let all: Vec<usize> = (0..self.depths.len()).collect();
+        let rows = self.each_row(|row, desc| {
+            let parts = Parts::of(&Quantity::Params, desc)?;
+            let places: Vec<usize> = match &self.met {
+                Some(met) => met.of(row).iter().map(|at| *at as usize).collect(),
+                None => all.clone(),
+            };
+            let params = |at: usize| (parts.total(&self.depths[at]), row, at);
+            Some([places.iter().map(|at| params(*at)).min()?, places.iter().map(|at| params(*at)).max()?])
+        });
+        let found = rows.into_iter().flatten().reduce(|a, b| [a[0].min(b[0]), a[1].max(b[1])])?;
+        Some(found.map(|(_, row, at)| self.candidate(row, at)))
+    }
+
+    fn candidate(&self, row: usize, depth: usize) -> ModelDesc {
+        let mut desc = self.desc.clone();
+        self.enter(&mut desc, row);
+        let kinds = LayerKind::ALL.iter().zip(self.depths[depth]);
+        desc.layers = kinds.flat_map(|(kind, count)| std::iter::repeat_n(*kind, count)).collect();
+        desc.dims.insert(Dim::NumLayers, desc.layers.len());
+        desc
+    }
+
     /// What a cut makes of it, as far as it can meet `require`: of every width and number of layers a space of its own.
     pub(super) fn pruned(&self, prune: &hir::Prune, search: Option<&hir::Search>) -> Shape {
         let require = search.map_or(&[][..], |search| &search.require);
@@ -304,9 +349,10 @@ impl Shape {
             rows: Arc::new(found.rows),
             depths: found.depths.into_iter().collect(),
             met: None,
+            ends: None,
         };
         shape.met = search.map(|search| Arc::new(shape.meeting(&search.require)));
-        shape
+        shape.with_ends()
     }
 
     /// Its layers, a range of each kind for every number of them that it may have.

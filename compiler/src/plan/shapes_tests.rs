@@ -175,3 +175,19 @@ fn a_model_without_a_config_has_no_shape() {
     recipe.models["parent"].desc = None;
     assert_eq!(Shapes::of(&recipe).models["student"], None);
 }
+
+#[test]
+fn the_ends_of_a_shape_are_the_models_of_its_fewest_and_its_most_parameters() {
+    let mut recipe = fixture::base("8b");
+    let cut = axis("num_layers", &[44, 48], hir::Score::Layer(hir::LayerMetric::Kld));
+    recipe.prunes.insert("half".into(), fixture::prune("parent", vec![cut]));
+    let shapes = Shapes::of(&recipe);
+    let (parent, half) = (shapes.get("parent").expect("a shape"), shapes.get("half").expect("a shape"));
+    let [least, most] = parent.ends().expect("a model");
+    assert_eq!((least, least.layers.len()), (most, 52));
+    let [least, most] = half.ends().expect("models");
+    assert_eq!((least.layers.len(), most.layers.len()), (44, 48));
+    let bounds = half.quantity(&hir::Quantity::Params);
+    assert_eq!(bounds, Some(Bounds { min: least.params(), max: most.params() }));
+    assert_eq!(bounds, Some(half.params()));
+}

@@ -4,8 +4,7 @@
 //! several layers gets a waypoint in each, shared by all edges that carry the same value of one stage; within
 //! the layers, the order follows the mean place of the neighbours, swept to and fro, and so do the heights.
 
-use super::{Plan, Stage, Value, text};
-use petgraph::graph::NodeIndex;
+use super::{Group, NodeRecord, Plan};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
@@ -22,8 +21,8 @@ const WRAP: usize = 34;
 const LINES: usize = 6;
 
 /// A stage, or a waypoint of an edge.
-struct Item {
-    stage: Option<NodeIndex>,
+struct Item<'a> {
+    stage: Option<&'a NodeRecord>,
     lines: Vec<String>,
     width: f64,
     height: f64,
@@ -34,69 +33,78 @@ struct Item {
 
 /// A curve from an item to one of the next layer.
 #[derive(Clone, Copy, PartialEq)]
-struct Segment {
+struct Segment<'a> {
     from: usize,
     to: usize,
-    value: Value,
+    value: &'a str,
 }
 
-struct Drawing {
-    items: Vec<Item>,
+struct Drawing<'a> {
+    items: Vec<Item<'a>>,
     /// Items from top to bottom.
     layers: Vec<Vec<usize>>,
-    segments: Vec<Segment>,
+    segments: Vec<Segment<'a>>,
 }
 
 impl Plan {
     /// A standalone SVG document.
     pub fn to_svg(&self) -> String {
-        let mut drawing = Drawing::layered(self);
-        drawing.order();
-        drawing.place();
-        drawing.render(self)
+        draw(&self.records(), |_| None)
     }
 }
 
-impl Drawing {
-    fn layered(plan: &Plan) -> Drawing {
-        let order = plan.order();
-        let mut depth: BTreeMap<NodeIndex, usize> = BTreeMap::new();
-        for &id in &order {
-            let after =
-                plan.inputs(id).iter().filter_map(|(from, _)| depth.get(from)).max().map_or(0, |d| d + 1);
-            depth.insert(id, after);
+/// A standalone SVG document of stages, each after those that feed it. A note stands in a stage's last line.
+/// Colors are attributes, which a page's style sheet may overrule by the classes beside them.
+pub fn draw(stages: &[NodeRecord], note: impl Fn(&NodeRecord) -> Option<String>) -> String {
+    let mut drawing = Drawing::layered(stages, note);
+    drawing.order();
+    drawing.place();
+    drawing.render()
+}
+
+impl<'a> Drawing<'a> {
+    fn layered(stages: &'a [NodeRecord], note: impl Fn(&NodeRecord) -> Option<String>) -> Drawing<'a> {
+        let mut depth: BTreeMap<&str, usize> = BTreeMap::new();
+        for stage in stages {
+            let before = stage.inputs.iter().filter_map(|input| depth.get(input.from.as_str()));
+            let after = before.max().map_or(0, |d| d + 1);
+            depth.insert(&stage.name, after);
         }
         let count = depth.values().max().map_or(0, |d| d + 1);
         let mut drawing =
             Drawing { items: Vec::new(), layers: vec![Vec::new(); count], segments: Vec::new() };
-        let mut item_of = BTreeMap::new();
-        for &id in &order {
-            item_of.insert(id, drawing.add(stage_item(plan, id), depth[&id]));
+        let mut item_of: BTreeMap<&str, usize> = BTreeMap::new();
+        for stage in stages {
+            let item = drawing.add(stage_item(stage, note(stage)), depth[stage.name.as_str()]);
+            item_of.insert(&stage.name, item);
         }
-        for &id in &order {
-            let mut waypoints: BTreeMap<(Value, usize), usize> = BTreeMap::new();
-            for (to, value) in plan.outputs(id) {
-                let (Some(&first), Some(&last)) = (depth.get(&id), depth.get(&to)) else { continue };
-                let mut from = item_of[&id];
-                for layer in first + 1..last {
+        let edges = |from: &'a str| {
+            let inputs = stages.iter().flat_map(|to| to.inputs.iter().map(move |input| (to, input)));
+            inputs.filter(move |(_, input)| input.from == from)
+        };
+        for (from, first) in stages.iter().map(|stage| (stage.name.as_str(), depth[stage.name.as_str()])) {
+            let mut waypoints: BTreeMap<(&str, usize), usize> = BTreeMap::new();
+            for (to, input) in edges(from) {
+                let (value, mut from) = (input.value.as_str(), item_of[from]);
+                for layer in first + 1..depth[to.name.as_str()] {
                     let next =
                         *waypoints.entry((value, layer)).or_insert_with(|| drawing.add(waypoint(), layer));
                     drawing.connect(Segment { from, to: next, value });
                     from = next;
                 }
-                drawing.connect(Segment { from, to: item_of[&to], value });
+                drawing.connect(Segment { from, to: item_of[to.name.as_str()], value });
             }
         }
         drawing
     }
 
-    fn add(&mut self, item: Item, layer: usize) -> usize {
+    fn add(&mut self, item: Item<'a>, layer: usize) -> usize {
         self.items.push(item);
         self.layers[layer].push(self.items.len() - 1);
         self.items.len() - 1
     }
 
-    fn connect(&mut self, segment: Segment) {
+    fn connect(&mut self, segment: Segment<'a>) {
         if !self.segments.contains(&segment) {
             self.segments.push(segment);
         }
@@ -197,22 +205,22 @@ impl Drawing {
         }
     }
 
-    fn render(&self, plan: &Plan) -> String {
+    fn render(&self) -> String {
         let right = self.items.iter().map(|i| i.x + i.width).fold(0.0, f64::max) + MARGIN;
         let bottom = self.items.iter().map(|i| i.y + i.height / 2.0).fold(0.0, f64::max) + MARGIN;
         let mut out = format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {right:.0} {bottom:.0}\" width=\"{right:.0}\" \
              height=\"{bottom:.0}\" font-family=\"ui-sans-serif, 'DejaVu Sans', sans-serif\">\n\
-             <rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>\n\
+             <rect class=\"paper\" width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>\n\
              <defs><marker id=\"tip\" viewBox=\"0 0 8 8\" refX=\"8\" refY=\"4\" markerWidth=\"7\" markerHeight=\"7\" \
-             orient=\"auto\"><path d=\"M0,0 L8,4 L0,8 z\" fill=\"#64748b\"/></marker></defs>\n"
+             orient=\"auto\"><path class=\"tip\" d=\"M0,0 L8,4 L0,8 z\" fill=\"#64748b\"/></marker></defs>\n"
         );
         for segment in &self.segments {
             self.render_segment(&mut out, *segment);
         }
         for item in &self.items {
-            if let Some(id) = item.stage {
-                render_stage(&mut out, item, plan, id);
+            if let Some(stage) = item.stage {
+                render_stage(&mut out, item, stage);
             }
         }
         out + "</svg>\n"
@@ -232,9 +240,10 @@ impl Drawing {
         };
         let _ = writeln!(
             out,
-            "<path d=\"{path}\" fill=\"none\" stroke=\"{}\" stroke-width=\"1.3\"{tip}><title>{}</title></path>",
+            "<path class=\"edge {value}\" d=\"{path}\" fill=\"none\" stroke=\"{}\" stroke-width=\"1.3\"{tip}>\
+             <title>{value}</title></path>",
             stroke(segment.value),
-            segment.value.name()
+            value = escaped(segment.value)
         );
     }
 }
@@ -243,17 +252,17 @@ fn mean(of: &[usize], values: &[f64]) -> Option<f64> {
     (!of.is_empty()).then(|| of.iter().map(|&i| values[i]).sum::<f64>() / of.len() as f64)
 }
 
-fn waypoint() -> Item {
+fn waypoint<'a>() -> Item<'a> {
     Item { stage: None, lines: Vec::new(), width: 0.0, height: 2.0, x: 0.0, y: 0.0 }
 }
 
-fn stage_item(plan: &Plan, id: NodeIndex) -> Item {
-    let node = plan.node(id);
-    let lines = wrapped(&text::stage(&node.stage));
+fn stage_item(stage: &NodeRecord, note: Option<String>) -> Item<'_> {
+    let mut lines = wrapped(&stage.line());
+    lines.extend(note);
     let longest = lines.iter().map(|l| l.chars().count()).max().unwrap_or(0) as f64 * CHARACTER;
-    let width = longest.max(node.name.chars().count() as f64 * BOLD_CHARACTER) + 2.0 * PADDING;
+    let width = longest.max(stage.name.chars().count() as f64 * BOLD_CHARACTER) + 2.0 * PADDING;
     let height = (lines.len() + 1) as f64 * LINE + 2.0 * PADDING - 4.0;
-    Item { stage: Some(id), lines, width, height, x: 0.0, y: 0.0 }
+    Item { stage: Some(stage), lines, width, height, x: 0.0, y: 0.0 }
 }
 
 /// Lines of at most [`WRAP`] characters, broken at blanks; what does not fit ends with an ellipsis.
@@ -282,15 +291,15 @@ fn wrapped(text: &str) -> Vec<String> {
     lines
 }
 
-fn render_stage(out: &mut String, item: &Item, plan: &Plan, id: NodeIndex) {
-    let node = plan.node(id);
-    let (fill, line) = colors(&node.stage);
+fn render_stage(out: &mut String, item: &Item, stage: &NodeRecord) {
+    let (fill, line) = colors(stage.group);
     let top = item.y - item.height / 2.0;
     let _ = writeln!(
         out,
-        "<g><title>{}</title><rect x=\"{:.1}\" y=\"{top:.1}\" width=\"{:.1}\" height=\"{:.1}\" rx=\"6\" \
-         fill=\"{fill}\" stroke=\"{line}\" stroke-width=\"1.4\"/>",
-        escaped(&node.stage.to_string()),
+        "<g class=\"stage {}\"><title>{}</title><rect x=\"{:.1}\" y=\"{top:.1}\" width=\"{:.1}\" height=\"{:.1}\" \
+         rx=\"6\" fill=\"{fill}\" stroke=\"{line}\" stroke-width=\"1.4\"/>",
+        stage.group.name(),
+        escaped(&stage.line()),
         item.x,
         item.width,
         item.height
@@ -299,38 +308,36 @@ fn render_stage(out: &mut String, item: &Item, plan: &Plan, id: NodeIndex) {
     let mut y = top + PADDING + 8.0;
     let _ = writeln!(
         out,
-        "<text x=\"{x:.1}\" y=\"{y:.1}\" font-size=\"12.5\" font-weight=\"600\" fill=\"#0f172a\">{}</text>",
-        escaped(&node.name)
+        "<text class=\"name\" x=\"{x:.1}\" y=\"{y:.1}\" font-size=\"12.5\" font-weight=\"600\" fill=\"#0f172a\">{}</text>",
+        escaped(&stage.name)
     );
     for text in &item.lines {
         y += LINE;
         let _ = writeln!(
             out,
-            "<text x=\"{x:.1}\" y=\"{y:.1}\" font-size=\"11\" fill=\"#475569\">{}</text>",
+            "<text class=\"label\" x=\"{x:.1}\" y=\"{y:.1}\" font-size=\"11\" fill=\"#475569\">{}</text>",
             escaped(text)
         );
     }
     out.push_str("</g>\n");
 }
 
-/// Fill and outline. Stages that this version cannot run are dashed besides.
-fn colors(stage: &Stage) -> (&'static str, &'static str) {
-    match stage {
-        Stage::Load(_) => ("#f1f5f9", "#64748b"),
-        Stage::Calibrate(_) | Stage::Score(_) => ("#e0f2fe", "#0284c7"),
-        Stage::Rotate | Stage::Cut(_) | Stage::Repair(_) => ("#fef3c7", "#d97706"),
-        Stage::Search(_) | Stage::Sensitivity(_) | Stage::Train(_) | Stage::Distill(_) => {
-            ("#fae8ff", "#a21caf")
-        }
-        Stage::Evaluate(_) => ("#dcfce7", "#16a34a"),
-        Stage::Export(_) | Stage::Report => ("#ede9fe", "#6d28d9"),
+/// Fill and outline.
+fn colors(group: Group) -> (&'static str, &'static str) {
+    match group {
+        Group::Input => ("#f1f5f9", "#64748b"),
+        Group::Importance => ("#e0f2fe", "#0284c7"),
+        Group::Cut => ("#fef3c7", "#d97706"),
+        Group::Learning => ("#fae8ff", "#a21caf"),
+        Group::Evaluation => ("#dcfce7", "#16a34a"),
+        Group::Output => ("#ede9fe", "#6d28d9"),
     }
 }
 
 /// Weights stand out from what is measured.
-fn stroke(value: Value) -> &'static str {
+fn stroke(value: &str) -> &'static str {
     match value {
-        Value::Model | Value::Teacher => "#d97706",
+        "model" | "teacher" => "#d97706",
         _ => "#94a3b8",
     }
 }

@@ -75,7 +75,8 @@ fn the_drawing_shows_every_stage_apart_from_the_others() {
     for node in plan.graph.node_weights() {
         assert!(svg.contains(&format!(">{}</text>", node.name)), "{} is missing", node.name);
     }
-    let boxes: Vec<[f64; 4]> = svg.lines().filter(|l| l.starts_with("<g>")).map(corners).collect();
+    let boxes: Vec<[f64; 4]> =
+        svg.lines().filter(|l| l.starts_with("<g class=\"stage")).map(corners).collect();
     assert_eq!(boxes.len(), plan.graph.node_count());
     for (i, a) in boxes.iter().enumerate() {
         for b in &boxes[i + 1..] {

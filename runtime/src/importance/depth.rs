@@ -81,6 +81,11 @@ impl DepthRule {
         self.target
     }
 
+    /// Layers of the parent.
+    pub fn layers(&self) -> usize {
+        self.kinds.len()
+    }
+
     /// No layer goes.
     pub fn keeps_all(&self) -> bool {
         self.target == self.kinds.len()

@@ -33,6 +33,17 @@ pub enum Table {
     Model(Vec<Scores>),
 }
 
+/// The scores by which an axis was ranked in one place, joined over what survives of the axes before it.
+#[derive(Clone, Debug)]
+pub struct Ranking {
+    pub axis: &'static Axis,
+    /// `None`: the whole model.
+    pub layer: Option<usize>,
+    /// Each member of this dimension has a ranking of its own; those of all stand one after the other.
+    pub each: Option<Dim>,
+    pub scores: Vec<f64>,
+}
+
 /// Why scores cannot be ranked.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum RankError {
@@ -60,20 +71,33 @@ pub fn choose(
     constraints: &Constraints,
     regrouped: bool,
 ) -> Result<CutPlan, RankError> {
+    Ok(choose_by(desc, layers, axes, constraints, regrouped)?.0)
+}
+
+/// The same cut, and what was ranked for it.
+pub fn choose_by(
+    desc: &ModelDesc,
+    layers: &[usize],
+    axes: &[AxisScores],
+    constraints: &Constraints,
+    regrouped: bool,
+) -> Result<(CutPlan, Vec<Ranking>), RankError> {
+    let mut rankings = Vec::new();
     let mut plan = CutPlan { layers: layers.to_vec(), regrouped, ..CutPlan::default() };
     for axis in axes.iter().filter(|a| a.axis.scope == Scope::Model && cuts(desc, a)) {
         let place = axis.axis.dim.to_string();
         let scores = rank_model(desc, axis, &place)?;
         plan.model.insert(axis.axis.dim, top(desc, axis, &scores, regrouped, &place)?);
+        rankings.push(Ranking { axis: axis.axis, layer: None, each: None, scores });
     }
     for &layer in layers {
-        let kept = rank_layer(desc, layer, axes, constraints, regrouped)?;
+        let kept = rank_layer(desc, layer, axes, constraints, regrouped, &mut rankings)?;
         if !kept.is_empty() {
             plan.by_layer.insert(layer, kept);
         }
     }
     plan.verify(desc)?;
-    Ok(plan)
+    Ok((plan, rankings))
 }
 
 fn cuts(desc: &ModelDesc, axis: &AxisScores) -> bool {
@@ -105,6 +129,7 @@ fn rank_layer(
     axes: &[AxisScores],
     constraints: &Constraints,
     regrouped: bool,
+    rankings: &mut Vec<Ranking>,
 ) -> Result<BTreeMap<Dim, Keep>, RankError> {
     let kind = desc.layers.get(layer).copied();
     let here = |a: &&AxisScores| matches!(a.axis.scope, Scope::Layer(k) if Some(k) == kind) && cuts(desc, a);
@@ -122,19 +147,21 @@ fn rank_layer(
         };
         check(scores, &place)?;
         let outer = dim.shared_across().filter(|_| constraints.channels_per_head);
-        let chosen = match outer {
+        let (chosen, joined) = match outer {
             Some(outer) => per_member(desc, axis, scores, outer, &survivors, &place)?,
             None => {
-                let kept = top(desc, axis, &scores.join(dim, &survivors), regrouped, &place)?;
-                Survivors::Flat(mask(&kept, desc.size(dim)))
+                let joined = scores.join(dim, &survivors);
+                let kept = top(desc, axis, &joined, regrouped, &place)?;
+                (Survivors::Flat(mask(&kept, desc.size(dim))), joined)
             }
         };
+        rankings.push(Ranking { axis: axis.axis, layer: Some(layer), each: outer, scores: joined });
         survivors.insert(dim, chosen);
     }
     Ok(survivors.iter().map(|(&dim, chosen)| (dim, keep(chosen, &survivors))).collect())
 }
 
-/// Each member of `outer` keeps its own: every head its own channels.
+/// Each member of `outer` keeps its own: every head its own channels. With the scores of all, one after the other.
 fn per_member(
     desc: &ModelDesc,
     axis: &AxisScores,
@@ -142,14 +169,16 @@ fn per_member(
     outer: Dim,
     survivors: &BTreeMap<Dim, Survivors>,
     place: &str,
-) -> Result<Survivors, RankError> {
+) -> Result<(Survivors, Vec<f64>), RankError> {
     let dim = axis.axis.dim;
-    let lists = (0..desc.size(outer)).map(|member| {
+    let (mut lists, mut all) = (Vec::new(), Vec::new());
+    for member in 0..desc.size(outer) {
         let own = scores.slice(outer, member).join(dim, survivors);
         let kept = top(desc, axis, &own, false, &format!("{place}, {outer} {member}"))?;
-        Ok(mask(&kept, desc.size(dim)))
-    });
-    Ok(Survivors::Per(outer, lists.collect::<Result<_, RankError>>()?))
+        lists.push(mask(&kept, desc.size(dim)));
+        all.extend(own);
+    }
+    Ok((Survivors::Per(outer, lists), all))
 }
 
 /// The plan's spelling of the survivors; lists per head are given for surviving heads alone.

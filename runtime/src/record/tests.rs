@@ -111,6 +111,23 @@ fn drawings_are_sound() {
     }
 }
 
+#[test]
+fn updates_take_what_their_speeds_say() {
+    let folder = tempfile::tempdir().unwrap();
+    assert_eq!(seconds(folder.path(), "student").unwrap(), None);
+    let mut record = Record::open(folder.path(), "student", 0).unwrap();
+    record.heldout(heldout(0)).unwrap();
+    train(&mut record, 1, 12);
+    record.finish().unwrap();
+    let took = (1..=12).map(|n| {
+        let before = if n > 1 { update(n - 1).tokens } else { 0 };
+        (update(n).tokens - before) as f64 / update(n).tokens_per_second
+    });
+    let told = seconds(folder.path(), "student").unwrap().unwrap();
+    assert!((told - took.sum::<f64>()).abs() < 1e-9 * told, "{told}");
+    assert_eq!(seconds(folder.path(), "other").unwrap(), None);
+}
+
 /// A curve of a hundred thousand updates is a small file.
 #[test]
 fn long_trainings_are_drawn_with_few_points() {
@@ -118,5 +135,5 @@ fn long_trainings_are_drawn_with_few_points() {
     let lines: Vec<Line> = (1..=100_000).map(line).collect();
     let drawn = svg("student", &lines);
     assert!(drawn.len() < 30_000, "{} bytes", drawn.len());
-    assert!(drawn.contains("means of 417 updates"));
+    assert!(drawn.contains("means of 256 updates"));
 }

@@ -1,10 +1,11 @@
 //! From scores to a proved cut.
 
 use super::identity::Identity;
+use super::ranking::AxisRanking;
 use super::{Artifact, Executor, Made, RunError};
 use crate::gate::{self, CutProof};
-use crate::importance::{self, AxisScores, DepthRule, RankError, Scores, Table};
-use crate::provenance::{AxisRecord, ModelRecord, Step};
+use crate::importance::{self, AxisScores, DepthRule, RankError, Ranking, Scores, Table};
+use crate::provenance::{AxisRecord, Step};
 use crate::score::{self, By, Ranked};
 use crate::store::Key;
 use minic_compiler::axes::Scope;
@@ -29,10 +30,14 @@ impl Executor<'_> {
     pub(super) fn cut(&mut self, id: NodeIndex, stage: &plan::Cut) -> Result<(Artifact, String), RunError> {
         let made = self.model(id, Value::Model)?;
         let key = self.cut_key(id, &made, stage)?;
-        let Proved { kept, proof, seconds } = match self.recall::<Proved>(id, &key)? {
+        let recalled = self.recall::<Proved>(id, &key)?;
+        if recalled.is_none() && self.preview {
+            return Err(RunError::NotStored);
+        }
+        let (chosen, rankings) = self.kept(id, stage, &made)?;
+        let Proved { kept, proof, seconds } = match recalled {
             Some(proved) => proved,
-            None if self.preview => return Err(RunError::NotStored),
-            None => self.proved_cut(id, &key, stage, &made)?,
+            None => self.proved_cut(&key, chosen, &made)?,
         };
         let identity = Identity::cut(&made.identity, &kept, &key);
         let Made { source: whole, name: from, .. } = &made;
@@ -53,10 +58,11 @@ impl Executor<'_> {
             self.enter_scores(id, stage, record)?;
         }
         for name in &node.makes {
-            self.summary.models.insert(name.clone(), ModelRecord::of(cut.desc()));
+            self.summary.model(name, cut.desc());
         }
         self.summary.proof_seconds.insert(node.name.clone(), seconds);
         self.summary.cuts.insert(node.name.clone(), step.clone());
+        self.summary.rankings.insert(node.name.clone(), rankings);
         let layers = kept.layers.iter().filter_map(|layer| made.layers.get(*layer).copied()).collect();
         let mut made = Made { name, source: cut, identity, layers, turned: None, ..made };
         made.steps.push(step);
@@ -69,7 +75,7 @@ impl Executor<'_> {
         let key = self.cut_key(id, &made, stage)?;
         let kept = match self.recall::<Proved>(id, &key)? {
             Some(proved) => proved.kept,
-            None => self.kept(id, stage, &made)?,
+            None => self.kept(id, stage, &made)?.0,
         };
         let identity = Identity::cut(&made.identity, &kept, &key);
         let layers = kept.layers.iter().filter_map(|layer| made.layers.get(*layer).copied()).collect();
@@ -77,15 +83,8 @@ impl Executor<'_> {
         Ok(Made { name, source, identity, layers, turned: None, ..made })
     }
 
-    fn proved_cut(
-        &self,
-        id: NodeIndex,
-        key: &Key,
-        stage: &plan::Cut,
-        made: &Made,
-    ) -> Result<Proved, RunError> {
+    fn proved_cut(&self, key: &Key, kept: CutPlan, made: &Made) -> Result<Proved, RunError> {
         let whole = &made.source;
-        let kept = self.kept(id, stage, made)?;
         let cut = whole.cut(kept.clone())?;
         let began = Instant::now();
         let proof = gate::prove_cut(self.device.exact(), whole, &cut, &kept, self.settings.proof_memory)?;
@@ -114,31 +113,42 @@ impl Executor<'_> {
         record: &mut AxisRecord,
     ) -> Result<(), RunError> {
         let Some(axis) = stage.axes.iter().find(|a| a.axis.name == record.axis) else { return Ok(()) };
-        if let Some(control @ Control::Random { .. }) = &stage.control {
-            record.metric = Some(control.to_string());
-            return Ok(());
+        record.metric = Some(self.metric(id, stage, axis)?);
+        if !axis.leading && !matches!(stage.control, Some(Control::Random { .. })) {
+            let (ranked, identity) = self.ranked(id, axis)?;
+            record.tap = ranked.tap.map(|tap| tap.name.to_string());
+            record.scores = Some(identity.digest.clone());
         }
-        if axis.leading {
-            record.metric = Some(hir::Score::Pca.to_string());
-            return Ok(());
-        }
-        let (ranked, identity) = self.ranked(id, axis)?;
-        record.metric = Some(ranked.metric.clone());
-        record.tap = ranked.tap.map(|tap| tap.name.to_string());
-        record.scores = Some(identity.digest.clone());
         Ok(())
     }
 
-    fn kept(&self, id: NodeIndex, stage: &plan::Cut, made: &Made) -> Result<CutPlan, RunError> {
+    /// What an axis is ranked by, as the recipe writes it.
+    fn metric(&self, id: NodeIndex, stage: &plan::Cut, axis: &CutAxis) -> Result<String, RunError> {
+        Ok(match &stage.control {
+            Some(control @ Control::Random { .. }) => control.to_string(),
+            _ if axis.leading => hir::Score::Pca.to_string(),
+            _ => self.ranked(id, axis)?.0.metric.clone(),
+        })
+    }
+
+    /// What a cut keeps, and by which scores.
+    fn kept(
+        &self,
+        id: NodeIndex,
+        stage: &plan::Cut,
+        made: &Made,
+    ) -> Result<(CutPlan, Vec<AxisRanking>), RunError> {
         let whole = &made.source;
         let mut layers: Vec<usize> = (0..whole.desc().layers.len()).collect();
-        let mut axes = Vec::new();
+        let (mut axes, mut metrics, mut shown) = (Vec::new(), BTreeMap::new(), Vec::new());
         for axis in &stage.axes {
             let ranked = self.ranking(id, stage, axis, made)?;
+            let metric = self.metric(id, stage, axis)?;
             match &ranked.by {
                 By::Layers(_) | By::Blocks(_) => {
                     let rule = DepthRule::new(&whole.desc().layers, axis.size, &stage.constraints)?;
                     layers = ranked.survivors(&rule)?;
+                    shown.extend(AxisRanking::depth(&metric, ranked.reverse, &ranked.by, &rule));
                 }
                 By::Members(table) => axes.push(AxisScores {
                     axis: axis.axis,
@@ -147,9 +157,16 @@ impl Executor<'_> {
                     table: table.clone(),
                 }),
             }
+            metrics.insert(axis.axis.name, (metric, ranked.reverse));
         }
         let regrouped = stage.control == Some(Control::GroupUnaware);
-        Ok(importance::choose(whole.desc(), &layers, &axes, &stage.constraints, regrouped)?)
+        let (plan, rankings) =
+            importance::choose_by(whole.desc(), &layers, &axes, &stage.constraints, regrouped)?;
+        for (name, (metric, reverse)) in &metrics {
+            let of: Vec<&Ranking> = rankings.iter().filter(|ranking| ranking.axis.name == *name).collect();
+            shown.extend(AxisRanking::members(metric, *reverse, &of));
+        }
+        Ok((plan, shown))
     }
 
     /// How an axis is ranked: as its scores say, or as a control does.

@@ -1,7 +1,7 @@
 //! Publishing a model: written, read back, proved, and only then given its name.
 
 use super::folder::RECIPE_FILE;
-use super::{Artifact, Executor, ExportSummary, Made, RunError};
+use super::{Artifact, Executor, ExportSummary, Made, ProofRecord, RunError, Settings};
 use crate::events::Stop;
 use crate::gate;
 use crate::provenance::{self, EvaluationRecord, ModelRecord, Provenance, RecipeRecord};
@@ -10,40 +10,40 @@ use crate::safetensors::Entry;
 use crate::source::WeightSource;
 use minic_compiler::config;
 use minic_compiler::model::DType;
-use minic_compiler::plan::{self, Stage, Value};
+use minic_compiler::plan::{self, Plan, Stage, Value};
 use petgraph::graph::NodeIndex;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+/// Nothing is computed for a folder that could not be published in the end: one that holds something may only be
+/// replaced with `overwrite`, or left alone if this very recipe made it.
+pub fn refuse_occupied_folders(plan: &Plan, settings: &Settings) -> Result<(), RunError> {
+    for id in plan.order() {
+        let Stage::Export(export) = &plan.node(id).stage else { continue };
+        let folder = settings.out.join(&export.to);
+        let occupied = folder.read_dir().is_ok_and(|mut entries| entries.next().is_some());
+        if !occupied || settings.overwrite {
+            continue;
+        }
+        let ours = Provenance::read(&folder).is_ok_and(|p| p.recipe == recipe_record(settings));
+        if !ours {
+            return Err(RunError::Occupied { folder });
+        }
+    }
+    Ok(())
+}
+
+fn recipe_record(settings: &Settings) -> RecipeRecord {
+    let overrides = settings.overrides.iter().filter_map(|o| o.split_once('='));
+    RecipeRecord {
+        file: RECIPE_FILE.into(),
+        digest: blake3::hash(settings.recipe_text.as_bytes()).to_hex().to_string(),
+        overrides: overrides.map(|(k, v)| (k.trim().to_string(), v.trim().to_string())).collect(),
+    }
+}
+
 impl Executor<'_> {
-    /// Nothing is computed for a folder that could not be published in the end: one that holds something may
-    /// only be replaced with `overwrite`, or left alone if this very recipe made it.
-    pub(super) fn refuse_occupied_folders(&self) -> Result<(), RunError> {
-        for id in self.plan.order() {
-            let Stage::Export(export) = &self.plan.node(id).stage else { continue };
-            let folder = self.settings.out.join(&export.to);
-            let occupied = folder.read_dir().is_ok_and(|mut entries| entries.next().is_some());
-            if !occupied || self.settings.overwrite {
-                continue;
-            }
-            let ours = Provenance::read(&folder).is_ok_and(|p| p.recipe == self.recipe_record());
-            if !ours {
-                return Err(RunError::Occupied { folder });
-            }
-        }
-        Ok(())
-    }
-
-    fn recipe_record(&self) -> RecipeRecord {
-        let overrides = self.settings.overrides.iter().filter_map(|o| o.split_once('='));
-        RecipeRecord {
-            file: RECIPE_FILE.into(),
-            digest: blake3::hash(self.settings.recipe_text.as_bytes()).to_hex().to_string(),
-            overrides: overrides.map(|(k, v)| (k.trim().to_string(), v.trim().to_string())).collect(),
-        }
-    }
-
     pub(super) fn export(
         &mut self,
         id: NodeIndex,
@@ -110,6 +110,7 @@ impl Executor<'_> {
         proof: gate::FolderProof,
         unchanged: bool,
     ) {
+        let proof = ProofRecord::from(&proof);
         let summary = ExportSummary { model: export.model.clone(), folder, bytes, proof, unchanged };
         self.summary.exports.insert(self.plan.node(id).name.clone(), summary);
     }
@@ -125,10 +126,10 @@ impl Executor<'_> {
         Provenance {
             format: provenance::FORMAT,
             minic: env!("CARGO_PKG_VERSION").into(),
-            recipe: self.recipe_record(),
+            recipe: recipe_record(self.settings),
             model: export.model.clone(),
             parents: made.parents.clone(),
-            data: self.data.clone(),
+            data: self.summary.data.clone(),
             steps: made.steps.clone(),
             trainings: made.trainings.clone(),
             searches: made.searches.clone(),

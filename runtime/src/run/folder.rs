@@ -3,9 +3,11 @@
 //! - `lock`: held locked by the run that lives here; says which process it is.
 //! - `events.jsonl`: everything that runs told, one after the other.
 //! - `recipe.mrecipe`, `result.json`: the recipe of the last finished run, and what it made.
+//! - `report.html`: the same as a page.
 
 use crate::error::{IoError, Kind};
 use crate::events::Journal;
+use crate::json;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fs::{self, File, TryLockError};
@@ -14,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 pub const EVENTS_FILE: &str = "events.jsonl";
 pub const RESULT_FILE: &str = "result.json";
+pub const REPORT_FILE: &str = "report.html";
 /// As it is called in exported folders, too.
 pub const RECIPE_FILE: &str = "recipe.mrecipe";
 const LOCK_FILE: &str = "lock";
@@ -82,9 +85,8 @@ impl RunFolder {
 
     /// Writes the recipe and then `result.json`, each whole or not at all.
     pub fn write_result<T: Serialize>(&self, recipe: &str, result: &T) -> Result<(), IoError> {
-        let text = serde_json::to_string_pretty(result).unwrap_or_default() + "\n";
         self.write(RECIPE_FILE, recipe)?;
-        self.write(RESULT_FILE, &text)
+        self.write(RESULT_FILE, &json::to_text(result))
     }
 
     /// Writes a file of the folder, whole or not at all.

@@ -149,7 +149,7 @@ impl Executor<'_> {
             source = source.with_desc(desc);
         }
         let told = format!("{} of {} parameters", source.desc().family, source.desc().params());
-        self.summary.models.insert(name.clone(), ModelRecord::of(source.desc()));
+        self.summary.model(&name, source.desc());
         let origin = hub::origin(source.base().folder());
         let parent = Parent {
             name: name.clone(),
@@ -159,6 +159,7 @@ impl Executor<'_> {
             files: digests.files,
             model: ModelRecord::of(source.base().desc()),
         };
+        self.summary.parents.push(parent.clone());
         let (dtype, layers) = (source.base().main_dtype(), (0..source.desc().layers.len()).collect());
         let (steps, trainings, searches, parents) = (Vec::new(), Vec::new(), Vec::new(), vec![parent]);
         let turned = None;
@@ -196,7 +197,7 @@ impl Executor<'_> {
             }
         };
         let identity = Identity { digest: record.digest.clone(), origin: key.origin() };
-        self.data.push(record.clone());
+        self.summary.data.push(record.clone());
         let told = format!("{} samples of {} tokens", record.samples, record.sequence);
         let set = SampleSet { data: data.clone(), context, identity, record, loaded };
         Ok((Artifact::Samples(Arc::new(set)), told))

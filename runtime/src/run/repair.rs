@@ -5,7 +5,7 @@ use super::load::SampleSet;
 use super::{Artifact, Executor, Made, RunError};
 use crate::checkpoint::WEIGHTS_FILE;
 use crate::evaluate;
-use crate::provenance::{ModelRecord, RepairRecord};
+use crate::provenance::RepairRecord;
 use crate::publish::StagedFolder;
 use crate::repair::{self, Fitted, Mended, Outputs, Powers};
 use crate::safetensors::{Entry, Writer};
@@ -65,7 +65,7 @@ impl Executor<'_> {
         let node = self.plan.node(id);
         let name = node.makes.first().unwrap_or(&node.name).clone();
         for name in &node.makes {
-            self.summary.models.insert(name.clone(), ModelRecord::of(source.desc()));
+            self.summary.model(name, source.desc());
         }
         self.summary.repairs.insert(node.name.clone(), record.clone());
         let identity = Identity::repaired(&made.identity, &record, &key);

@@ -27,7 +27,7 @@ pub struct SizeRecord {
     pub removed: f64,
     pub params: u64,
     /// Absent where the family cannot express the size by itself.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub values: BTreeMap<String, f64>,
 }
 
@@ -118,13 +118,13 @@ impl SensitivitySummary {
     }
 
     /// A panel for each quantity, a line for each axis.
-    pub fn svg(&self, name: &str) -> String {
+    pub fn chart(&self, name: &str) -> Chart {
         let line = |quantity: &str, whole: f64, (i, (axis, sizes)): (usize, (&String, &Vec<SizeRecord>))| {
             let told = |size: usize, value: f64| format!("{axis} {size}: {value:.4}");
             let cut = sizes.iter().filter_map(|s| Some((s.removed, s.size, *s.values.get(quantity)?)));
             let mut points = vec![Point { x: 0.0, y: whole, told: format!("whole: {whole:.4}") }];
             points.extend(cut.map(|(x, size, y)| Point { x: 100.0 * x, y, told: told(size, y) }));
-            Series { name: axis.clone(), color: COLORS[i % COLORS.len()], mark: Mark::Line, points }
+            Series { name: axis.clone(), color: i % COLORS.len(), mark: Mark::Line, points }
         };
         let panel = |(quantity, whole): (&String, &f64)| Panel {
             title: quantity.clone(),
@@ -133,6 +133,6 @@ impl SensitivitySummary {
             series: self.axes.iter().enumerate().map(|axis| line(quantity, *whole, axis)).collect(),
         };
         let title = format!("{name}: each axis of {} by itself, on {}", self.space, self.on);
-        Chart { title, panels: self.parent.iter().map(panel).collect() }.svg()
+        Chart { title, panels: self.parent.iter().map(panel).collect() }
     }
 }

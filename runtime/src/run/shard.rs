@@ -11,8 +11,8 @@ use crate::store::{Key, Store, StoreError};
 use minic_compiler::hir::RepairKind;
 use minic_compiler::plan::{Needs, Stage};
 use petgraph::graph::NodeIndex;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::fmt;
@@ -64,7 +64,7 @@ impl fmt::Display for Shard {
 }
 
 /// What a stage of a shared run waits for.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "waits_for", rename_all = "snake_case")]
 pub enum Waits {
     /// What these shards have not computed.
@@ -92,7 +92,7 @@ impl fmt::Display for Waits {
 }
 
 /// A stage that a shared run could not do.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Waiting {
     pub stage: String,
     #[serde(flatten)]

@@ -9,9 +9,9 @@ use super::{Artifact, Executor, Made, RunError};
 use crate::checkpoint::{CONFIG_FILE, Checkpoint, WEIGHTS_FILE, digest_file};
 use crate::device::Weights;
 use crate::events::Watch;
-use crate::provenance::{ModelRecord, TrainingRecord};
+use crate::provenance::TrainingRecord;
 use crate::publish::{self, StagedFolder};
-use crate::record::Record;
+use crate::record::{self, Record};
 use crate::safetensors::Entry;
 use crate::samples::Saves;
 use crate::source::{SourceError, WeightSource};
@@ -139,7 +139,7 @@ impl Executor<'_> {
         let node = self.plan.node(id);
         let name = node.makes.first().unwrap_or(&node.name).clone();
         for name in &node.makes {
-            self.summary.models.insert(name.clone(), ModelRecord::of(source.desc()));
+            self.summary.model(name, source.desc());
         }
         let record = TrainingRecord {
             name: name.clone(),
@@ -153,6 +153,10 @@ impl Executor<'_> {
             heldout: trained.heldout.last().map(|last| last.heldout_loss),
             device: self.device.kind(),
         };
+        if let Some(folder) = self.settings.records.as_ref().filter(|_| !self.preview) {
+            let seconds = record::seconds(folder, &node.name)?;
+            self.summary.update_seconds.extend(seconds.map(|seconds| (node.name.clone(), seconds)));
+        }
         self.summary.trainings.insert(node.name.clone(), trained);
         let mut made =
             Made { name, source, identity: Identity { digest: weights, origin: key.origin() }, ..student };
@@ -430,7 +434,7 @@ fn origins(student: &Made, teacher: Option<&Made>) -> Vec<usize> {
 }
 
 fn told(trained: &Trained) -> String {
-    let Trained { updates, tokens, loss, heldout } = trained;
+    let Trained { updates, tokens, loss, heldout, .. } = trained;
     let mut told = format!("{updates} updates on {tokens} tokens, last loss {loss:.4}");
     if let [first, .., last] = heldout.as_slice() {
         told += &format!("; held out {:.4} -> {:.4}", first.heldout_loss, last.heldout_loss);

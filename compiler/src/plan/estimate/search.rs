@@ -20,8 +20,9 @@ pub struct RungEstimate {
     pub samples: Option<u64>,
     /// Tokens that every candidate is trained on, beyond those of an earlier rung of the schedule.
     pub tokens: Option<u64>,
-    /// Of all candidates together.
+    /// Of all candidates together, and those that updates take among them.
     pub flops: Option<Bounds<f64>>,
+    pub trained: Option<Bounds<f64>>,
     /// Of one candidate at a time, see [`Estimate::memory`]: at least its weights, at most what the model takes that
     /// the space is cut from.
     pub memory: Option<Bounds>,
@@ -56,8 +57,10 @@ impl Plan {
         }
         let none = Some(Bounds { min: 0.0, max: 0.0 });
         let flops = rungs.iter().fold(none, |sum, rung| Some(sum?.plus(rung.flops?)));
+        let trained = rungs.iter().fold(none, |sum, rung| Some(sum?.plus(rung.trained?)));
         let memory = rungs.iter().filter_map(|rung| rung.memory).reduce(Bounds::larger);
-        Estimate { flops, memory, rungs, ..Estimate::default() }
+        let params = Some(models.candidate.params());
+        Estimate { flops, trained, params, memory, rungs, ..Estimate::default() }
     }
 
     /// `before`: tokens of the schedule that its candidates have been trained on.
@@ -78,6 +81,7 @@ impl Plan {
         if let Some(name) = &rung.after {
             self.trained_rung(id, search, (name, rung.tokens, before), models, &mut estimate);
         }
+        estimate.trained = estimate.flops;
         let measures = |measure: Measure| move |(_, q): &(f64, Quantity)| *q == Quantity::Measured(measure);
         let measured = |(_, quantity): &(f64, Quantity)| matches!(quantity, Quantity::Measured(_));
         if rung.by.terms.iter().any(measured) {
@@ -86,9 +90,11 @@ impl Plan {
                 rung.on.as_ref().and_then(|on| self.samples_of(id, on)).and_then(|from| self.loaded(from));
             evaluated(data, against, models, &mut estimate);
         }
-        estimate.flops = estimate
-            .flops
-            .map(|one| Bounds { min: one.min * candidates.min as f64, max: one.max * candidates.max as f64 });
+        let all = |one: Bounds<f64>| Bounds {
+            min: one.min * candidates.min as f64,
+            max: one.max * candidates.max as f64,
+        };
+        (estimate.flops, estimate.trained) = (estimate.flops.map(all), estimate.trained.map(all));
         estimate
     }
 
@@ -161,7 +167,7 @@ impl Plan {
         let of_sample = sum.map(|flops| flops * data.sequence as f64);
         let memory = evaluation_bytes(parent, data.sequence).and_then(|bytes| Bounds::of([bytes]));
         let passes = Some(Passes { whole: models, partial: 0 });
-        Estimate { passes, memory, ..over_samples(data, Some(of_sample)) }
+        Estimate { passes, params: Some(parent.params()), memory, ..over_samples(data, Some(of_sample)) }
     }
 }
 
@@ -187,9 +193,10 @@ fn evaluated(data: Option<&hir::Data>, against: bool, models: &Models, estimate:
     }
 }
 
-/// Weights and one lane's buffers of an evaluation; `None` where the layers are known only at run time.
+/// Weights and one lane's buffers of an evaluation of the largest model that may come.
 fn evaluation_bytes(model: &Shape, sequence: usize) -> Option<u64> {
-    let graph = forward::evaluation(&[("model", &model.desc()?)], &[], sequence).ok()?;
+    let [_, most] = model.ends()?;
+    let graph = forward::evaluation(&[("model", most)], &[], sequence).ok()?;
     let schedule = schedule::schedule(&graph).ok()?;
     Some(schedule.weight_bytes() + schedule.lane_bytes())
 }

@@ -5,7 +5,7 @@ use crate::chart::{COLORS, Chart, Mark, Panel, Point, Series};
 
 impl SearchSummary {
     /// A panel for the first rung in which candidates were measured on data, and one for the last.
-    pub fn svg(&self, name: &str) -> String {
+    pub fn chart(&self, name: &str) -> Chart {
         let measured: Vec<&RungRecord> = self.rungs.iter().filter(|rung| rung.on.is_some()).collect();
         let shown: Vec<&RungRecord> = match measured.as_slice() {
             [] => self.rungs.first().into_iter().collect(),
@@ -13,7 +13,7 @@ impl SearchSummary {
             [first, .., last] => vec![first, last],
         };
         let title = format!("{name}: {} candidates of {}", self.feasible, self.space);
-        Chart { title, panels: shown.into_iter().map(|rung| self.panel(rung)).collect() }.svg()
+        Chart { title, panels: shown.into_iter().map(|rung| self.panel(rung)).collect() }
     }
 
     fn panel(&self, rung: &RungRecord) -> Panel {
@@ -30,7 +30,7 @@ impl SearchSummary {
         let chosen = names.iter().copied().filter(|name| **name == self.chosen).collect();
         let level = |label: &str, y: Option<f64>| Series {
             name: label.into(),
-            color: COLORS[5],
+            color: 5,
             mark: Mark::Level,
             points: y.into_iter().map(|y| Point { x: 0.0, y, told: format!("{label}: {y:.4}") }).collect(),
         };
@@ -40,13 +40,13 @@ impl SearchSummary {
         };
         let mut all = vec![
             level("parent", rung.parent.filter(|_| rung.tokens.is_none())),
-            series("candidates", COLORS[0], Mark::Dot, go),
-            series("kept", COLORS[0], Mark::Disc, stay),
-            series("not beaten", COLORS[2], Mark::Steps, rung.front.iter().collect()),
-            series("chosen", COLORS[1], Mark::Ring, chosen),
+            series("candidates", 0, Mark::Dot, go),
+            series("kept", 0, Mark::Disc, stay),
+            series("not beaten", 2, Mark::Steps, rung.front.iter().collect()),
+            series("chosen", 1, Mark::Ring, chosen),
         ];
         for (i, (name, told)) in self.controls.iter().enumerate() {
-            all.push(series(told, COLORS[(i + 3) % COLORS.len()], Mark::Cross, vec![name]));
+            all.push(series(told, (i + 3) % COLORS.len(), Mark::Cross, vec![name]));
         }
         let on = rung.on.as_ref().map(|data| format!(" on {data}")).unwrap_or_default();
         Panel { title: after, x: "parameters".into(), y: format!("{}{on}", rung.by), series: all }

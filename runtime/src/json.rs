@@ -48,7 +48,7 @@ impl Formatter for InlineLists {
 }
 
 /// With a final line end.
-pub(super) fn to_text(value: &impl Serialize) -> String {
+pub(crate) fn to_text(value: &impl Serialize) -> String {
     let mut text = Vec::new();
     let formatter = InlineLists { depth: 0, empty: true };
     let mut serializer = serde_json::Serializer::with_formatter(&mut text, formatter);

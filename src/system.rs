@@ -34,6 +34,8 @@ pub struct Place {
     pub free: Option<u64>,
     /// Files can be made there.
     pub writable: bool,
+    /// The file system, where the system numbers them.
+    disk: Option<u64>,
 }
 
 impl Place {
@@ -41,7 +43,13 @@ impl Place {
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
         // What is to be made is made in the nearest folder that is there.
         let there = path.ancestors().find(|p| p.exists()).unwrap_or(&path);
-        Place { free: free(there), writable: there.is_dir() && is_writable(there), path: path.clone() }
+        let writable = there.is_dir() && is_writable(there);
+        Place { free: free(there), writable, disk: disk(there), path: path.clone() }
+    }
+
+    /// What is written to one takes room of the other; not so where nobody says.
+    pub fn shares_its_disk_with(&self, other: &Place) -> bool {
+        self.disk.is_some() && self.disk == other.disk
     }
 }
 
@@ -52,6 +60,17 @@ fn free(folder: &Path) -> Option<u64> {
     #[allow(clippy::useless_conversion, clippy::unnecessary_fallible_conversions)]
     let (blocks, size) = (u64::try_from(found.blocks_available()), u64::try_from(found.fragment_size()));
     blocks.ok()?.checked_mul(size.ok()?)
+}
+
+#[cfg(unix)]
+fn disk(folder: &Path) -> Option<u64> {
+    use std::os::unix::fs::MetadataExt;
+    folder.metadata().ok().map(|metadata| metadata.dev())
+}
+
+#[cfg(not(unix))]
+fn disk(_: &Path) -> Option<u64> {
+    None
 }
 
 #[cfg(unix)]
