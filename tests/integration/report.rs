@@ -110,7 +110,7 @@ fn a_run_leaves_a_page_of_all_that_it_did_and_the_result_makes_it_again() {
         "held-out loss:",
         "<tr class=\"chosen\"><td>*</td>",
         "State of 4,096 tokens",
-        "W0202</code> line 7, column 6: the data source `unused` is never used",
+        "W0202</code> &lt;script&gt;alert(1).mrecipe:7:6: the data source `unused` is never used",
         "only 12 optimizer updates would be made",
     ] {
         assert!(page.contains(part), "{part} is not on the page");
