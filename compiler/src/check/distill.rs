@@ -4,7 +4,7 @@ use super::Checker;
 use super::arguments::call_of;
 use super::fields::Fields;
 use super::models::Shape;
-use super::names::Want;
+use super::names::{Kind, Want};
 use super::schedule::Known;
 use super::score::RANDOM;
 use super::streams::Candidates;
@@ -31,12 +31,15 @@ impl<'a> Checker<'a> {
         let teacher = if distill.teacherless {
             Some(None)
         } else {
-            let ident = self.required(&fields, "teacher", "MODEL").and_then(|e| self.named(e, "teacher"));
+            let ident = self
+                .required(&fields, "teacher", &self.some_model(&name.node))
+                .and_then(|e| self.named(e, "teacher"));
             ident.and_then(|ident| self.weighted_model(ident).map(|name| Some((name, ident.span))))
         };
         let data = self.required(&fields, "data", &self.some_data()).and_then(|e| self.named(e, "data"));
         let data = data.and_then(|ident| self.resolve_text(ident).map(|name| (name, ident.span)));
-        let schedule = self.required(&fields, "schedule", "SCHEDULE").and_then(|e| self.named(e, "schedule"));
+        let schedule =
+            self.required(&fields, "schedule", &self.some_schedule()).and_then(|e| self.named(e, "schedule"));
         let schedule = schedule.and_then(|i| self.resolve(i, Want::Schedule).map(|name| (name, i.span)));
         let total = schedule.and_then(|(name, _)| self.schedules.get(name)).and_then(Known::tokens);
         let heldout = self.heldout(&fields, data, total);
@@ -73,6 +76,11 @@ impl<'a> Checker<'a> {
             let item = hir::Distill { from, teacher, data, schedule, weights, heldout, span };
             self.out.distills.insert(name.node.clone(), item);
         }
+    }
+
+    fn some_schedule(&self) -> String {
+        let schedules = self.names.of(|kind| kind == Kind::Schedule);
+        schedules.first().copied().unwrap_or("SCHEDULE").to_string()
     }
 
     /// `weights = random(seed = 1)`
@@ -117,7 +125,9 @@ impl<'a> Checker<'a> {
                 Diagnostic::new("W0704", ident.span, format!("`{name}` is what the model is trained on"))
                     .label("held out")
                     .also(span, "trained on")
-                    .help("name data that the model does not see, or its figures say little"),
+                    .help(format!(
+                        "hold out other data than `{name}`: figures of what was trained on say little"
+                    )),
             );
         }
         let every = match every {
@@ -162,7 +172,12 @@ impl<'a> Checker<'a> {
         self.report(
             Diagnostic::new("E0301", expr.span, format!("`{key}` is the name of a declaration"))
                 .label("no name")
-                .help(format!("write `{key} = NAME`, without quotes")),
+                .help(match &expr.kind {
+                    ExprKind::String(name) if self.names.get(name).is_some() => {
+                        format!("write `{key} = {name}`, without quotes")
+                    }
+                    _ => format!("write `{key} = NAME`, without quotes"),
+                }),
         );
         None
     }

@@ -48,7 +48,12 @@ impl<'a> Checker<'a> {
                 self.report(
                     Diagnostic::new("E0907", ident.span, "`kl` compares two models, and one is named")
                         .label("against which model?")
-                        .help("write `evaluate MODEL against MODEL on DATA`"),
+                        .help(format!(
+                            "write `evaluate {} against {} on {} {{ .. }}`",
+                            evaluate.model.node,
+                            self.some_model(&evaluate.model.node),
+                            evaluate.on.node
+                        )),
                 );
             }
             if measure == Measure::Accuracy {

@@ -4,10 +4,10 @@ use super::Checker;
 use super::arguments::{Accepts, Argument, Arguments, Default, call_of};
 use super::fields::Fields;
 use super::names::suggestion;
-use super::value::count;
+use super::value::{Number, count};
 use crate::hir::{self, LossTerm};
 use crate::losses;
-use minic_grammar::ast::{self, Expr};
+use minic_grammar::ast::{self, Expr, ExprKind, Unit};
 use minic_grammar::{Diagnostic, Span};
 
 const KEYS: &[&str] = &["loss", "optimizer", "rate", "batch", "tokens", "sequence", "data"];
@@ -98,6 +98,16 @@ impl<'a> Known<'a> {
     }
 }
 
+/// So many tokens, rounded up to what is shown.
+fn at_least(tokens: u64) -> Number {
+    Number::new(tokens as f64, Unit::Count).outward(true)
+}
+
+/// `adam`, or what stands where a name is wanted.
+fn named(expr: &Expr) -> String {
+    call_of(expr).map_or(format!("`{expr}`"), |call| format!("`{}`", call.name))
+}
+
 fn reads_teacher(term: &LossTerm) -> bool {
     losses::find(term.loss).is_some_and(|loss| loss.needs_teacher)
 }
@@ -120,8 +130,9 @@ impl<'a> Checker<'a> {
                         phase.name.span,
                         format!("two phases are called \"{}\"", phase.name.node),
                     )
-                    .also(first.name.span, "the first one")
-                    .help("name each phase differently"),
+                    .label("again here")
+                    .also(first.name.span, "first here")
+                    .help(format!("give the second another name: `phase \"{}2\"`", phase.name.node)),
                 );
             }
             let owner = format!("phase \"{}\" of schedule `{}`", phase.name.node, name.node);
@@ -183,7 +194,7 @@ impl<'a> Checker<'a> {
         let call = call_of(expr).filter(|c| c.name == "adamw");
         let Some(call) = call else {
             self.report(
-                Diagnostic::new("E0702", expr.span, "there is no such optimizer")
+                Diagnostic::new("E0702", expr.span, format!("there is no optimizer {}", named(expr)))
                     .label("unknown optimizer")
                     .help("write `adamw(beta1 = 0.9, beta2 = 0.95, weight_decay = 0.1, clip = 1.0)`"),
             );
@@ -206,9 +217,12 @@ impl<'a> Checker<'a> {
             let names: Vec<&str> = RATES.iter().map(|(name, _)| *name).collect();
             let shown = call.map_or(String::new(), |c| c.name);
             self.report(
-                Diagnostic::new("E0702", expr.span, "there is no such shape of the learning rate")
-                    .label("unknown shape")
-                    .help(suggestion(&shown, "shapes", &names)),
+                Diagnostic::new("E0702", expr.span, format!("there is no rate {}", named(expr)))
+                    .label("unknown shape of the learning rate")
+                    .help(match &expr.kind {
+                        ExprKind::Number(n) => format!("write `constant(peak = {})`", n.text),
+                        _ => suggestion(&shown, "shapes", &names),
+                    }),
             );
             return None;
         };
@@ -231,7 +245,7 @@ impl<'a> Checker<'a> {
                 Diagnostic::new("E0304", floor, "the last learning rate is above the largest")
                     .label(format!("this is {}", read.number("floor")))
                     .also(peak, format!("this is {}", read.number("peak")))
-                    .help("`floor` is at most `peak`"),
+                    .help(format!("write `floor = {}` or less", read.number("peak"))),
             );
         }
     }
@@ -256,7 +270,10 @@ impl<'a> Checker<'a> {
                 Diagnostic::new("W0701", place, format!("only {updates} optimizer updates would be made"))
                     .label(format!("{} tokens", count(tokens as f64)))
                     .also(batch_span, format!("one update takes {batch} x {length} = {update} tokens"))
-                    .help("more tokens, or a smaller `batch`, if more updates are meant"),
+                    .help(format!(
+                        "for {FEW} updates: `tokens = {}`, or a smaller `batch`",
+                        at_least(FEW * update)
+                    )),
             );
         }
         if let Some((warmup, span)) = phase.warmup.filter(|(w, _)| *w >= updates && *w > 0) {
@@ -268,7 +285,10 @@ impl<'a> Checker<'a> {
                 )
                 .label(format!("{warmup} updates of warm-up and decay"))
                 .also(place, format!("{updates} updates in all"))
-                .help("a shorter `warmup`, or more tokens"),
+                .help(format!(
+                    "a shorter `warmup`, or `tokens = {}` or more",
+                    at_least((warmup + 1) * update)
+                )),
             );
         }
     }
@@ -284,6 +304,7 @@ impl<'a> Checker<'a> {
                         used,
                         format!("`{}` compares with a teacher, and `train` has none", term.loss),
                     )
+                    .label("trained without a teacher")
                     .also(*span, "the loss of this schedule")
                     .help("use `distill` with a `teacher`, or `cross_entropy()` as the loss"),
                 );
@@ -295,6 +316,7 @@ impl<'a> Checker<'a> {
                 schedule.phases.iter().find_map(|p| p.loss.as_ref()).map_or(schedule.span, |(_, s)| *s);
             self.report(
                 Diagnostic::new("W0702", used, "no loss of this schedule looks at the teacher")
+                    .label("beside a teacher")
                     .also(place, "the loss")
                     .help("use `train`, or add `forward_kl()` to the loss"),
             );

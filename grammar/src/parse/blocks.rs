@@ -86,6 +86,11 @@ pub(super) const SCHEDULE: Block = Block {
     line: Rule::only_schedule_line,
 };
 
+/// Does a line of some block begin with this word?
+pub(super) fn is_line(word: &str) -> bool {
+    [&PRUNE, &SEARCH, &SCHEDULE, &GROUP].iter().any(|block| form(block.forms, word).is_some())
+}
+
 impl Block {
     fn form(&self, word: &str) -> Option<&'static str> {
         form(self.forms, word).or(self.other)

@@ -380,7 +380,8 @@ impl Scanner<'_> {
             _ => format!("no `{}` is open here", opener(byte) as char),
         };
         let message = format!("`{wrong}` closes nothing");
-        self.diagnostics.push(Diagnostic::new("E0103", place, message).label(label).help("remove it"));
+        self.diagnostics
+            .push(Diagnostic::new("E0103", place, message).label(label).help(format!("remove `{wrong}`")));
         self.blank(at, at + 1);
     }
 

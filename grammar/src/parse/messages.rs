@@ -1,6 +1,7 @@
 //! What pest says, in the user's words: "expected `by`, found `activation`".
 
 use super::{Reader, Rule, numbers};
+use crate::ast::DECLARATIONS;
 use crate::diagnostic::Diagnostic;
 use crate::span::Span;
 use crate::suggest::nearest;
@@ -192,6 +193,11 @@ fn slip(found: &Found, before: &str, expected: &[String]) -> Option<String> {
     let separated = |what: &str| {
         Some(format!("{what} are separated by {}", if ended { "line ends or `;`" } else { "`,`" }))
     };
+    let after = found.rest.get(found.token.len()..).unwrap_or_default();
+    let next = word_at(after.trim_start());
+    if let Some(text) = foreign(found, before, last, after, &wants) {
+        return Some(text);
+    }
     let text = match found.token {
         "%" if after_number => {
             return Some(format!("a unit touches its number: `{last}%`; the remainder is `mod(a, b)`"));
@@ -201,16 +207,25 @@ fn slip(found: &Found, before: &str, expected: &[String]) -> Option<String> {
         }
         "." if after_number => return Some(format!("write `{last}.0`")),
         "." if wants("a value") => "a number begins with a digit: `0.5`",
+        ".." | "to" if after_number => return Some(format!("a range is written `{last}..={next}`")),
         ".." => "a range is written `A ..= B`",
-        ":" if wants("`=`") => "settings are written `key = value`",
+        ":" if wants("`=`") => return Some(format!("settings are written `{last} = ..`")),
+        "," if after_number && (ended || wants("`)`")) && next.starts_with(|c: char| c.is_ascii_digit()) => {
+            return Some(format!(
+                "several values are a set, `in {{{last}, {next}}}`; a large number is written `{last}_{next}`"
+            ));
+        }
         "," if ended => return separated("settings"),
         ";" if wants("`,`") => return separated("values"),
-        ";" if ended => "statements stand on lines of their own",
+        ";" if ended => "leave out `;`: statements stand on lines of their own",
         "=" if ended => "`==` compares; a line gives one value to one name",
         "&" | "&&" => "write `and`",
         "||" | "|" => "write `or`",
         "!" => "write `not`",
-        "'" | "`" | "“" | "”" | "‘" | "’" | "„" => "strings stand in plain double quotes, `\"`",
+        "'" | "`" | "“" | "”" | "‘" | "’" | "„" => {
+            let text = after.split(['\'', '`', '“', '”', '‘', '’', '\n']).next().unwrap_or_default();
+            return Some(format!("strings stand in plain double quotes: `\"{text}\"`"));
+        }
         word if wants("a name") && is_reserved(word) => {
             return Some(format!("`{word}` is a word of the language and cannot be a name"));
         }
@@ -218,6 +233,13 @@ fn slip(found: &Found, before: &str, expected: &[String]) -> Option<String> {
             "names are made of ASCII letters, digits and `_`"
         }
         token if token.chars().any(|c| !c.is_ascii() || c.is_control()) => "remove this character",
+        word if ended
+            && !wants("`{`")
+            && word.starts_with(is_word)
+            && after.trim_start().starts_with('=') =>
+        {
+            return separated("settings");
+        }
         word if wants("`,`") && (found.rest.starts_with('"') || word.starts_with(is_word)) => {
             return separated("values");
         }
@@ -227,6 +249,49 @@ fn slip(found: &Found, before: &str, expected: &[String]) -> Option<String> {
         }
     };
     Some(text.to_owned())
+}
+
+/// What other languages write, and this one does not.
+fn foreign(
+    found: &Found,
+    before: &str,
+    last: &str,
+    after: &str,
+    wants: &dyn Fn(&str) -> bool,
+) -> Option<String> {
+    let line = before.trim();
+    let text = match found.token {
+        "" if line.ends_with('=') => {
+            "a value stands on the line of its `=`; a list is written `[a, b]`".into()
+        }
+        "-" if line.is_empty() => "a list is written `[a, b]`".into(),
+        "-" if before.ends_with(is_word) && after.starts_with(is_word) && !wants("the end of the line") => {
+            format!("names are made of letters, digits and `_`: `{last}_{}`", word_at(after))
+        }
+        ":" | "=" if wants("`{`") => format!("leave out `{}`: `{{` follows the name", found.token),
+        "$" => format!("a param is named without `$`: `{}`", word_at(after.trim_start_matches('{'))),
+        "{" if line.ends_with('{') => "one brace opens a block: `{`".into(),
+        token if wants("a name") && token.starts_with('"') => {
+            format!("names stand without quotes: `{}`", token.trim_matches('"'))
+        }
+        token
+            if wants("a name")
+                && token.starts_with(|c: char| c.is_ascii_digit())
+                && token.ends_with(|c: char| c.is_ascii_alphabetic()) =>
+        {
+            format!("names do not begin with a digit: `_{token}`")
+        }
+        token if token.starts_with(is_word) && DECLARATIONS.contains(&line) && !wants("a name") => {
+            format!("`{line}` begins a declaration, and none stands within another")
+        }
+        _ => return None,
+    };
+    Some(text)
+}
+
+/// The word at the beginning of a text.
+fn word_at(text: &str) -> &str {
+    text.split(|c| !is_word(c)).next().unwrap_or_default()
 }
 
 pub(super) fn is_reserved(word: &str) -> bool {
