@@ -73,6 +73,8 @@ fn bad_recipes_say_what_is_wrong() {
         );
         for diagnostic in &found {
             assert!(diagnostic.help.is_some(), "{name}: {} has no help line", diagnostic.code);
+            let commands = |c: char| c.is_control() && c != '\n';
+            assert!(!diagnostic.help.as_ref().is_some_and(|help| help.contains(commands)), "{name}");
             assert!(diagnostic.span.end <= source.len(), "{name}: {} lies outside", diagnostic.code);
         }
         let drawn = render::render(&name, &source, &found, false);

@@ -1,7 +1,7 @@
 //! `data NAME { .. }`, and how many tokens it has where that can be counted.
 
 use super::Checker;
-use super::names::Want;
+use super::names::{Want, legible};
 use crate::hir;
 use minic_grammar::ast::{Expr, ExprKind, Ident, Settings, Unit};
 use minic_grammar::{Diagnostic, Span, Spanned};
@@ -130,7 +130,10 @@ impl<'a> Checker<'a> {
             self.report(
                 Diagnostic::new("W0801", file.span, format!("no file matches `{}`", file.node))
                     .label("matches nothing now")
-                    .help(format!("mend `{}`: paths are relative to the folder of the recipe", file.node)),
+                    .help(format!(
+                        "mend `{}`: paths are relative to the folder of the recipe",
+                        legible(&file.node)
+                    )),
             );
         }
     }

@@ -1,7 +1,7 @@
 //! `model NAME { checkpoint = ..; dt_floor = .. }`, and what is known of every name that stands for a model.
 
 use super::Checker;
-use super::names::{Kind, Want, list};
+use super::names::{Kind, Want, legible, list};
 use super::outline::Outline;
 use super::space::Space;
 use crate::families::{self, ConfigError};
@@ -226,8 +226,9 @@ fn is_remote(path: &str) -> bool {
 }
 
 fn config_file(path: &str) -> String {
+    let path = legible(path);
     match path.ends_with("config.json") {
-        true => path.to_string(),
+        true => path,
         false => format!("{}/config.json", path.trim_end_matches('/')),
     }
 }
@@ -236,6 +237,7 @@ fn config_file(path: &str) -> String {
 fn fetched(path: &str) -> String {
     match path.strip_prefix("hf://") {
         Some(_) => {
+            let path = legible(path);
             format!("`minic run` fetches `{path}`; until then nothing that depends on its sizes is checked")
         }
         None => format!(

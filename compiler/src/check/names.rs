@@ -179,6 +179,11 @@ pub(super) fn suggestion_of(word: &str, what: &str, known: &[Known]) -> String {
     }
 }
 
+/// Text of the recipe in a help line, which is drawn as it is: without what commands a terminal.
+pub(super) fn legible(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).collect()
+}
+
 /// `` `a`, `b`, `c` ``
 pub(super) fn list(names: &[&str]) -> String {
     names.iter().map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ")

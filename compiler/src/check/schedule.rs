@@ -3,7 +3,7 @@
 use super::Checker;
 use super::arguments::{Accepts, Argument, Arguments, Default, call_of};
 use super::fields::Fields;
-use super::names::suggestion;
+use super::names::{legible, suggestion};
 use super::value::{Number, count};
 use crate::hir::{self, LossTerm};
 use crate::losses;
@@ -132,7 +132,10 @@ impl<'a> Checker<'a> {
                     )
                     .label("again here")
                     .also(first.name.span, "first here")
-                    .help(format!("give the second another name: `phase \"{}2\"`", phase.name.node)),
+                    .help(format!(
+                        "give the second another name: `phase \"{}2\"`",
+                        legible(&phase.name.node)
+                    )),
                 );
             }
             let owner = format!("phase \"{}\" of schedule `{}`", phase.name.node, name.node);

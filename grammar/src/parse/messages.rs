@@ -223,7 +223,8 @@ fn slip(found: &Found, before: &str, expected: &[String]) -> Option<String> {
         "||" | "|" => "write `or`",
         "!" => "write `not`",
         "'" | "`" | "“" | "”" | "‘" | "’" | "„" => {
-            let text = after.split(['\'', '`', '“', '”', '‘', '’', '\n']).next().unwrap_or_default();
+            let ends = |c: char| "'`“”‘’".contains(c) || c.is_control();
+            let text = after.split(ends).next().unwrap_or_default();
             return Some(format!("strings stand in plain double quotes: `\"{text}\"`"));
         }
         word if wants("a name") && is_reserved(word) => {
@@ -271,7 +272,12 @@ fn foreign(
         ":" | "=" if wants("`{`") => format!("leave out `{}`: `{{` follows the name", found.token),
         "$" => format!("a param is named without `$`: `{}`", word_at(after.trim_start_matches('{'))),
         "{" if line.ends_with('{') => "one brace opens a block: `{`".into(),
-        token if wants("a name") && token.starts_with('"') => {
+        token
+            if wants("a name")
+                && token.trim_matches('"').chars().all(is_word)
+                && token.len() > 2
+                && token.starts_with('"') =>
+        {
             format!("names stand without quotes: `{}`", token.trim_matches('"'))
         }
         token
