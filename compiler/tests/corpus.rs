@@ -102,6 +102,7 @@ fn messages_that_are_known_to_be_poor_are_messages_of_the_corpus() {
 /// The share of messages whose help line names the fix: a value, a name or a piece of syntax in backticks, or a number.
 /// Of the second share are those that can be typed as they stand, without a word in capitals for what is to be put in.
 #[test]
+#[allow(clippy::print_stdout, reason = "the shares are figures to quote: `-- --nocapture` shows them")]
 fn nearly_all_messages_name_the_fix() {
     let (mut all, mut named, mut typed) = (0, 0, 0);
     let mut silent = Vec::new();
