@@ -19,6 +19,8 @@ pub enum Scope {
 pub struct Axis {
     /// As recipes write it.
     pub name: &'static str,
+    /// As other programs call it.
+    pub also: &'static [&'static str],
     pub dim: Dim,
     pub scope: Scope,
     /// Taps that may score it, the default first; none for depth.
@@ -43,6 +45,11 @@ pub const AXES: &[Axis] = &[
 
 pub fn find(name: &str) -> Option<&'static Axis> {
     AXES.iter().find(|a| a.name == name)
+}
+
+/// As other programs call a dimension that can be cut.
+pub fn also(dim: Dim) -> &'static [&'static str] {
+    AXES.iter().find(|a| a.dim == dim).map_or(&[], |a| a.also)
 }
 
 /// Which side of which weight stands for `w` at a tap.

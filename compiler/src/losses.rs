@@ -13,6 +13,8 @@ use crate::graph::{HeadLoss, StreamLoss};
 pub struct Loss {
     /// As recipes write it.
     pub name: &'static str,
+    /// As other programs call it.
+    pub also: &'static [&'static str],
     pub arguments: &'static [Argument],
     /// Reads the teacher's logits; such a loss cannot stand in a schedule of `train`.
     pub needs_teacher: bool,

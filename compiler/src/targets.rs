@@ -11,6 +11,8 @@ use crate::model::ModelDesc;
 pub struct Target {
     /// As recipes write it.
     pub name: &'static str,
+    /// As it is called elsewhere, and programs that load by it.
+    pub also: &'static [&'static str],
     pub arguments: &'static [Argument],
     pub rules: &'static [Rule],
     pub doc: &'static str,

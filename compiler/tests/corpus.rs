@@ -1,7 +1,8 @@
 //! Recipes of the corpus through the parser and the checker. A snapshot holds the source and what came of it:
 //! the diagnostics as they are drawn, and for good recipes the checked recipe.
 //!
-//! A comment `# --set NAME=VALUE` at the head of a file is an override.
+//! A comment `# --set NAME=VALUE` at the head of a file is an override, `# faults: 3` at its end says how many mistakes
+//! it has where it has several.
 #![allow(clippy::disallowed_methods, reason = "the corpus is read here")]
 
 #[path = "corpus/environment.rs"]
@@ -61,6 +62,8 @@ fn bad_recipes_say_what_is_wrong() {
         );
         for diagnostic in &found {
             assert!(diagnostic.help.is_some(), "{name}: {} has no help line", diagnostic.code);
+            let commands = |c: char| c.is_control() && c != '\n';
+            assert!(!diagnostic.help.as_ref().is_some_and(|help| help.contains(commands)), "{name}");
             assert!(
                 diagnostic.span.end <= sources.at(diagnostic.span.start).end(),
                 "{name}: {} lies outside",
@@ -70,6 +73,90 @@ fn bad_recipes_say_what_is_wrong() {
         let drawn = render::render(&sources, &found, false);
         snapshot("bad", format!("{source}\n----- found -----\n{drawn}"));
     });
+}
+
+/// One mistake is one message: a recipe with more of them says so in its last line, `# faults: 3`.
+#[test]
+fn bad_recipes_have_no_more_messages_than_mistakes() {
+    for (name, source) in bad_recipes() {
+        let stated = source.lines().find_map(|line| line.strip_prefix("# faults: "));
+        let mistakes = stated.map_or(1, |n| n.parse().expect("a number of faults"));
+        let Checked { sources, found, .. } = checked(&name, &source);
+        assert_eq!(found.len(), mistakes, "{}", render::render(&sources, &found, false));
+    }
+}
+
+#[test]
+fn messages_that_are_known_to_be_poor_are_messages_of_the_corpus() {
+    let list = fs::read_to_string(corpus().join("poor.md")).expect("the list");
+    let rows: Vec<&str> = list.lines().filter_map(|line| line.strip_prefix("| `")).collect();
+    for row in &rows {
+        let cells: Vec<&str> = row.split(" | ").collect();
+        let name = cells[0].trim_end_matches('`');
+        assert!(corpus().join("bad").join(name).exists(), "poor.md names {name}");
+        assert!(cells.len() == 3 && cells.iter().all(|cell| !cell.trim().is_empty()), "{row}");
+    }
+    assert!(!rows.is_empty(), "an empty list is better removed");
+}
+
+/// The share of messages whose help line names the fix: a value, a name or a piece of syntax in backticks, or a number.
+/// Of the second share are those that can be typed as they stand, without a word in capitals for what is to be put in.
+#[test]
+#[allow(clippy::print_stdout, reason = "the shares are figures to quote: `-- --nocapture` shows them")]
+fn nearly_all_messages_name_the_fix() {
+    let (mut all, mut named, mut typed) = (0, 0, 0);
+    let mut silent = Vec::new();
+    let helps = every_bad_source().into_iter().flat_map(|(name, source)| {
+        let found = checked(&name, &source).found.into_iter();
+        found.map(move |d| (format!("{name}: {}", d.message), d.help.unwrap_or_default()))
+    });
+    for (message, help) in helps {
+        let quoted: Vec<&str> = help.split('`').skip(1).step_by(2).collect();
+        let number = help.chars().any(|c| c.is_ascii_digit());
+        let capitals = |word: &str| word.len() > 1 && word.chars().all(|c| c.is_ascii_uppercase());
+        let blank = |piece: &&str| piece.split(|c: char| !c.is_ascii_alphabetic()).any(capitals);
+        all += 1;
+        if quoted.is_empty() && !number {
+            silent.push(format!("{message} = {help}"));
+            continue;
+        }
+        named += 1;
+        typed += u32::from(quoted.is_empty() || quoted.iter().any(|piece| !blank(piece)));
+    }
+    let share = |n: u32| f64::from(n) / f64::from(all) * 100.0;
+    println!(
+        "{all} messages: {named} name the fix ({:.1}%), {typed} as it can be typed ({:.1}%)",
+        share(named),
+        share(typed)
+    );
+    println!("without: {silent:#?}");
+    assert!(share(named) >= NAMED && share(typed) >= TYPED, "{} and {} of {all}", share(named), share(typed));
+}
+
+/// Per cent, below which the shares must not fall.
+const NAMED: f64 = 97.0;
+const TYPED: f64 = 84.0;
+
+fn bad_recipes() -> Vec<(String, String)> {
+    recipes_of(&corpus().join("bad"), "")
+}
+
+/// Those of the checker, of the loaders' rules, and of the parser.
+fn every_bad_source() -> Vec<(String, String)> {
+    let deploy = recipes_of(&corpus().join("deploy"), ".fail");
+    let parser = Path::new(env!("CARGO_MANIFEST_DIR")).join("../grammar/tests/corpus/bad");
+    [bad_recipes(), deploy, recipes_of(&parser, "")].concat()
+}
+
+fn recipes_of(folder: &Path, kind: &str) -> Vec<(String, String)> {
+    let entries =
+        fs::read_dir(folder).expect("a folder of recipes").map(|entry| entry.expect("an entry").path());
+    let mut sources: Vec<(String, String)> = entries
+        .map(|path| source_of(&path))
+        .filter(|(name, _)| name.contains(&format!("{kind}.mrecipe")))
+        .collect();
+    sources.sort();
+    sources
 }
 
 /// Codes of the checker, by their first three characters.
@@ -111,14 +198,21 @@ fn every_fix_mends_what_it_is_for() {
                     let mut mended = source.clone();
                     mended.replace_range(fix.span.start..fix.span.end, &fix.replacement);
                     let Checked { sources, found: left, .. } = checked(&name, &mended);
-                    let same = |all: &[Diagnostic]| {
+                    // A statement is read up to its first fault: behind it, the next one comes to light.
+                    let further = |d: &Diagnostic, length: usize| {
+                        d.code == "E0102" && d.span.start + source.len() > diagnostic.span.end + length
+                    };
+                    let same = |all: &[Diagnostic], length: usize| {
                         all.iter()
                             .filter(|d| d.code == diagnostic.code && d.message == diagnostic.message)
+                            .filter(|d| !further(d, length))
                             .count()
                     };
                     let unread =
                         |all: &[Diagnostic]| all.iter().filter(|d| d.code.starts_with("E01")).count();
-                    if same(&left) >= same(&found) || unread(&left) > unread(&found) {
+                    if same(&left, mended.len()) >= same(&found, source.len())
+                        || unread(&left) > unread(&found)
+                    {
                         wrong.push(format!(
                             "{name}: {} {:?}: {} {:?}\n{}",
                             diagnostic.code,

@@ -43,8 +43,13 @@ pub fn parse_at(source: &str, base: usize) -> (Recipe, Vec<Diagnostic>) {
     let layout = layout::scan(source);
     let mut layout_faults: Vec<usize> = layout.diagnostics.iter().map(|d| d.span.start).collect();
     layout_faults.sort_unstable();
-    let mut reader =
-        Reader { base: 0, recipe: Recipe::default(), layout_faults, diagnostics: layout.diagnostics };
+    let mut reader = Reader {
+        base: 0,
+        recipe: Recipe::default(),
+        layout_faults,
+        diagnostics: layout.diagnostics,
+        unopened: false,
+    };
     reader.recipe(&layout.text, &layout.statements);
     diagnostic::sort(&mut reader.diagnostics);
     (reader.recipe, reader.diagnostics)
@@ -58,6 +63,8 @@ struct Reader {
     diagnostics: Vec<Diagnostic>,
     /// Where the layout has reported faults, sorted: a statement around one is not reported again.
     layout_faults: Vec<usize>,
+    /// The declaration before lacks its `{`.
+    unopened: bool,
 }
 
 impl Reader {
@@ -119,11 +126,16 @@ impl Reader {
 
     fn statement(&mut self, text: &str, statement: Span) {
         let word = first_word(text, statement.start);
+        let written = text.get(statement.start..statement.end).unwrap_or_default();
+        if self.unopened && belongs_to_block(word, written) {
+            self.within_unopened(written, statement);
+            return;
+        }
+        self.unopened = false;
         if !DECLARATIONS.contains(&word) {
             self.unknown_declaration(word, text, statement);
             return;
         }
-        let written = text.get(statement.start..statement.end).unwrap_or_default();
         self.base = statement.start;
         let before = self.diagnostics.len();
         let made = match Grammar::parse(Rule::statement, written) {
@@ -139,7 +151,19 @@ impl Reader {
                 self.ensure_reported(before, statement);
                 let name = declared_name(text, statement);
                 self.recipe.broken.push(Broken { name, span: statement });
+                self.unopened =
+                    !matches!(word, "use" | "param" | "metric" | "deploy") && !written.contains('{');
             }
+        }
+    }
+
+    /// A line of a block whose `{` was forgotten, or its `}`: no fault of its own.
+    fn within_unopened(&mut self, written: &str, statement: Span) {
+        self.recipe.broken.push(Broken { name: None, span: statement });
+        if written.starts_with('}') {
+            let inside = |d: &Diagnostic| statement.start <= d.span.start && d.span.end <= statement.end;
+            self.diagnostics.retain(|d| d.code != "E0103" || !inside(d));
+            self.unopened = false;
         }
     }
 
@@ -162,12 +186,21 @@ impl Reader {
             let found = messages::found(text, statement.start);
             let message = format!("expected a declaration, found {}", found.description);
             let span = Span::new(statement.start, found.end);
-            self.report(Diagnostic::new("E0104", span, message).help(declarations_help()));
+            let help = match ["//", "/*", "--", "%"].iter().any(|mark| found.rest.starts_with(mark)) {
+                true => "comments begin with `#`".into(),
+                false => declarations_help(),
+            };
+            self.report(Diagnostic::new("E0104", span, message).help(help));
             return;
         }
         let span = Span::new(statement.start, statement.start + word.len());
-        let help = match nearest(word, DECLARATIONS.iter().copied()) {
+        let rest = text.get(span.end..statement.end).unwrap_or_default().trim_start();
+        let help = match also(word).or_else(|| nearest(word, DECLARATIONS.iter().copied())) {
             Some(near) => Help::meant(near),
+            None if rest.starts_with('=') => {
+                let declared = format!("param {word}");
+                Help::instead(format!("a value is declared as `{declared} = ..`"), [declared])
+            }
             None => declarations_help().into(),
         };
         let message = format!("no declaration begins with `{word}`");
@@ -209,6 +242,30 @@ fn declarations_help() -> String {
         "declarations begin with {}",
         messages::alternatives(DECLARATIONS.iter().map(|d| format!("`{d}`")))
     )
+}
+
+/// The declaration that another language begins with this word.
+fn also(word: &str) -> Option<&'static str> {
+    Some(match word {
+        "let" | "var" | "const" | "variable" | "set" | "def" => "param",
+        "import" | "include" | "require" | "from" => "use",
+        "dataset" | "source" => "data",
+        "finetune" | "fine_tune" | "fit" | "pretrain" => "train",
+        "eval" | "test" | "validate" | "benchmark" => "evaluate",
+        "save" | "output" | "write" => "export",
+        "cut" | "space" | "compress" => "prune",
+        "optimize" | "sweep" | "tune" => "search",
+        "constraints" | "rules" => "group",
+        "checkpoint" | "teacher" => "model",
+        "score" | "importance" | "criterion" => "metric",
+        _ => return None,
+    })
+}
+
+/// A line that would stand in a block, or the end of one.
+fn belongs_to_block(word: &str, written: &str) -> bool {
+    let setting = written.get(word.len()..).is_some_and(|rest| rest.trim_start().starts_with('='));
+    written.starts_with('}') || (!word.is_empty() && (setting || blocks::is_line(word)))
 }
 
 /// The word that begins at `at`; empty where something else does.

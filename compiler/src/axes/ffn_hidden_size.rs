@@ -6,6 +6,17 @@ use crate::model::LayerKind;
 
 pub const AXIS: Axis = Axis {
     name: "ffn_hidden_size",
+    also: &[
+        "intermediate_size",
+        "ffn_dim",
+        "ffn_size",
+        "d_ff",
+        "d_mlp",
+        "mlp_dim",
+        "mlp_size",
+        "n_inner",
+        "feed_forward",
+    ],
     dim: Dim::FfnHiddenSize,
     scope: Scope::Layer(LayerKind::Mlp),
     taps: &["ffn.up", "ffn.act"],

@@ -5,6 +5,7 @@ use crate::dim::Dim;
 
 pub const AXIS: Axis = Axis {
     name: "hidden_size",
+    also: &["d_model", "hidden_dim", "n_embd", "embed_dim", "embedding_size", "model_dim", "dim", "width"],
     dim: Dim::HiddenSize,
     scope: Scope::Model,
     taps: &["norm.out"],

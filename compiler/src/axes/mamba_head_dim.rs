@@ -6,6 +6,7 @@ use crate::model::LayerKind;
 
 pub const AXIS: Axis = Axis {
     name: "mamba_head_dim",
+    also: &["head_dim", "headdim", "d_head", "mamba_head_size", "ssm_head_dim", "head_channels"],
     dim: Dim::MambaHeadDim,
     scope: Scope::Layer(LayerKind::Mamba),
     taps: &["mamba.x", "mamba.z", "mamba.out"],

@@ -6,6 +6,7 @@ use crate::model::LayerKind;
 
 pub const AXIS: Axis = Axis {
     name: "mamba_num_heads",
+    also: &["mamba_heads", "num_heads", "n_heads", "nheads", "num_mamba_heads", "ssm_heads", "heads"],
     dim: Dim::MambaNumHeads,
     scope: Scope::Layer(LayerKind::Mamba),
     taps: &["mamba.x", "mamba.z", "mamba.out"],

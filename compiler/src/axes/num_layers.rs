@@ -5,6 +5,7 @@ use crate::dim::Dim;
 
 pub const AXIS: Axis = Axis {
     name: "num_layers",
+    also: &["n_layer", "n_layers", "num_hidden_layers", "layers", "depth", "num_blocks"],
     dim: Dim::NumLayers,
     scope: Scope::Depth,
     taps: &[],

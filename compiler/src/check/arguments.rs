@@ -194,7 +194,7 @@ impl<'a> Checker<'a> {
                 Diagnostic::new("E0308", key.span, format!("`{}` is given twice", key.node))
                     .label("given again here")
                     .also(first.span, "first given here")
-                    .help("keep one of the two"),
+                    .help(format!("keep one `{}`", key.node)),
             );
             return None;
         }

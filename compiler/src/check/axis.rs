@@ -2,7 +2,7 @@
 
 use super::Checker;
 use super::groups::{Rule, RuleKind, Rules};
-use super::names::{list, suggestion};
+use super::names::{Known, list, suggestion_of};
 use super::outline::Outline;
 use crate::axes::{self, AXES, Axis, Scope};
 use crate::hir::Score;
@@ -34,7 +34,7 @@ impl<'a> Checker<'a> {
                     Diagnostic::new("E0403", ast.name.span, format!("`{}` is cut twice", axis.name))
                         .label("cut again here")
                         .also(first.ast.name.span, "first cut here")
-                        .help("one line states all values: `in {a, b}`")
+                        .help(one_line(axis, first, ast))
                         .fix("remove this line", ast.span, ""),
                 );
                 continue;
@@ -42,9 +42,9 @@ impl<'a> Checker<'a> {
             let values = self.sizes(&ast.domain, ast.fixed);
             let score = self.axis_score(axis, ast);
             let tap = self.axis_tap(axis, score.as_ref(), &ast.at);
-            let there = self.in_parent(axis, &ast.name, parent);
+            let there = self.in_parent(axis, &ast.name, prune, parent);
             if let (Some(values), Some(parent), true) = (&values, parent, there) {
-                self.legal_values(axis, values, parent, rules);
+                self.legal_values(axis, values, prune, parent, rules);
             }
             lines.push(Line { ast, axis, values, score, tap });
         }
@@ -61,17 +61,23 @@ impl<'a> Checker<'a> {
     fn axis_name(&mut self, ident: &Ident) -> Option<&'static Axis> {
         let axis = axes::find(&ident.node);
         if axis.is_none() {
-            let names: Vec<&str> = AXES.iter().map(|a| a.name).collect();
+            let known: Vec<Known> = AXES.iter().map(|a| (a.name, a.also)).collect();
             self.report(
                 Diagnostic::new("E0402", ident.span, format!("there is no axis `{}`", ident.node))
                     .label("unknown axis")
-                    .help(suggestion(&ident.node, "axes", &names)),
+                    .help(suggestion_of(&ident.node, "axes", &known)),
             );
         }
         axis
     }
 
-    fn in_parent(&mut self, axis: &Axis, ident: &Ident, parent: Option<&Outline>) -> bool {
+    fn in_parent(
+        &mut self,
+        axis: &Axis,
+        ident: &Ident,
+        prune: &ast::Prune,
+        parent: Option<&Outline>,
+    ) -> bool {
         let Some(parent) = parent else { return true };
         let there = parent.dim(axis.dim).is_some()
             && match axis.scope {
@@ -82,23 +88,31 @@ impl<'a> Checker<'a> {
             let names: Vec<&str> =
                 AXES.iter().filter(|a| parent.dim(a.dim).is_some()).map(|a| a.name).collect();
             self.report(
-                Diagnostic::new("E0404", ident.span, format!("the parent has no `{}` to cut", axis.name))
-                    .label(format!(
-                        "a {} model without {}",
-                        parent.desc.family,
-                        axis.doc.split(" (").next().unwrap_or("")
-                    ))
-                    .help(Help::instead(
-                        format!("it can be cut along {}", list(&names)),
-                        names.iter().map(|name| name.to_string()),
-                    )),
+                Diagnostic::new(
+                    "E0404",
+                    ident.span,
+                    format!("`{}` has no `{}` to cut", prune.from.node, axis.name),
+                )
+                .label(axis.doc.split(" (").next().unwrap_or(""))
+                .also(prune.from.span, format!("a {} model has none of these", parent.desc.family))
+                .help(Help::instead(
+                    format!("it can be cut along {}", list(&names)),
+                    names.iter().map(|name| name.to_string()),
+                )),
             );
         }
         there
     }
 
     /// Reports the values that the parent cannot have, at most one for each place.
-    fn legal_values(&mut self, axis: &Axis, values: &[Spanned<usize>], parent: &Outline, rules: &Rules) {
+    fn legal_values(
+        &mut self,
+        axis: &Axis,
+        values: &[Spanned<usize>],
+        prune: &ast::Prune,
+        parent: &Outline,
+        rules: &Rules,
+    ) {
         let Some(size) = parent.dim(axis.dim) else { return };
         let groups = axis.dim.within().and_then(|outer| parent.dim(outer).map(|n| (outer, n)));
         let factors = rules.factors(axis.dim);
@@ -122,13 +136,15 @@ impl<'a> Checker<'a> {
                     value.span,
                     format!("`{}` cannot be {v}: a cut does not enlarge", axis.name),
                 )
-                .label(format!("the parent has {size}")),
+                .label(format!("more than {size}"))
+                .also(prune.from.span, format!("`{}` has {size}", prune.from.node)),
                 (Some((outer, n)), _) if v % n.max(1) != 0 => Diagnostic::new(
                     "E0409",
                     value.span,
                     format!("{v} heads cannot be spread evenly over {n} groups"),
                 )
-                .label(format!("{v} is no multiple of {outer} = {n}")),
+                .label(format!("{v} is no multiple of {outer} = {n}"))
+                .also(prune.from.span, format!("`{}` has {n} groups", prune.from.node)),
                 (_, Some((factor, rule))) => Diagnostic::new(
                     "E0503",
                     value.span,
@@ -207,6 +223,17 @@ impl<'a> Checker<'a> {
         }
         self.report(report);
     }
+}
+
+/// How the values of two lines are written as one.
+fn one_line(axis: &Axis, first: &Line, second: &ast::Axis) -> String {
+    if first.ast.fixed && second.fixed {
+        return format!(
+            "one line states all values: `axis {} in {{{}, {}}}`",
+            axis.name, first.ast.domain, second.domain
+        );
+    }
+    format!("keep one of the two: one line states all values of `{}`", axis.name)
 }
 
 fn impossible_depth(

@@ -2,10 +2,10 @@
 
 use super::Checker;
 use super::named::{Named, word};
-use super::names::Want;
+use super::names::{Want, legible};
 use crate::hir;
 use minic_grammar::ast::{Expr, ExprKind, Ident, Settings, Unit};
-use minic_grammar::{Diagnostic, Span, Spanned};
+use minic_grammar::{Diagnostic, Help, Span, Spanned};
 
 pub(crate) const KEYS: &[Named] = &[
     FILES,
@@ -54,6 +54,8 @@ impl<'a> Checker<'a> {
                 let place = fields.key("mix").map_or(mix.span, |k| k.span);
                 self.report(
                     Diagnostic::new("E0801", place, format!("data `{name}` has both `files` and `mix`"))
+                        .label("several sources")
+                        .also(fields.key("files").map_or(place, |k| k.span), "one source")
                         .help("keep `files` for one source, or `mix` for several with weights"),
                 );
                 None
@@ -150,7 +152,10 @@ impl<'a> Checker<'a> {
             self.report(
                 Diagnostic::new("W0801", file.span, format!("no file matches `{}`", file.node))
                     .label("matches nothing now")
-                    .help("paths are relative to the folder of the recipe"),
+                    .help(format!(
+                        "mend `{}`: paths are relative to the folder of the recipe",
+                        legible(&file.node)
+                    )),
             );
         }
     }
@@ -165,10 +170,11 @@ impl<'a> Checker<'a> {
             self.report(malformed_mix(expr.span));
             return None;
         }
-        let mut sources = Vec::new();
-        for item in items {
-            sources.push(self.source(item));
+        if let Some(other) = items.iter().find(|item| !matches!(item.kind, ExprKind::Record(_))) {
+            self.report(malformed_mix(other.span));
+            return None;
         }
+        let sources: Vec<Option<hir::Source>> = items.iter().map(|item| self.source(item)).collect();
         let mut sources: Vec<hir::Source> = sources.into_iter().collect::<Option<_>>()?;
         let sum: f64 = sources.iter().map(|s| s.weight).sum();
         let percents = items.iter().all(in_percent);
@@ -176,7 +182,7 @@ impl<'a> Checker<'a> {
             self.report(
                 Diagnostic::new("E0802", expr.span, "the weights of the mix do not sum to 100%")
                     .label(format!("they sum to {}%", round(sum * 100.0)))
-                    .help("percentages sum to 100%; other numbers are weighed against each other"),
+                    .help(off_by(sum)),
             );
         }
         sources.iter_mut().for_each(|s| s.weight /= sum);
@@ -184,10 +190,7 @@ impl<'a> Checker<'a> {
     }
 
     fn source(&mut self, item: &'a Expr) -> Option<hir::Source> {
-        let ExprKind::Record(settings) = &item.kind else {
-            self.report(malformed_mix(item.span));
-            return None;
-        };
+        let ExprKind::Record(settings) = &item.kind else { return None };
         let fields = self.fields("a source of a mix".into(), item.span, settings, item.span, SOURCE_KEYS);
         let files = self.required(&fields, "files", "[\"data/*.txt\"]").and_then(|e| self.files(e));
         let weight = self.required(&fields, "weight", "50%").and_then(|e| self.positive(e, "a weight"));
@@ -200,10 +203,14 @@ impl<'a> Checker<'a> {
         if value > 0.0 {
             return Some(value);
         }
+        let above = value.abs().to_string();
         self.report(
             Diagnostic::new("E0304", expr.span, format!("{what} must be greater than zero"))
                 .label(format!("this is {value}"))
-                .help("write a number above 0"),
+                .help(match value < 0.0 {
+                    true => Help::instead(format!("write a number above 0: `{above}`"), [above]),
+                    false => "write a number above 0, such as `0.5`".into(),
+                }),
         );
         None
     }
@@ -277,7 +284,12 @@ impl<'a> Checker<'a> {
         )
         .label(format!("{} passes over it would be needed", epochs))
         .also(schedule, "this schedule")
-        .help(format!("add data, lower `tokens`, or allow the passes: `epochs = {epochs}`"));
+        .help(format!(
+            "allow the passes, `epochs = {epochs}` in data `{}`; or add data, or lower `tokens`",
+            data.0
+        ));
+        let declared = self.names.get(data.0).map(|(_, entry)| entry.span);
+        let report = declared.into_iter().fold(report, |report, span| report.also(span, "this data"));
         self.report(report);
     }
 }
@@ -299,6 +311,15 @@ fn in_percent(item: &Expr) -> bool {
 
 fn round(value: f64) -> f64 {
     (value * 1e4).round() / 1e4
+}
+
+fn off_by(sum: f64) -> String {
+    let (verb, off) = if sum < 1.0 { ("add", 1.0 - sum) } else { ("take", sum - 1.0) };
+    let off = round(off * 100.0);
+    format!(
+        "{verb} {off}% {} one of them; or write plain numbers, which need not sum to anything",
+        if sum < 1.0 { "to" } else { "from" }
+    )
 }
 
 fn malformed_mix(span: Span) -> Diagnostic {

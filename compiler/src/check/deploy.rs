@@ -3,7 +3,7 @@
 use super::Checker;
 use super::arguments::{Arguments, call_of};
 use super::models::Shape;
-use super::names::suggestion;
+use super::names::{Known, suggestion_of};
 use super::outline::Outline;
 use super::prune::{member, twice};
 use super::space::Space;
@@ -79,13 +79,13 @@ impl<'a> Checker<'a> {
         let call = call_of(expr);
         let target = call.as_ref().and_then(|c| targets::find(&c.name));
         let (Some(call), Some(target)) = (&call, target) else {
-            let names: Vec<&str> = TARGETS.iter().map(|t| t.name).collect();
+            let known: Vec<Known> = TARGETS.iter().map(|t| (t.name, t.also)).collect();
             let name = call.as_ref().map_or(expr.span, |c| c.name_span);
             let shown = call.map_or("this".into(), |c| c.name);
             self.report(
                 Diagnostic::new("E0901", name, format!("there is no target `{shown}`"))
                     .label("unknown target")
-                    .help(suggestion(&shown, "targets", &names)),
+                    .help(suggestion_of(&shown, "targets", &known)),
             );
             return None;
         };

@@ -11,7 +11,7 @@ use super::score::RANDOM;
 use super::streams::Candidates;
 use crate::hir;
 use minic_grammar::ast::{Distill, Expr, ExprKind, Ident};
-use minic_grammar::{Diagnostic, Span};
+use minic_grammar::{Diagnostic, Help, Span};
 
 pub(crate) const DISTILL: &[Named] =
     &[word("teacher", "the model that is imitated"), DATA, SCHEDULE, HELDOUT, EVERY, WEIGHTS];
@@ -48,14 +48,14 @@ impl<'a> Checker<'a> {
             Some(None)
         } else {
             let ident = self
-                .required(&fields, "teacher", &self.some(Want::Model))
+                .required(&fields, "teacher", &self.some(Want::Model, &name.node))
                 .and_then(|e| self.named(e, "teacher"));
             ident.and_then(|ident| self.weighted_model(ident).map(|name| Some((name, ident.span))))
         };
         let data = self.required(&fields, "data", &self.some_data()).and_then(|e| self.named(e, "data"));
         let data = data.and_then(|ident| self.resolve_text(ident).map(|name| (name, ident.span)));
         let schedule = self
-            .required(&fields, "schedule", &self.some(Want::Schedule))
+            .required(&fields, "schedule", &self.some(Want::Schedule, &name.node))
             .and_then(|e| self.named(e, "schedule"));
         let schedule = schedule.and_then(|i| self.resolve(i, Want::Schedule).map(|name| (name, i.span)));
         let total = schedule.and_then(|(name, _)| self.schedules.get(name)).and_then(Known::tokens);
@@ -142,7 +142,9 @@ impl<'a> Checker<'a> {
                 Diagnostic::new("W0704", ident.span, format!("`{name}` is what the model is trained on"))
                     .label("held out")
                     .also(span, "trained on")
-                    .help("name data that the model does not see, or its figures say little"),
+                    .help(format!(
+                        "hold out other data than `{name}`: figures of what was trained on say little"
+                    )),
             );
         }
         let every = match every {
@@ -187,7 +189,12 @@ impl<'a> Checker<'a> {
         self.report(
             Diagnostic::new("E0301", expr.span, format!("`{key}` is the name of a declaration"))
                 .label("no name")
-                .help(format!("write `{key} = NAME`, without quotes")),
+                .help(match &expr.kind {
+                    ExprKind::String(name) if self.names.get(name).is_some() => {
+                        Help::instead(format!("write `{key} = {name}`, without quotes"), [name.clone()])
+                    }
+                    _ => format!("write `{key} = NAME`, without quotes").into(),
+                }),
         );
         None
     }

@@ -5,8 +5,9 @@
 
 use super::Checker;
 use super::models::Shape;
-use super::names::{Kind, Want, list, suggestion};
+use super::names::{Kind, Known, Want, list, suggestion, suggestion_of};
 use super::value::{Mismatch, Number, Value, repeated};
+use crate::axes;
 use crate::dim::Dim;
 use minic_grammar::ast::{Argument, BinaryOp, Expr, ExprKind, Ident, Param, Path, UnaryOp, Unit};
 use minic_grammar::{Diagnostic, Help, Span, Spanned, nearest};
@@ -74,7 +75,7 @@ impl<'a> Checker<'a> {
                 Diagnostic::new("E0305", again, "the set names one value twice")
                     .label("again here")
                     .also(first, "first here")
-                    .help("a set holds each value once"),
+                    .help("keep one of the two: a set holds each value once"),
             );
             return None;
         }
@@ -86,10 +87,14 @@ impl<'a> Checker<'a> {
         let by = step.map_or(Some(1), |s| self.whole(s));
         let (lo, hi, by) = (lo?, hi?, by?);
         let fault = match () {
-            _ if by == 0 => Some(("the step of a range must be at least 1", "write a step of 1 or more")),
-            _ if lo > hi => Some(("the range is empty", "write the smaller end first")),
+            _ if by == 0 => {
+                Some(("the step of a range must be at least 1", "write a step of 1 or more".to_string()))
+            }
+            _ if lo > hi => {
+                Some(("the range is empty", format!("write the smaller end first: `{hi}..={lo}`")))
+            }
             _ if (hi - lo) / by >= MOST_STEPS => {
-                Some(("the range has over a million values", "write a larger `step`"))
+                Some(("the range has over a million values", "write a larger `step`".into()))
             }
             _ => None,
         };
@@ -154,7 +159,7 @@ impl<'a> Checker<'a> {
             .help(unit_help(left.1, right.1)),
             Mismatch::ByZero => Diagnostic::new("E0306", at, "division by zero")
                 .also(right.0, "this is zero")
-                .help("the divisor must not be zero"),
+                .help("write a divisor other than `0`"),
             Mismatch::NotFinite => Diagnostic::new("E0306", at, "the result is too large for a number")
                 .help("use smaller numbers"),
         };
@@ -220,6 +225,7 @@ impl<'a> Checker<'a> {
                     if wanted == 1 { "one number" } else { "two numbers" }
                 ),
             )
+            .label(format!("{given} given"))
             .help(if wanted == 1 {
                 format!("write `{name}(a)`")
             } else {
@@ -237,6 +243,7 @@ impl<'a> Checker<'a> {
             _ => {
                 self.report(
                     Diagnostic::new("E0202", path.span, format!("`{}` names nothing", dotted(path)))
+                        .label("more than a model and a dimension")
                         .help("a value is a param, or a dimension of a model as in `parent.hidden_size`"),
                 );
                 None
@@ -253,8 +260,7 @@ impl<'a> Checker<'a> {
                         .label("not declared in this recipe")
                         .help(match nearest(&name.node, params.iter().copied()) {
                             Some(near) => Help::meant(near),
-                            None => format!("declare it: `param {} = ..`; text stands in quotes", name.node)
-                                .into(),
+                            None => stranger(&name.node),
                         }),
                 );
                 None
@@ -275,10 +281,11 @@ impl<'a> Checker<'a> {
         let name = self.resolve(model, Want::Model)?;
         let Some(wanted) = Dim::from_name(&dim.node).filter(|d| !matches!(d, Dim::Sequence | Dim::One))
         else {
-            let known: Vec<&str> = Dim::ALL.iter().map(|d| d.name()).collect();
+            let known: Vec<Known> = Dim::ALL.iter().map(|d| (d.name(), axes::also(*d))).collect();
             self.report(
                 Diagnostic::new("E0307", dim.span, format!("a model has no dimension `{}`", dim.node))
-                    .help(suggestion(&dim.node, "dimensions", &known)),
+                    .label("unknown dimension")
+                    .help(suggestion_of(&dim.node, "dimensions", &known)),
             );
             return None;
         };
@@ -287,9 +294,13 @@ impl<'a> Checker<'a> {
                 Some(size) => Some(Value::Number(Number::new(size as f64, Unit::Integer))),
                 None => {
                     let known: Vec<&str> = outline.desc.dims.keys().map(|d| d.name()).collect();
-                    let report = Diagnostic::new("E0307", dim.span, format!("`{name}` has no `{wanted}`"))
-                        .label(format!("its family is {}", outline.desc.family))
-                        .help(format!("it has {}", list(&known)));
+                    let mut report =
+                        Diagnostic::new("E0307", dim.span, format!("`{name}` has no `{wanted}`"))
+                            .label("no such dimension")
+                            .help(format!("it has {}", list(&known)));
+                    if let Some((_, entry)) = self.names.get(name) {
+                        report = report.also(entry.span, format!("a {} model", outline.desc.family));
+                    }
                     self.report(report);
                     None
                 }
@@ -299,11 +310,27 @@ impl<'a> Checker<'a> {
                 self.report(
                     Diagnostic::new("W0404", dim.span, format!("`{name}.{wanted}` is not known yet"))
                         .label("its sizes are not at hand")
-                        .help("nothing is planned before the config.json is there; or write the number"),
+                        .help(format!(
+                            "write the number in the place of `{name}.{wanted}`, or bring the config.json: nothing is planned before"
+                        )),
                 );
                 None
             }
         }
+    }
+}
+
+/// A word that is no param: one of another language, or text without its quotes.
+fn stranger(word: &str) -> Help {
+    let instead = |value: &str| Help::instead(format!("write `{value}`"), [value.to_string()]);
+    match word.to_lowercase().as_str() {
+        same @ ("true" | "false") => instead(same),
+        "none" | "null" | "nil" | "undefined" => {
+            format!("what has no value is left out: remove the setting with `{word}`").into()
+        }
+        "yes" | "on" => instead("true"),
+        "no" | "off" => instead("false"),
+        _ => format!("declare it: `param {word} = ..`; text stands in quotes: `\"{word}\"`").into(),
     }
 }
 
@@ -329,7 +356,7 @@ fn unit_help(left: &Value, right: &Value) -> String {
         _ => None,
     };
     match (unit(left), unit(right)) {
-        (Some(Unit::Bytes), Some(Unit::Bytes)) => "bytes may be added, subtracted and divided".into(),
+        (Some(Unit::Bytes), Some(Unit::Bytes)) => "bytes are joined by `+`, `-` and `/` alone".into(),
         (Some(Unit::Bytes), Some(_)) | (Some(_), Some(Unit::Bytes)) => {
             "`B` is billion, never bytes; bytes are written `5GB`, `512MiB`".into()
         }

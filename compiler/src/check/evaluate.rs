@@ -1,7 +1,7 @@
 //! `evaluate MODEL against MODEL on DATA { .. }`
 
 use super::Checker;
-use super::names::suggestion;
+use super::names::{Want, suggestion};
 use crate::hir::{self, Measure};
 use minic_grammar::Diagnostic;
 use minic_grammar::ast::{Evaluate, Ident};
@@ -48,7 +48,12 @@ impl<'a> Checker<'a> {
                 self.report(
                     Diagnostic::new("E0907", ident.span, "`kl` compares two models, and one is named")
                         .label("against which model?")
-                        .help("write `evaluate MODEL against MODEL on DATA`"),
+                        .help(format!(
+                            "write `evaluate {} against {} on {} {{ .. }}`",
+                            evaluate.model.node,
+                            self.some(Want::Model, &evaluate.model.node),
+                            evaluate.on.node
+                        )),
                 );
             }
             if measure == Measure::Accuracy {

@@ -26,7 +26,8 @@ impl<'a> Checker<'a> {
         if to.trim().is_empty() {
             self.report(
                 Diagnostic::new("E0906", export.to.span, "the folder of the export has no name")
-                    .help("name it: `export student to \"out/student\"`"),
+                    .label("nothing between the quotes")
+                    .help(format!("name it: `export {0} to \"out/{0}\"`", export.model.node)),
             );
         } else if let Some(cause) = self.environment.occupied(to) {
             self.report(
@@ -83,7 +84,10 @@ impl<'a> Checker<'a> {
                     Diagnostic::new("E0903", export.to.span, "two exports write to one folder")
                         .label("written again here")
                         .also(first.to.span, "first written here")
-                        .help("give each export a folder of its own"),
+                        .help(format!(
+                            "give each a folder of its own: `export {0} to \"out/{0}\"`",
+                            export.model.node
+                        )),
                 );
             }
         }

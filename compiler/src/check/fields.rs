@@ -2,9 +2,31 @@
 
 use super::Checker;
 use super::named::{self, Named};
-use super::names::suggestion;
+use super::names::{Known, meant, suggestion_of};
 use minic_grammar::ast::{Expr, Ident, Setting};
 use minic_grammar::{Diagnostic, Span, nearest};
+
+/// As other programs call a setting.
+fn also(key: &str) -> &'static [&'static str] {
+    match key {
+        "batch" => &["batch_size", "global_batch_size", "train_batch_size"],
+        "checkpoint" => &["path", "name", "model", "repo", "repo_id", "model_name", "source"],
+        "data" => &["dataset", "train_data", "corpus"],
+        "dtype" => &["torch_dtype", "precision", "type"],
+        "epochs" => &["num_epochs", "num_train_epochs"],
+        "field" => &["column", "text_field", "text_column"],
+        "files" => &["path", "paths", "file", "source", "data_files", "dataset"],
+        "heldout" => &["validation", "eval_data", "eval_dataset"],
+        "loss" => &["objective", "criterion"],
+        "optimizer" => &["optim", "optimiser"],
+        "rate" => &["lr", "learning_rate", "lr_scheduler", "scheduler"],
+        "samples" => &["num_samples", "n_samples", "max_samples", "calib_size"],
+        "sequence" => &["seq_len", "seq_length", "sequence_length", "max_length", "context_length"],
+        "shard" => &["max_shard_size", "shard_size"],
+        "tokens" => &["steps", "max_steps", "num_tokens", "train_tokens"],
+        _ => &[],
+    }
+}
 
 /// Settings by key.
 pub(super) struct Fields<'a> {
@@ -54,19 +76,20 @@ impl<'a> Checker<'a> {
         for setting in settings {
             let key = &setting.key;
             if named::find(keys, &key.node).is_none() {
-                let known = named::names(keys);
-                misspelled.extend(nearest(&key.node, known.iter().copied()).map(str::to_string));
+                let known: Vec<Known> = keys.iter().map(|key| (key.name, also(key.name))).collect();
+                let near = meant(&key.node, &known).or_else(|| nearest(&key.node, named::names(keys)));
+                misspelled.extend(near.map(str::to_string));
                 self.report(
                     Diagnostic::new("E0205", key.span, format!("{owner} has no setting `{}`", key.node))
                         .label("unknown setting")
-                        .help(suggestion(&key.node, "settings", &known)),
+                        .help(suggestion_of(&key.node, "settings", &known)),
                 );
             } else if let Some((first, _)) = entries.iter().find(|(k, _)| k.node == key.node) {
                 self.report(
                     Diagnostic::new("E0207", key.span, format!("`{}` is set twice", key.node))
                         .label("set again here")
                         .also(first.span, "first set here")
-                        .help("keep one of the two")
+                        .help(format!("keep one `{}`", key.node))
                         .fix("remove this one", key.span.to(setting.value.span), ""),
                 );
             } else {

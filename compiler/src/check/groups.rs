@@ -1,9 +1,10 @@
 //! `group NAME { .. }`: its rules read once, and proved against the parent of every prune they stand under.
 
 use super::Checker;
-use super::names::{Want, list, suggestion};
+use super::names::{Known, Want, list, suggestion, suggestion_of};
 use super::outline::{LayerRules, Outline};
-use crate::axes::AXES;
+use super::prune::twice;
+use crate::axes::{self, AXES};
 use crate::dim::Dim;
 use crate::hir;
 use crate::model::LayerKind;
@@ -93,13 +94,14 @@ impl<'a> Checker<'a> {
     }
 
     fn known_dim(&mut self, ident: &Ident) -> Option<Dim> {
-        let known: Vec<&str> = Dim::ALL.iter().filter(|d| **d != Dim::One).map(|d| d.name()).collect();
+        let dims = Dim::ALL.iter().filter(|d| **d != Dim::One);
+        let known: Vec<Known> = dims.map(|d| (d.name(), axes::also(*d))).collect();
         let dim = Dim::from_name(&ident.node).filter(|d| *d != Dim::One);
         if dim.is_none() {
             self.report(
                 Diagnostic::new("E0501", ident.span, format!("there is no dimension `{}`", ident.node))
                     .label("unknown dimension")
-                    .help(suggestion(&ident.node, "dimensions", &known)),
+                    .help(suggestion_of(&ident.node, "dimensions", &known)),
             );
         }
         dim
@@ -179,11 +181,10 @@ impl<'a> Checker<'a> {
         let mut out = Rules::default();
         for ident in groups {
             let Some(name) = self.resolve(ident, Want::Group) else { continue };
-            if out.constraints.groups.iter().any(|g| g == name) {
-                self.report(
-                    Diagnostic::new("E0417", ident.span, format!("the prune stands under `{name}` twice"))
-                        .help("name each group once"),
-                );
+            if let Some(first) = groups.iter().find(|g| g.node == ident.node && g.span != ident.span)
+                && out.constraints.groups.iter().any(|g| g == name)
+            {
+                self.report(twice(&format!("`{name}`"), ident.span, first.span));
                 continue;
             }
             out.constraints.groups.push(name.to_string());
@@ -258,7 +259,7 @@ impl<'a> Checker<'a> {
         self.report(
             Diagnostic::new("E0505", span, format!("the parent has no `{dim}`"))
                 .label(format!("its family is {}", parent.desc.family))
-                .help("remove the rule, or put it in a group for another prune")
+                .help(format!("remove the rule, or keep its group for prunes of models that have `{dim}`"))
                 .fix("remove the rule", span, ""),
         );
     }

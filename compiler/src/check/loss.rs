@@ -3,7 +3,7 @@
 use super::Checker;
 use super::arguments::{Arguments, Call, call_of};
 use super::eval::{FUNCTIONS, dotted};
-use super::names::suggestion;
+use super::names::{Known, suggestion_of};
 use crate::hir::LossTerm;
 use crate::losses::{self, LOSSES};
 use minic_grammar::ast::{BinaryOp, Expr, ExprKind};
@@ -66,11 +66,11 @@ impl<'a> Checker<'a> {
 
     fn loss_call(&mut self, call: &Call, weight: f64, out: &mut Vec<LossTerm>) -> Option<()> {
         let Some(loss) = losses::find(&call.name) else {
-            let known: Vec<&str> = LOSSES.iter().map(|l| l.name).collect();
+            let known: Vec<Known> = LOSSES.iter().map(|l| (l.name, l.also)).collect();
             self.report(
                 Diagnostic::new("E0701", call.name_span, format!("there is no loss `{}`", call.name))
                     .label("unknown loss")
-                    .help(suggestion(&call.name, "losses", &known)),
+                    .help(suggestion_of(&call.name, "losses", &known)),
             );
             return None;
         };
@@ -93,7 +93,7 @@ impl<'a> Checker<'a> {
             Diagnostic::new("E0707", second, "the two lists of layers differ in length")
                 .label(layers(teachers.len()))
                 .also(first, layers(own.len()))
-                .help("name one layer of the teacher for each of the student's, in the same order"),
+                .help("name as many layers in `teacher_layers` as in `layers`, in the same order"),
         );
         None
     }

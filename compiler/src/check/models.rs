@@ -2,7 +2,7 @@
 
 use super::Checker;
 use super::named::{Named, word};
-use super::names::Want;
+use super::names::{Want, legible, list};
 use super::outline::Outline;
 use super::space::Space;
 use crate::families::{self, ConfigError};
@@ -86,7 +86,7 @@ impl<'a> Checker<'a> {
                 self.report(
                     Diagnostic::new("W0401", place, format!("config.json of `{name}` is not at hand"))
                         .label("its sizes are not checked")
-                        .help("everything that depends on the sizes of this model is checked once its config.json is there"),
+                        .help(fetched(path)),
                 );
                 return None;
             }
@@ -94,7 +94,7 @@ impl<'a> Checker<'a> {
                 self.report(
                     Diagnostic::new("E0401", place, format!("config.json of `{name}` cannot be read"))
                         .label(cause)
-                        .help("the folder of a checkpoint holds a config.json in UTF-8"),
+                        .help(format!("mend `{}`, or name another checkpoint", config_file(path))),
                 );
                 return None;
             }
@@ -201,8 +201,21 @@ impl<'a> Checker<'a> {
                 Diagnostic::new("E0415", b.1, format!("`{}` and `{}` have different vocabularies", a.0, b.0))
                     .label(format!("`{}` has {y} tokens", b.0))
                     .also(a.1, format!("`{}` has {x} tokens", a.0))
-                    .help("both models must have the same tokenizer"),
+                    .help(self.of_vocabulary(x, a.0)),
             );
+        }
+    }
+}
+
+impl Checker<'_> {
+    /// Models that have this many tokens, too.
+    fn of_vocabulary(&self, tokens: usize, but: &str) -> String {
+        let models = self.names.of(|kind| Want::Model.accepts(kind));
+        let fit: Vec<&str> =
+            models.into_iter().filter(|m| *m != but && self.vocabulary(m) == Some(tokens)).collect();
+        match fit.as_slice() {
+            [] => format!("both must have the same tokenizer: no other model has {tokens} tokens"),
+            fit => format!("both must have the same tokenizer; {tokens} tokens has {}", list(fit)),
         }
     }
 }
@@ -214,13 +227,34 @@ fn is_remote(path: &str) -> bool {
     parts.len() == 2 && parts.iter().chain([&revision]).all(|part| !part.trim().is_empty())
 }
 
+fn config_file(path: &str) -> String {
+    let path = legible(path);
+    match path.ends_with("config.json") {
+        true => path,
+        false => format!("{}/config.json", path.trim_end_matches('/')),
+    }
+}
+
+/// How a config.json comes to be at hand.
+fn fetched(path: &str) -> String {
+    match path.strip_prefix("hf://") {
+        Some(_) => {
+            let path = legible(path);
+            format!("`minic run` fetches `{path}`; until then nothing that depends on its sizes is checked")
+        }
+        None => format!(
+            "put it at `{}`: until then nothing that depends on its sizes is checked",
+            config_file(path)
+        ),
+    }
+}
+
 fn bad_config(name: &str, place: Span, path: &str, error: &ConfigError) -> Diagnostic {
-    let file = if path.ends_with("config.json") {
-        path.to_string()
-    } else {
-        format!("{}/config.json", path.trim_end_matches('/'))
+    let file = config_file(path);
+    let fallback = match error.key.as_str() {
+        "config.json" => format!("mend `{file}`, or name another checkpoint"),
+        key => format!("mend `{key}` in `{file}`, or name another checkpoint"),
     };
-    let fallback = "mend the file, or name another checkpoint".to_string();
     let what = match error.message.as_str() {
         message if error.key == "config.json" => format!("config.json {message}"),
         message if message.starts_with('`') => format!("`{}`: {message}", error.key),

@@ -44,7 +44,7 @@ impl Kind {
             Kind::Prune => "a prune",
             Kind::Search => "a search",
             Kind::Schedule => "a schedule",
-            Kind::Distill => "a distilled or trained model",
+            Kind::Distill => "a trained model",
             Kind::Sensitivity => "a sensitivity",
         }
     }
@@ -107,7 +107,10 @@ impl<'a> Names<'a> {
                     Diagnostic::new("E0201", name.span, format!("`{}` is declared twice", name.node))
                         .label("declared again here")
                         .also(first.span, format!("first declared here, as {}", first.kind.noun()))
-                        .help("a name is unique among all declarations: rename one of the two"),
+                        .help(format!(
+                            "names are unique among all declarations: call this one `{}2`",
+                            name.node
+                        )),
                 );
                 continue;
             }
@@ -147,16 +150,48 @@ pub(crate) fn declared(declaration: &Declaration) -> Option<(Kind, &Ident)> {
     })
 }
 
-/// `help` that lists what may stand in a place: the nearest name, else all of them.
+/// `help` that lists what may stand in a place: the nearest name, else all of them, else how one is declared.
 pub(super) fn suggestion(word: &str, what: &str, candidates: &[&str]) -> Help {
-    match nearest(word, candidates.iter().copied()) {
-        Some(near) => Help::meant(near),
-        None if candidates.is_empty() && what == "spaces" => {
-            "declare one: a `prune` whose axes have several values, `in {a, b}`".into()
-        }
-        None if candidates.is_empty() => format!("the recipe declares no {what}").into(),
-        None => format!("{what}: {}", list(candidates)).into(),
+    if let Some(near) = nearest(word, candidates.iter().copied()) {
+        return Help::meant(near);
     }
+    if !candidates.is_empty() {
+        return format!("{what}: {}", list(candidates)).into();
+    }
+    let form = match what {
+        "spaces" => return "declare one: a `prune` whose axes have several values, `in {a, b}`".into(),
+        "models" => "model NAME { checkpoint = \"models/..\" }",
+        "data sources" => "data NAME { files = [\"data/*.txt\"]; sequence = 4096 }",
+        "groups" => "group NAME { .. }",
+        "schedules" => "schedule NAME { .. }",
+        "params" => "param NAME = ..",
+        "metrics" => "metric NAME(x) = ..",
+        _ => return format!("the recipe declares no {what}").into(),
+    };
+    format!("the recipe declares no {what}: write `{}`", form.replace("NAME", word)).into()
+}
+
+/// A name of a registry, and what other programs call the same thing.
+pub(super) type Known<'k> = (&'k str, &'k [&'k str]);
+
+/// The name that means what another program's word means, in any case and with `_` or without.
+pub(super) fn meant<'k>(word: &str, known: &[Known<'k>]) -> Option<&'k str> {
+    let plain = |word: &str| word.to_lowercase().replace('_', "");
+    let wanted = plain(word);
+    known.iter().find(|(_, also)| also.iter().any(|a| plain(a) == wanted)).map(|(name, _)| *name)
+}
+
+/// As [`suggestion`], where the words of other programs are understood.
+pub(super) fn suggestion_of(word: &str, what: &str, known: &[Known]) -> Help {
+    match meant(word, known) {
+        Some(name) => Help::meant(name),
+        None => suggestion(word, what, &known.iter().map(|(name, _)| *name).collect::<Vec<_>>()),
+    }
+}
+
+/// Text of the recipe in a help line, which is drawn as it is: without what commands a terminal.
+pub(super) fn legible(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).collect()
 }
 
 /// `` `a`, `b`, `c` ``
@@ -212,9 +247,14 @@ fn cycle_report(recipe: &ast::Recipe, cycle: &[usize]) -> Diagnostic {
         cycle.iter().filter_map(|&i| declared(&recipe.declarations[i])).map(|(_, name)| name).collect();
     let first = members[0];
     let next = |i: usize| &members[(i + 1) % members.len()].node;
+    let all: Vec<&str> = members.iter().map(|member| member.node.as_str()).collect();
+    let help = match all.as_slice() {
+        [own] => format!("make `{own}` from something else"),
+        all => format!("break the circle: make one of {} from something else", list(all)),
+    };
     let mut report = Diagnostic::new("E0204", first.span, format!("`{}` depends on itself", first.node))
         .label(format!("is made from `{}`", next(0)))
-        .help("break the circle: one of these must be made from something else");
+        .help(help);
     for (i, member) in members.iter().enumerate().skip(1) {
         report = report.also(member.span, format!("is made from `{}`", next(i)));
     }
@@ -332,6 +372,13 @@ fn search_references<'a>(item: &'a SearchItem, out: &mut Vec<&'a Ident>) {
     }
 }
 
+/// The first words of all paths of an expression.
+pub(super) fn words(expr: &Expr) -> Vec<&Ident> {
+    let mut out = Vec::new();
+    walk(expr, |_| false, &mut out);
+    out
+}
+
 fn walk_settings<'a>(settings: &'a [Setting], out: &mut Vec<&'a Ident>) {
     for Setting { key, value } in settings {
         let known: fn(&str) -> bool = match key.node.as_str() {
@@ -369,10 +416,12 @@ fn walk<'a>(expr: &'a Expr, known: fn(&str) -> bool, out: &mut Vec<&'a Ident>) {
 }
 
 impl<'a> Checker<'a> {
-    /// The first name that would do, for examples; `MODEL` where there is none.
-    pub(super) fn some(&self, want: Want) -> String {
-        let names = self.names.of(|kind| want.accepts(kind));
-        names.first().map_or_else(|| want.noun().to_uppercase(), |name| name.to_string())
+    /// The first name that would do besides `but`, for examples: checkpoints before what is made of them, and
+    /// `MODEL` where there is none.
+    pub(super) fn some(&self, want: Want, but: &str) -> String {
+        let checkpoints = self.names.of(|kind| kind == Kind::Model && want.accepts(kind));
+        let mut names = checkpoints.into_iter().chain(self.names.of(|kind| want.accepts(kind)));
+        names.find(|name| *name != but).map_or_else(|| want.noun().to_uppercase(), str::to_string)
     }
 
     /// The declaration that a name stands for, if it is of the kind that the place wants.
@@ -428,12 +477,13 @@ impl<'a> Checker<'a> {
         let unused: Vec<(&str, Entry)> = self.names.iter().filter(|named| !serves(named)).collect();
         for (name, entry) in unused {
             let (code, help) = match entry.kind {
-                Kind::Param => ("W0201", "remove it, or use it where its value is meant"),
-                Kind::Group => ("W0203", "name it in the prune that it constrains: `under GROUP`"),
+                Kind::Param => ("W0201", format!("remove it, or write `{name}` where its value is meant")),
+                Kind::Group => ("W0203", format!("name it in the prune that it constrains: `under {name}`")),
                 Kind::Prune | Kind::Search | Kind::Distill => {
-                    ("W0202", "export or evaluate it, or remove it: nothing will be run for it")
+                    let export = format!("export {name} to \"out/{name}\"");
+                    ("W0202", format!("write `{export}`, or remove it: nothing will be run for it"))
                 }
-                _ => ("W0202", "remove it, or refer to it by its name"),
+                _ => ("W0202", format!("remove it, or refer to `{name}`")),
             };
             let noun = entry.kind.noun().trim_start_matches("a ");
             let message = match entry.kind {

@@ -169,7 +169,11 @@ fn value(change: &Override, default: &Expr) -> Result<Expr, Box<Diagnostic>> {
                 format!("`{}`: expected {}, found {}", change.shown(), a.kind(), b.kind()),
             )
             .label(format!("the default is {}", a.kind()))
-            .help("an override has the type of the value that it replaces"),
+            .help(format!(
+                "write {}, as in `--set {}={default}`: an override has the type of what it replaces",
+                a.kind(),
+                change.name
+            )),
         )),
         _ => Ok(written),
     }

@@ -6,6 +6,7 @@ use super::groups::Rules;
 use super::models::Shape;
 use super::outline::{LayerRules, Outline};
 use super::space::{Point, Space, expressible};
+use super::value::count;
 use crate::axes::{AXES, Axis, Scope};
 use crate::cost;
 use crate::dim::Dim;
@@ -105,7 +106,7 @@ impl<'a> Checker<'a> {
                     format!("{size} directions are all that the parent has"),
                 )
                 .label("nothing would be cut, and the stream rotated all the same")
-                .help("keep fewer, or leave the size out"),
+                .help(format!("keep fewer than {size}, or leave the size out")),
             );
         }
         let Err(error) = parent.desc.family().rotatable(&parent.desc) else { return };
@@ -139,14 +140,16 @@ impl<'a> Checker<'a> {
                 let unread = lines.iter().all(|l| l.score.is_some()) && self.all_metrics_known(lines);
                 let repaired = repairs.as_ref().is_none_or(|r| r.iter().any(|r| r.kind.reads_data()));
                 if unread && !repaired && !lines.is_empty() {
+                    let remove = format!("remove `calibrate on {}`", data.node);
                     self.report(
                         Diagnostic::new(
                             "W0403",
                             data.span,
                             format!("prune `{}` does not look at `{}`", prune.name.node, data.node),
                         )
-                        .help("remove the line: none of the rankings needs data")
-                        .fix("remove the line", calibration_line(prune, data), ""),
+                        .label("no ranking needs it")
+                        .help(remove.as_str())
+                        .fix(remove, calibration_line(prune, data), ""),
                     );
                 }
             }
@@ -214,7 +217,7 @@ impl<'a> Checker<'a> {
                     format!("prune `{}` changes nothing", prune.name.node),
                 )
                 .label("every axis has the size of the parent")
-                .help("make at least one axis smaller"),
+                .help(smaller(&parent, &point)),
             );
         }
         let Some(model) = parent.cut(&point, &rules) else { return Shape::Unknown };
@@ -226,9 +229,13 @@ impl<'a> Checker<'a> {
         let name = &prune.name;
         if space.len() > MOST_POINTS {
             self.report(
-                Diagnostic::new("E0608", name.span, format!("`{}` has {} points", name.node, space.len()))
-                    .label("too many to try each")
-                    .help(format!("fewer values an axis, or larger steps: at most {MOST_POINTS} points")),
+                Diagnostic::new(
+                    "E0608",
+                    name.span,
+                    format!("`{}` has {} points", name.node, count(space.len() as f64)),
+                )
+                .label(format!("at most {} can be tried", count(MOST_POINTS as f64)))
+                .help(fewer(space)),
             );
             return false;
         }
@@ -338,7 +345,8 @@ impl<'a> Checker<'a> {
             let repair_item = hir::Repair { kind, span: repair.span };
             if repair_item.kind.reads_data() && !calibrated {
                 let message = "this repair looks at data, and the prune names none";
-                let report = Diagnostic::new("E0416", repair.span, message);
+                let report = Diagnostic::new("E0416", repair.span, message)
+                    .label("compares the cut model with the parent on it");
                 self.report(self.add_calibration(report, prune));
             }
             out.push(repair_item);
@@ -357,17 +365,36 @@ fn calibration_line(prune: &ast::Prune, named: &Ident) -> Span {
     line.unwrap_or(named.span)
 }
 
+/// A size below the parent's, where a point has none.
+fn smaller(parent: &Outline, point: &Point) -> String {
+    let half = |(dim, size): (&Dim, &usize)| {
+        let groups = dim.within().and_then(|outer| parent.dim(outer)).unwrap_or(1);
+        let less = size / 2 / groups * groups;
+        (less > 0).then(|| format!("make one axis smaller: `axis {dim} = {less}`"))
+    };
+    point.iter().find_map(half).unwrap_or_else(|| "make one axis smaller".into())
+}
+
+/// The axis with the most values.
+fn fewer(space: &Space) -> String {
+    let most = space.axes.iter().max_by_key(|(_, values)| values.len());
+    let (dim, values) = most.map_or((Dim::One, 0), |(dim, values)| (*dim, values.len()));
+    format!("give axes fewer values, or larger steps: `{dim}` has {values}")
+}
+
 /// Gated norms are repaired only where the power is fitted.
 fn changes_norms(axis: &Axis, fitted: bool) -> bool {
     let gated = matches!(axis.dim, Dim::MambaNumHeads | Dim::MambaHeadDim);
     axis.dim == Dim::HiddenSize || (gated && fitted)
 }
 
+/// `what` is in backticks where it is a piece of the recipe.
 pub(super) fn twice(what: &str, again: Span, first: Span) -> Diagnostic {
+    let written = if what.starts_with('`') { format!(": {what}") } else { String::new() };
     Diagnostic::new("E0417", again, format!("{what} stands twice"))
         .label("again here")
         .also(first, "first here")
-        .help("keep one of the two")
+        .help(format!("keep one of the two{written}"))
 }
 
 /// What goes with a member of a list that is not its first: the comma before it.

@@ -1,17 +1,23 @@
 //! `require QUANTITY in A ..= B`, and the points of a space that can meet every constraint.
 
 use super::Checker;
+use super::arguments::call_of;
 use super::deploy::asks_deployable;
+use super::names::legible;
+use super::quantity::is_quantity;
 use super::space::describe;
 use super::value::Number;
 use crate::hir::{Quantity, Require};
 use crate::space::{Feasible, Relaxed, Space};
 use crate::targets::{self, Finding};
 use minic_grammar::ast::{self, BinaryOp, Expr, ExprKind, Unit};
-use minic_grammar::{Diagnostic, Span};
+use minic_grammar::{Diagnostic, Help, Span, nearest};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+
+const CONDITIONS: &str =
+    "write `require params in 4.3B ..= 4.5B`, or `require memory(batch = 8, sequence = 64Ki) <= 40GiB`";
 
 impl<'a> Checker<'a> {
     pub(super) fn requirement(&mut self, condition: &Expr, span: Span) -> Option<Require> {
@@ -26,10 +32,15 @@ impl<'a> Checker<'a> {
                 let hi = self.limit(&quantity, place, end);
                 let (lo, hi) = (lo?, hi?);
                 if lo > hi {
+                    let [lo, hi] = [end, start].map(|e| self.sources.text(e.span));
+                    let turned = format!("{lo} ..= {hi}");
                     self.report(
                         Diagnostic::new("E0305", domain.span, "the interval is empty")
                             .label("ends before it begins")
-                            .help("write the smaller end first"),
+                            .help(Help::instead(
+                                format!("write the smaller end first: `{turned}`"),
+                                [turned],
+                            )),
                     );
                     return None;
                 }
@@ -46,15 +57,34 @@ impl<'a> Checker<'a> {
                 };
                 Some(Require { quantity, lo, hi, span })
             }
-            _ => self.no_condition(condition.span, "this is no constraint"),
+            _ => self.lone(condition),
         }
     }
 
-    fn no_condition<T>(&mut self, span: Span, message: &str) -> Option<T> {
+    /// A quantity that is compared with nothing, or a word that was meant for `deployable`.
+    fn lone<T>(&mut self, condition: &Expr) -> Option<T> {
+        let word = call_of(condition).map(|call| call.name).unwrap_or_default();
+        if !is_quantity(&word) {
+            let help = match nearest(&word, ["deployable"]) {
+                Some(near) => Help::instead(format!("did you mean `require {near}`?"), [near.to_string()]),
+                None => CONDITIONS.into(),
+            };
+            self.report(Diagnostic::new("E0604", condition.span, "this is no constraint").help(help));
+            return None;
+        }
+        let quantity = self.quantity(condition)?;
+        let written = legible(self.sources.text(condition.span));
+        let limit = if quantity.unit() == Unit::Bytes { "40GiB" } else { "4.5B" };
         self.report(
-            Diagnostic::new("E0604", span, message)
-                .help("write `require params in 4.3B ..= 4.5B`, or `require memory(batch = 8, sequence = 64Ki) <= 40GiB`"),
+            Diagnostic::new("E0604", condition.span, format!("`{written}` is compared with nothing"))
+                .label("with which limit?")
+                .help(format!("write `require {written} <= {limit}`, or `in A ..= B`")),
         );
+        None
+    }
+
+    fn no_condition<T>(&mut self, span: Span, message: &str) -> Option<T> {
+        self.report(Diagnostic::new("E0604", span, message).help(CONDITIONS));
         None
     }
 

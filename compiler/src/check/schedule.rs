@@ -4,11 +4,11 @@ use super::Checker;
 use super::arguments::{Accepts, Argument, Arguments, Default, call_of};
 use super::fields::Fields;
 use super::named::{self, Named, call, word};
-use super::names::suggestion;
-use super::value::count;
+use super::names::{legible, suggestion};
+use super::value::{Number, count};
 use crate::hir::{self, LossTerm};
 use crate::losses;
-use minic_grammar::ast::{self, Expr};
+use minic_grammar::ast::{self, Expr, ExprKind, Unit};
 use minic_grammar::{Diagnostic, Help, Span};
 
 pub(crate) const KEYS: &[Named] = &[
@@ -121,6 +121,16 @@ impl<'a> Known<'a> {
     }
 }
 
+/// So many tokens, rounded up to what is shown.
+fn at_least(tokens: u64) -> Number {
+    Number::new(tokens as f64, Unit::Count).outward(true)
+}
+
+/// `adam`, or what stands where a name is wanted.
+fn shown_as(expr: &Expr) -> String {
+    call_of(expr).map_or(format!("`{expr}`"), |call| format!("`{}`", call.name))
+}
+
 fn reads_teacher(term: &LossTerm) -> bool {
     losses::find(term.loss).is_some_and(|loss| loss.needs_teacher)
 }
@@ -138,14 +148,16 @@ impl<'a> Checker<'a> {
         }
         for (i, phase) in schedule.phases.iter().enumerate() {
             if let Some(first) = schedule.phases[..i].iter().find(|p| p.name == phase.name) {
+                let other = format!("\"{}2\"", legible(&phase.name.node));
                 self.report(
                     Diagnostic::new(
                         "E0201",
                         phase.name.span,
                         format!("two phases are called \"{}\"", phase.name.node),
                     )
-                    .also(first.name.span, "the first one")
-                    .help("name each phase differently"),
+                    .label("again here")
+                    .also(first.name.span, "first here")
+                    .help(Help::instead(format!("give the second another name: `phase {other}`"), [other])),
                 );
             }
             let owner = format!("phase \"{}\" of schedule `{}`", phase.name.node, name.node);
@@ -208,7 +220,7 @@ impl<'a> Checker<'a> {
         let Some(call) = call else {
             let adamw = "adamw(beta1 = 0.9, beta2 = 0.95, weight_decay = 0.1, clip = 1.0)";
             self.report(
-                Diagnostic::new("E0702", expr.span, "there is no such optimizer")
+                Diagnostic::new("E0702", expr.span, format!("there is no optimizer {}", shown_as(expr)))
                     .label("unknown optimizer")
                     .help(Help::instead(format!("write `{adamw}`"), [adamw.to_string()])),
             );
@@ -232,9 +244,15 @@ impl<'a> Checker<'a> {
             let name = call.as_ref().map_or(expr.span, |c| c.name_span);
             let shown = call.map_or(String::new(), |c| c.name);
             self.report(
-                Diagnostic::new("E0702", name, "there is no such shape of the learning rate")
-                    .label("unknown shape")
-                    .help(suggestion(&shown, "shapes", &names)),
+                Diagnostic::new("E0702", name, format!("there is no rate {}", shown_as(expr)))
+                    .label("unknown shape of the learning rate")
+                    .help(match &expr.kind {
+                        ExprKind::Number(n) => {
+                            let constant = format!("constant(peak = {})", n.text);
+                            Help::instead(format!("write `{constant}`"), [constant])
+                        }
+                        _ => suggestion(&shown, "shapes", &names),
+                    }),
             );
             return None;
         };
@@ -257,7 +275,7 @@ impl<'a> Checker<'a> {
                 Diagnostic::new("E0304", floor, "the last learning rate is above the largest")
                     .label(format!("this is {}", read.number("floor")))
                     .also(peak, format!("this is {}", read.number("peak")))
-                    .help("`floor` is at most `peak`"),
+                    .help(format!("write `floor = {}` or less", read.number("peak"))),
             );
         }
     }
@@ -282,7 +300,10 @@ impl<'a> Checker<'a> {
                 Diagnostic::new("W0701", place, format!("only {updates} optimizer updates would be made"))
                     .label(format!("{} tokens", count(tokens as f64)))
                     .also(batch_span, format!("one update takes {batch} x {length} = {update} tokens"))
-                    .help("more tokens, or a smaller `batch`, if more updates are meant"),
+                    .help(format!(
+                        "for {FEW} updates: `tokens = {}`, or a smaller `batch`",
+                        at_least(FEW * update)
+                    )),
             );
         }
         if let Some((warmup, span)) = phase.warmup.filter(|(w, _)| *w >= updates && *w > 0) {
@@ -294,7 +315,10 @@ impl<'a> Checker<'a> {
                 )
                 .label(format!("{warmup} updates of warm-up and decay"))
                 .also(place, format!("{updates} updates in all"))
-                .help("a shorter `warmup`, or more tokens"),
+                .help(format!(
+                    "a shorter `warmup`, or `tokens = {}` or more",
+                    at_least((warmup + 1) * update)
+                )),
             );
         }
     }
@@ -310,6 +334,7 @@ impl<'a> Checker<'a> {
                         used,
                         format!("`{}` compares with a teacher, and `train` has none", term.loss),
                     )
+                    .label("trained without a teacher")
                     .also(*span, "the loss of this schedule")
                     .help("use `distill` with a `teacher`, or `cross_entropy()` as the loss"),
                 );
@@ -321,6 +346,7 @@ impl<'a> Checker<'a> {
                 schedule.phases.iter().find_map(|p| p.loss.as_ref()).map_or(schedule.span, |(_, s)| *s);
             self.report(
                 Diagnostic::new("W0702", used, "no loss of this schedule looks at the teacher")
+                    .label("beside a teacher")
                     .also(place, "the loss")
                     .help("use `train`, or add `forward_kl()` to the loss"),
             );

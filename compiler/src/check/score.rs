@@ -9,7 +9,7 @@ use crate::axes::{self, Axis, Scope, TAPS, Tap};
 use crate::hir::{self, Score};
 use crate::metrics::{self, LAYER_METRICS, RANKINGS, RankingKind};
 use minic_grammar::ast::{self, Expr, Path};
-use minic_grammar::{Diagnostic, Help, Span};
+use minic_grammar::{Diagnostic, Help, Span, nearest};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -86,7 +86,7 @@ impl<'a> Checker<'a> {
                     ),
                 )
                 .label("`by` finds the built-in one")
-                .help("give the metric another name"),
+                .help(format!("give the metric another name: `own_{}`", metric.name.node)),
             );
         }
     }
@@ -194,7 +194,16 @@ impl<'a> Checker<'a> {
                 self.report(
                     Diagnostic::new("E0202", call.name_span, format!("no metric is called `{}`", call.name))
                         .label("neither built in nor declared in this recipe")
-                        .help(suggestion(&call.name, "metrics", &known)),
+                        .help(match nearest(&call.name, known.iter().copied()) {
+                            Some(near) => Help::meant(near),
+                            None => format!(
+                                "declare it, as in `metric {}(w) = {}(w)`; there are {}",
+                                call.name,
+                                reducer(&call.name),
+                                list(&known)
+                            )
+                            .into(),
+                        }),
                 );
                 None
             }
@@ -222,19 +231,20 @@ impl<'a> Checker<'a> {
     }
 
     /// The metric within `reverse(..)`, `iterative(..)` or `contiguous(..)`.
-    fn inner<'e>(&mut self, call: &Call<'e>) -> Option<&'e Expr> {
+    fn inner<'e>(&mut self, axis: &Axis, call: &Call<'e>) -> Option<&'e Expr> {
         if let [ast::Argument { name: None, value }] = call.arguments {
             return Some(value);
         }
         self.report(
             Diagnostic::new("E0308", call.span, format!("`{}` takes one metric", call.name))
-                .help(format!("write `{}(METRIC)`", call.name)),
+                .label("of which metric?")
+                .help(format!("write `{}({})`", call.name, self.proposal(axis))),
         );
         None
     }
 
     fn reverse(&mut self, axis: &'static Axis, call: &Call) -> Option<Score> {
-        let inner = self.inner(call)?;
+        let inner = self.inner(axis, call)?;
         match self.score(axis, inner)? {
             Score::Reverse(_) | Score::Random { .. } | Score::Pca => {
                 self.report(
@@ -256,7 +266,7 @@ impl<'a> Checker<'a> {
         does: &str,
         make: fn(hir::LayerMetric) -> Score,
     ) -> Option<Score> {
-        let inner = self.inner(call)?;
+        let inner = self.inner(axis, call)?;
         if axis.scope != Scope::Depth {
             self.unfit(axis, call, does);
             return None;
@@ -266,6 +276,7 @@ impl<'a> Checker<'a> {
             _ => {
                 self.report(
                     Diagnostic::new("E0408", inner.span, format!("`{}` takes a layer metric", call.name))
+                        .label("this is none")
                         .help(Help::instead(
                             format!("layer metrics: {}", list(&layer_names())),
                             layer_names().into_iter().map(str::to_string),
@@ -369,6 +380,11 @@ impl<'a> Checker<'a> {
             Score::Reverse(inner) => self.needs_data(inner),
         }
     }
+}
+
+/// A reducer for a metric of this name.
+fn reducer(name: &str) -> &'static str {
+    metrics::REDUCERS.iter().map(|r| r.name).find(|r| name.contains(r)).unwrap_or("l2")
 }
 
 fn layer_names() -> Vec<&'static str> {

@@ -11,6 +11,7 @@ use super::outline::LayerRules;
 use super::prune::twice;
 use super::score::RANDOM;
 use super::space::Space;
+use super::value::count;
 use crate::hir::{self, Control, Measure, Quantity, Require, Rung, Tie};
 use minic_grammar::ast::{self, Expr, Rank, SearchItem};
 use minic_grammar::{Diagnostic, Span};
@@ -130,7 +131,9 @@ impl<'a> Checker<'a> {
                     )
                     .label("keeps more than there are")
                     .also(*first, format!("keeps {before}"))
-                    .help("rungs go from many to few: cheap rankings first"),
+                    .help(format!(
+                        "keep {before} or fewer here, or {after} or more before: rungs go from many to few"
+                    )),
                 );
             }
         }
@@ -217,9 +220,15 @@ impl<'a> Checker<'a> {
                     Diagnostic::new("E0609", place, "this rung trains less than an earlier one")
                         .label("its candidates are trained further already")
                         .also(*span, "trained until here")
-                        .help(
-                            "a later rung goes on where the earlier one stood: name as many tokens, or more",
-                        ),
+                        .help(match before {
+                            Some(before) => format!(
+                                "write `for {}` or more: a later rung goes on where the earlier one stood",
+                                count(*before as f64)
+                            ),
+                            None => {
+                                "leave out `for`: a later rung goes on where the earlier one stood".into()
+                            }
+                        }),
                 );
             }
             last.retain(|(name, ..)| *name != after.node);
@@ -240,6 +249,7 @@ impl<'a> Checker<'a> {
                         by.span,
                         format!("`{measured}` is measured on data, and cannot break ties"),
                     )
+                    .label("candidates are within it already")
                     .help("break ties by `throughput(..)`, `params`, `flops(..)` or `memory(..)`"),
                 );
             }

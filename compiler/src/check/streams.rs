@@ -38,6 +38,7 @@ impl<'a> Checker<'a> {
         which: Candidates,
     ) {
         let terms = schedule.phases.iter().filter_map(|p| p.loss.as_ref()).flat_map(|(terms, _)| terms);
+        let mut told: Vec<String> = Vec::new();
         for term in terms {
             let Term::Streams(streams) = &term.term else { continue };
             let widths = || self.unequal_widths(student, teacher, which);
@@ -46,7 +47,9 @@ impl<'a> Checker<'a> {
                 own.or_else(|| self.outside(teacher, streams.teacher_layers.as_deref(), Candidates::Winner))
                     .or_else(|| self.unpaired(streams, student, teacher, which))
             });
-            if let Some(fault) = fault {
+            // What is wrong with two models is wrong for each of the losses.
+            if let Some(fault) = fault.filter(|fault| !told.contains(&fault.message)) {
+                told.push(fault.message.clone());
                 self.report(fault.at(term, used));
             }
         }
@@ -110,7 +113,7 @@ impl<'a> Checker<'a> {
             code: "E0707",
             message: format!("`{model}` has no layer {layer}"),
             label: format!("it has {total} layers, counted from 0"),
-            help: format!("the last is {}", total.saturating_sub(1)),
+            help: format!("name a layer from 0 to {}", total.saturating_sub(1)),
         })
     }
 

@@ -3,8 +3,9 @@
 //! As in [`super::eval`], `None` is returned after a report, or where the value is not known.
 
 use super::Checker;
+use super::names::{legible, words};
 use super::value::{Number, Value};
-use minic_grammar::ast::{Expr, Unit};
+use minic_grammar::ast::{Expr, ExprKind, Unit};
 use minic_grammar::{Diagnostic, Help, Span, Spanned};
 
 impl<'a> Checker<'a> {
@@ -38,8 +39,8 @@ impl<'a> Checker<'a> {
             Value::Number(n) if n.is_plain() => n.whole().or_else(|| {
                 self.report(
                     Diagnostic::new("E0303", expr.span, "a count must be a whole number, and not negative")
-                        .label(format!("this is {}", n.value))
-                        .help(nearest_whole(n.value)),
+                        .label(format!("this is {n}"))
+                        .help(nearest_whole(n, COUNTS)),
                 );
                 None
             }),
@@ -89,7 +90,8 @@ impl<'a> Checker<'a> {
                         expr.span,
                         "a number of updates must be whole, and not negative",
                     )
-                    .help(nearest_whole(n.value)),
+                    .label(format!("this is {n}"))
+                    .help(nearest_whole(n, "updates are counted, as in `60 steps`")),
                 );
                 None
             }),
@@ -98,17 +100,34 @@ impl<'a> Checker<'a> {
     }
 
     pub(super) fn string(&mut self, expr: &Expr, what: &str) -> Option<String> {
+        self.quoted(expr)?;
         match self.value(expr)? {
             Value::String(s) if !s.trim().is_empty() => Some(s),
             Value::String(_) => {
                 self.report(
                     Diagnostic::new("E0304", expr.span, format!("{what} is empty"))
-                        .help("write it between the quotes"),
+                        .label("nothing between the quotes")
+                        .help("write it between the quotes, `\"..\"`, or leave the setting out"),
                 );
                 None
             }
             other => self.mistyped(expr.span, &other, "a string"),
         }
+    }
+
+    /// Text without its quotes reads as arithmetic with names that no one declared: that is one fault.
+    fn quoted(&mut self, expr: &Expr) -> Option<()> {
+        let sum = matches!(expr.kind, ExprKind::Binary { .. });
+        if !sum || words(expr).iter().any(|word| self.names.get(&word.node).is_some()) {
+            return Some(());
+        }
+        let written = format!("\"{}\"", expr.to_string().replace(['(', ')', ' '], ""));
+        self.report(
+            Diagnostic::new("E0301", expr.span, "expected a string, found a computation")
+                .label("text without quotes?")
+                .help(Help::instead(format!("text stands in quotes: `{written}`"), [written])),
+        );
+        None
     }
 
     /// `["a", "b"]`; a single string stands for a list of one.
@@ -121,7 +140,8 @@ impl<'a> Checker<'a> {
         if items.is_empty() {
             self.report(
                 Diagnostic::new("E0304", expr.span, format!("the list of {what} is empty"))
-                    .help("name at least one"),
+                    .label("nothing between the brackets")
+                    .help("name at least one: `[\"data/*.txt\"]`"),
             );
             return None;
         }
@@ -160,10 +180,13 @@ impl<'a> Checker<'a> {
             number @ Value::Number(_) if single => vec![Spanned::new(number, expr.span)],
             other => {
                 let wanted = if single { "one value" } else { "a set or a range" };
-                let help = if single {
-                    "write `in` before a set or a range"
-                } else {
-                    "write `=` before one value, or put it in braces"
+                let written = legible(self.sources.text(expr.span));
+                let help = match (&other, single) {
+                    (Value::List(items), false) => {
+                        format!("a set stands in braces: `in {{{}}}`", members_shown(items))
+                    }
+                    (_, true) => format!("write `in {written}`"),
+                    (_, false) => format!("write `= {written}`, or `in {{{written}, ..}}`"),
                 };
                 self.report(
                     Diagnostic::new("E0301", expr.span, format!("expected {wanted}, found {}", other.kind()))
@@ -188,8 +211,8 @@ impl<'a> Checker<'a> {
                             member.span,
                             "a size must be a whole number, and not negative",
                         )
-                        .label(format!("this is {}", n.value))
-                        .help(nearest_whole(n.value)),
+                        .label(format!("this is {n}"))
+                        .help(nearest_whole(*n, SHARE)),
                     );
                 }
                 size.map(|s| Spanned::new(s, member.span))
@@ -199,12 +222,39 @@ impl<'a> Checker<'a> {
     }
 }
 
-fn nearest_whole(value: f64) -> Help {
-    if value < 0.0 {
-        return "write a whole number above 0".into();
+const COUNTS: &str = "counts are written `1024`, `64Ki`, `4.5B`";
+const SHARE: &str = "a share of a size is written as a product: `parent.ffn_hidden_size * 50%`";
+
+/// What was probably meant by a number that is not whole, or negative.
+fn nearest_whole(number: Number, below_one: &str) -> Help {
+    let Number { value, unit } = number;
+    let steps = if unit == Unit::Updates { " steps" } else { "" };
+    let written = |value: f64| format!("{value}{steps}");
+    match value {
+        v if v < 0.0 => {
+            let above = written(v.abs().ceil());
+            Help::instead(format!("write a whole number above 0: `{above}`"), [above])
+        }
+        v if v < 1.0 => below_one.into(),
+        v => {
+            let (below, above) = (v.floor(), v.ceil());
+            Help::instead(format!("nearest: {below} or {above}{steps}"), [below, above].map(written))
+        }
     }
-    let (below, above) = (value.floor().to_string(), value.ceil().to_string());
-    Help::instead(format!("nearest: {below} or {above}"), [below, above])
+}
+
+fn members_shown(items: &[Spanned<Value>]) -> String {
+    let shown = items.iter().map(|item| match &item.node {
+        Value::Number(n) => n.to_string(),
+        _ => "..".into(),
+    });
+    shown.collect::<Vec<_>>().join(", ")
+}
+
+/// Text that would be a number without its quotes.
+fn is_number(text: &str) -> bool {
+    text.trim().starts_with(|c: char| c.is_ascii_digit())
+        && text.trim().chars().all(|c| c.is_ascii_alphanumeric() || "._%".contains(c))
 }
 
 fn type_help(value: &Value, wanted: &str) -> Help {
@@ -213,11 +263,23 @@ fn type_help(value: &Value, wanted: &str) -> Help {
         (Value::Number(n), "a number of bytes") if n.is_plain() => {
             "`B` is billion, never bytes; bytes are written `5GB`, `512MiB`".into()
         }
+        (Value::Number(n), "a number of updates") if n.unit == Unit::Percent => {
+            "updates are counted, as in `60 steps`".into()
+        }
         (Value::Number(n), "a number of updates") if n.is_plain() => instead(format!("{} steps", n.value)),
-        (Value::Number(_), "a count") => "counts are written `1024`, `64Ki`, `4.5B`".into(),
+        (Value::String(text), "a count" | "a number") if is_number(text) => {
+            let number = text.trim().to_string();
+            Help::instead(format!("write `{number}`, without quotes"), [number])
+        }
+        (_, "a count") => COUNTS.into(),
+        (_, "a truth value") => "write `true` or `false`".into(),
+        (_, "a number") => "numbers are written `0.5`, `1e-4`, `1%`".into(),
         (Value::Number(n), "a list of layers") => instead(format!("[{}]", n.value)),
         (_, "a list of layers") => "layers are listed by their numbers: `[3, 7]`".into(),
-        (_, "a string") => "text stands in quotes".into(),
+        (Value::Number(n), "a string") => {
+            Help::instead(format!("text stands in quotes: `\"{n}\"`"), [format!("\"{n}\"")])
+        }
+        (_, "a string") => "text stands in quotes: `\"..\"`".into(),
         (_, "a list of strings") => "a list is written `[\"a\", \"b\"]`".into(),
         (_, wanted) => format!("write {wanted}").into(),
     }

@@ -6,6 +6,7 @@ use crate::graph::StreamLoss;
 
 pub const LOSS: Loss = Loss {
     name: "cosine",
+    also: &["cosine_similarity", "cos"],
     arguments: LAYERS,
     needs_teacher: true,
     doc: "1 - cosine of the streams after layers of both models",

@@ -7,6 +7,7 @@ use crate::graph::{HeadLoss, TopK};
 
 pub const LOSS: Loss = Loss {
     name: "forward_kl",
+    also: &["kl", "kld", "kl_div", "kl_divergence", "kd", "logits"],
     arguments: &[
         TEMPERATURE,
         Argument {

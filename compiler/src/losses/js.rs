@@ -7,6 +7,7 @@ use crate::graph::HeadLoss;
 
 pub const LOSS: Loss = Loss {
     name: "js",
+    also: &["jsd", "jensen_shannon"],
     arguments: &[
         Argument {
             name: "beta",

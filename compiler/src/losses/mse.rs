@@ -6,6 +6,7 @@ use crate::graph::StreamLoss;
 
 pub const LOSS: Loss = Loss {
     name: "mse",
+    also: &["l2", "hidden_mse"],
     arguments: LAYERS,
     needs_teacher: true,
     doc: "squared difference of the streams after layers of both models, mean over the channels",

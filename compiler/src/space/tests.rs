@@ -204,3 +204,37 @@ fn a_space_with_too_many_points_has_none() {
     let space = Space::new(&Outline::of(fixture::desc("8b")), axes, &LayerRules::default());
     assert_eq!((space.len(), space.feasible(&[]).legal), (4096 * 4096, 0));
 }
+
+#[test]
+fn a_loader_leaves_the_points_that_it_accepts_and_gives_no_way() {
+    let parent = Outline::of(fixture::desc("8b"));
+    let axes = vec![
+        (Dim::MambaNumHeads, vec![96, 104, 112, 120, 128]),
+        (Dim::MambaHeadDim, vec![56, 60, 64]),
+        (Dim::NumLayers, vec![48, 52]),
+    ];
+    let space = Space::new(&parent, axes, &LayerRules::default());
+    let target = crate::targets::find("llama_cpp").expect("a loader");
+    let require = Require {
+        quantity: Quantity::Refusals { target: target.name, given: Vec::new() },
+        lo: f64::NEG_INFINITY,
+        hi: 0.0,
+        span: Span::default(),
+    };
+    let found = space.feasible(std::slice::from_ref(&require));
+    let all: Vec<u64> = (0..space.len()).collect();
+    let accepted = space.filter(&all, |model| target.refusals(&model.desc, &Vec::new()) == 0);
+    assert_eq!(found.points, accepted);
+    assert_eq!(found.removed, [space.len() - accepted.len() as u64]);
+    // llama.cpp#20335: with 128 states 112 x 64 and 96 x 60 pass, 120 x 60 and 104 x 56 do not.
+    let passes = |heads: usize, channels: usize| {
+        accepted.iter().any(|point| {
+            let sizes = space.sizes(*point);
+            (sizes[&Dim::MambaNumHeads], sizes[&Dim::MambaHeadDim]) == (heads, channels)
+        })
+    };
+    assert!(passes(112, 64) && passes(96, 60) && !passes(120, 60) && !passes(104, 56));
+    let exact =
+        space.feasible_exact(&[require], |total| crate::check::counts_of(&parent.desc.layers[..total]));
+    assert_eq!(exact.points, accepted);
+}

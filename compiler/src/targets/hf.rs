@@ -6,8 +6,13 @@
 use super::{Origin, Rule, Target};
 use crate::model::LayerKind;
 
-pub const TARGET: Target =
-    Target { name: "hf", arguments: &[], rules: &[ATTENTION_CACHE], doc: "Hugging Face transformers" };
+pub const TARGET: Target = Target {
+    name: "hf",
+    also: &["transformers", "huggingface", "hugging_face"],
+    arguments: &[],
+    rules: &[ATTENTION_CACHE],
+    doc: "Hugging Face transformers",
+};
 
 const ATTENTION_CACHE: Rule = Rule {
     name: "attention_cache",

@@ -5,6 +5,7 @@ use crate::dim::Dim;
 
 pub const TARGET: Target = Target {
     name: "llama_cpp",
+    also: &["gguf", "ollama", "ggml", "lm_studio"],
     arguments: &[],
     rules: &[
         INNER_STATES,

@@ -6,6 +6,7 @@ use crate::dim::Dim;
 
 pub const TARGET: Target = Target {
     name: "mamba_ssm",
+    also: &["kernels", "mamba", "causal_conv1d"],
     arguments: &[],
     rules: &[CONVOLUTION_CHANNELS, CONVOLUTION_TAPS, ROW_STRIDE, STREAM_WIDTH, NEURON_WIDTH, HEAD_WIDTH],
     doc: "the fused kernels of mamba_ssm and causal_conv1d",

@@ -5,6 +5,7 @@ use crate::dim::Dim;
 
 pub const TARGET: Target = Target {
     name: "tensorrt_llm",
+    also: &["trtllm", "trt_llm", "tensorrt", "trt"],
     arguments: TENSOR_PARALLEL,
     rules: &[
         ARCHITECTURE,

@@ -5,6 +5,7 @@ use crate::dim::Dim;
 
 pub const TARGET: Target = Target {
     name: "vllm",
+    also: &[],
     arguments: TENSOR_PARALLEL,
     rules: &[SSM_GROUPS, MAMBA_HEADS, ATTENTION_HEADS, KV_HEADS, NEURONS],
     doc: "vLLM, every layer split over `tensor_parallel` devices",

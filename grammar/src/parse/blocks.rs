@@ -91,6 +91,11 @@ pub(super) const SCHEDULE: Block = Block {
 pub(crate) const LINE_FORMS: &[(&str, &[Form])] =
     &[("group", GROUP.forms), ("prune", PRUNE.forms), ("search", SEARCH.forms), ("schedule", SCHEDULE.forms)];
 
+/// Does a line of some block begin with this word?
+pub(super) fn is_line(word: &str) -> bool {
+    [&PRUNE, &SEARCH, &SCHEDULE, &GROUP].iter().any(|block| form(block.forms, word).is_some())
+}
+
 impl Block {
     fn form(&self, word: &str) -> Option<&'static str> {
         form(self.forms, word).or(self.other)

@@ -381,11 +381,9 @@ impl Scanner<'_> {
             _ => format!("no `{}` is open here", opener(byte) as char),
         };
         let message = format!("`{wrong}` closes nothing");
-        self.diagnostics.push(Diagnostic::new("E0103", place, message).label(label).help("remove it").fix(
-            format!("remove `{wrong}`"),
-            place,
-            "",
-        ));
+        let help = format!("remove `{wrong}`");
+        let report = Diagnostic::new("E0103", place, message).label(label);
+        self.diagnostics.push(report.help(help.as_str()).fix(help, place, ""));
         self.blank(at, at + 1);
     }
 

@@ -209,8 +209,10 @@ impl<T> Once<T> {
     ) -> Option<()> {
         if let Some(first) = self.place {
             let message = format!("`{}` is given twice", self.word);
-            let diagnostic = Diagnostic::new("E0108", place, message).also(first, "first given here");
-            reader.report(diagnostic.help("remove one of them").fix("remove this one", place, ""));
+            let diagnostic = Diagnostic::new("E0108", place, message).label("given again here");
+            let help = format!("keep one `{}`", self.word);
+            let diagnostic = diagnostic.also(first, "first given here").help(help);
+            reader.report(diagnostic.fix("remove this one", place, ""));
             return Some(());
         }
         self.place = Some(place);

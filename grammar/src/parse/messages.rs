@@ -1,6 +1,7 @@
 //! What pest says, in the user's words: "expected `by`, found `activation`".
 
 use super::{Reader, Rule, numbers};
+use crate::ast::DECLARATIONS;
 use crate::diagnostic::{Diagnostic, Help};
 use crate::forms::is_reserved;
 use crate::span::Span;
@@ -199,7 +200,11 @@ fn slip(found: &Found, before: &str, expected: &[String]) -> Option<Help> {
     let after_number = last.starts_with(|c: char| c.is_ascii_digit());
     let separated =
         |what: &str| format!("{what} are separated by {}", if ended { "line ends or `;`" } else { "`,`" });
-    let instead = |help: &str, word: &str| Some(Help::instead(help, [word.to_owned()]));
+    let after = found.rest.get(found.token.len()..).unwrap_or_default();
+    let next = word_at(after.trim_start());
+    if let Some(help) = foreign(found, before, last, after, &wants) {
+        return Some(help);
+    }
     let text = match found.token {
         "%" if after_number => {
             return Some(
@@ -211,16 +216,29 @@ fn slip(found: &Found, before: &str, expected: &[String]) -> Option<Help> {
         }
         "." if after_number => return instead(&format!("write `{last}.0`"), ".0"),
         "." if wants("a value") => return instead("a number begins with a digit: `0.5`", "0."),
+        ".." | "to" if after_number => {
+            return instead(&format!("a range is written `{last}..={next}`"), "..=");
+        }
         ".." => return instead("a range is written `A ..= B`", "..="),
-        ":" if wants("`=`") => return instead("settings are written `key = value`", "="),
+        ":" if wants("`=`") => return instead(&format!("settings are written `{last} = ..`"), "="),
+        "," if after_number && (ended || wants("`)`")) && next.starts_with(|c: char| c.is_ascii_digit()) => {
+            let text = format!(
+                "several values are a set, `in {{{last}, {next}}}`; a large number is written `{last}_{next}`"
+            );
+            return Some(text.into());
+        }
         "," if ended => return instead(&separated("settings"), ";"),
         ";" if wants("`,`") => return instead(&separated("values"), ","),
-        ";" if ended => "statements stand on lines of their own",
+        ";" if ended => "leave out `;`: statements stand on lines of their own",
         "=" if ended => "`==` compares; a line gives one value to one name",
         "&" | "&&" => return instead("write `and`", "and"),
         "||" | "|" => return instead("write `or`", "or"),
         "!" => return instead("write `not`", "not "),
-        "'" | "`" | "“" | "”" | "‘" | "’" | "„" => "strings stand in plain double quotes, `\"`",
+        "'" | "`" | "“" | "”" | "‘" | "’" | "„" => {
+            let ends = |c: char| "'`“”‘’".contains(c) || c.is_control();
+            let text = after.split(ends).next().unwrap_or_default();
+            return Some(format!("strings stand in plain double quotes: `\"{text}\"`").into());
+        }
         word if wants("a name") && is_reserved(word) => {
             return Some(format!("`{word}` is a word of the language and cannot be a name").into());
         }
@@ -228,6 +246,13 @@ fn slip(found: &Found, before: &str, expected: &[String]) -> Option<Help> {
             "names are made of ASCII letters, digits and `_`"
         }
         token if token.chars().any(|c| !c.is_ascii() || c.is_control()) => "remove this character",
+        word if ended
+            && !wants("`{`")
+            && word.starts_with(is_word)
+            && after.trim_start().starts_with('=') =>
+        {
+            return Some(separated("settings").into());
+        }
         word if wants("`,`") && (found.rest.starts_with('"') || word.starts_with(is_word)) => {
             return Some(separated("values").into());
         }
@@ -236,6 +261,66 @@ fn slip(found: &Found, before: &str, expected: &[String]) -> Option<Help> {
         }
     };
     Some(text.into())
+}
+
+/// Words, and what takes the place of the token at fault.
+fn instead(help: &str, word: &str) -> Option<Help> {
+    Some(Help::instead(help, [word.to_owned()]))
+}
+
+/// What other languages write, and this one does not.
+fn foreign(
+    found: &Found,
+    before: &str,
+    last: &str,
+    after: &str,
+    wants: &dyn Fn(&str) -> bool,
+) -> Option<Help> {
+    let line = before.trim();
+    let text: String = match found.token {
+        "" if line.ends_with('=') => {
+            "a value stands on the line of its `=`; a list is written `[a, b]`".into()
+        }
+        "-" if line.is_empty() => "a list is written `[a, b]`".into(),
+        "-" if before.ends_with(is_word) && after.starts_with(is_word) && !wants("the end of the line") => {
+            let help = format!("names are made of letters, digits and `_`: `{last}_{}`", word_at(after));
+            return instead(&help, "_");
+        }
+        ":" | "=" if wants("`{`") => format!("leave out `{}`: `{{` follows the name", found.token),
+        "$" => format!("a param is named without `$`: `{}`", word_at(after.trim_start_matches('{'))),
+        "{" if line.ends_with('{') => "one brace opens a block: `{`".into(),
+        token
+            if wants("a name")
+                && token.trim_matches('"').chars().all(is_word)
+                && token.len() > 2
+                && token.starts_with('"') =>
+        {
+            let name = token.trim_matches('"');
+            return instead(&format!("names stand without quotes: `{name}`"), name);
+        }
+        token
+            if wants("a name")
+                && token.starts_with(|c: char| c.is_ascii_digit())
+                && token.ends_with(|c: char| c.is_ascii_alphabetic()) =>
+        {
+            return instead(&format!("names do not begin with a digit: `_{token}`"), &format!("_{token}"));
+        }
+        token
+            if token.starts_with(is_word)
+                && DECLARATIONS.contains(&line)
+                && !wants("a name")
+                && !wants("a string") =>
+        {
+            format!("`{line}` begins a declaration, and none stands within another")
+        }
+        _ => return None,
+    };
+    Some(text.into())
+}
+
+/// The word at the beginning of a text.
+fn word_at(text: &str) -> &str {
+    text.split(|c| !is_word(c)).next().unwrap_or_default()
 }
 
 fn last_word(before: &str) -> &str {
