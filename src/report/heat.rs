@@ -94,21 +94,23 @@ impl Row {
         }
         let layers = step.before.pattern.len();
         let group = (last + 1).div_ceil(if layers > MANY { CELLS_OF_MANY } else { CELLS });
+        let whole = span.saturating_mul(group);
         let cell = |(i, scores): (usize, &[f32])| Cell {
             score: scores.iter().map(|s| f64::from(*s)).sum::<f64>() / scores.len() as f64,
             kept: counts[i * group..i * group + scores.len()].iter().sum(),
-            members: (span * group).min(members.saturating_sub(i * span * group)),
+            members: whole.min(members.saturating_sub(whole.saturating_mul(i))),
         };
         let cells = place.scores.chunks(group).enumerate().map(cell).collect();
         let kind = |layer: usize| step.before.pattern.chars().nth(layer).map_or("", kind_name);
         let name = place.layer.map_or("whole model".into(), |layer| format!("{layer} {}", kind(layer)));
-        Some(Row { name, members, span: span * group, cells })
+        Some(Row { name, members, span: whole, cells })
     }
 }
 
 /// The members of a place that a cut kept.
 fn kept(place: &Place, step: &Step, record: Option<&AxisRecord>) -> Vec<usize> {
-    let Some(record) = record else { return (0..place.scores.len() * place.span).collect() };
+    // What a cut leaves whole is not ranked.
+    let Some(record) = record else { return Vec::new() };
     let Some(layer) = place.layer else { return record.kept.clone().unwrap_or_default() };
     let of =
         |record: &AxisRecord| record.kept_by_layer.as_ref().and_then(|layers| layers.get(&layer).cloned());
@@ -197,10 +199,10 @@ fn draw(label: &str, ranking: &AxisRanking, rows: &[Row], scale: Scale) -> Strin
 impl Row {
     fn draw(&self, out: &mut String, top: f64, scale: Scale) {
         let all = self.members.max(1) as f64;
-        let mut first = 0;
+        let mut first = 0usize;
         for cell in &self.cells {
             let (x, width) = (LEFT + WIDTH * first as f64 / all, WIDTH * cell.members as f64 / all);
-            let last = first + cell.members.max(1) - 1;
+            let last = first.saturating_add(cell.members).saturating_sub(1).max(first);
             let which = if first == last { first.to_string() } else { format!("{first} to {last}") };
             let kept = match (cell.kept, cell.members) {
                 (1, 1) => "kept".to_string(),

@@ -37,8 +37,10 @@ search best in space {
     break ties within 100 by params
     control reverse
 }
+group ssm { mamba_head_dim per mamba_num_heads }
 prune narrow from parent {
     calibrate on calibration
+    under ssm
     axis hidden_size     = 96                         by pca
     axis mamba_head_dim  = 12                         by energy at mamba.out
     axis mamba_num_heads = 12                         by energy at mamba.out
@@ -110,7 +112,7 @@ fn a_run_leaves_a_page_of_all_that_it_did_and_the_result_makes_it_again() {
         "held-out loss:",
         "<tr class=\"chosen\"><td>*</td>",
         "State of 4,096 tokens",
-        "W0202</code> line 7, column 6: the data source `unused` is never used",
+        "W0202</code> &lt;script&gt;alert(1).mrecipe:7:6: the data source `unused` is never used",
         "only 12 optimizer updates would be made",
     ] {
         assert!(page.contains(part), "{part} is not on the page");
@@ -122,8 +124,9 @@ fn a_run_leaves_a_page_of_all_that_it_did_and_the_result_makes_it_again() {
         let found = page.replace("http://www.w3.org/2000/svg", "").replace("url(#tip)", "");
         assert!(!found.contains(outside), "{outside}");
     }
-    for broken in ["NaN", "inf\"", "undefined"] {
-        assert!(!page.contains(broken), "{broken}");
+    let drawn = page.split("<script").next().unwrap_or_default();
+    for broken in ["NaN", "inf\""] {
+        assert!(!drawn.contains(broken), "{broken}");
     }
 
     // From the result alone, byte for byte, wherever it lies.
