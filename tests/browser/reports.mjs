@@ -57,6 +57,7 @@ process.exit(faults.length === 0 ? 0 : 1);
 // A page of a report, with everything that it does wrong noted.
 async function open(report, where) {
   const page = await browser.newPage();
+  page.setDefaultTimeout(30_000);
   const fault = (what) => faults.push(`${basename(report)}, ${where}: ${what}`);
   const url = pathToFileURL(report).href;
   page.on("console", (message) => fault(`console: ${message.type()}: ${message.text()}`));
@@ -75,9 +76,9 @@ async function look(report, scheme, width) {
   const wide = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
   if (wide > 0) fault(`the page is ${wide} px wider than its window`);
   if (pictures) await page.screenshot({ path: picture(report, `${width}-${scheme}.png`), fullPage: true });
-  await use(page, fault);
   // What is closed is looked at, too.
   await page.evaluate(() => document.querySelectorAll("details").forEach((more) => (more.open = true)));
+  await use(page, fault);
   // The page's policy lets no other script in; the tools of a debugger are not under it.
   await page.evaluate(axe.source + "; undefined");
   const { violations } = await page.evaluate(() => globalThis.axe.run(document, { resultTypes: ["violations"] }));
@@ -90,7 +91,7 @@ async function look(report, scheme, width) {
 // The page's own script: columns are sorted, colors change, and shapes tell what they are.
 async function use(page, fault) {
   const head = page.locator("table.sortable th button").first();
-  if ((await head.count()) > 0 && (await head.isVisible())) {
+  if ((await head.count()) > 0) {
     await head.click();
     if ((await page.locator("th[aria-sort=ascending]").count()) !== 1) fault("a column is not sorted");
   }
@@ -101,9 +102,11 @@ async function use(page, fault) {
   if ((await scheme()) === before) fault("the switch of colors does nothing");
   await toggle.click();
   if ((await scheme()) !== before) fault("the switch of colors does not go back");
-  const shape = page.locator("svg g:has(> title) rect").first();
+  const shape = page.locator("svg.heat rect").first();
   if ((await shape.count()) > 0) {
-    await shape.scrollIntoViewIfNeeded();
+    await shape.evaluate((it) => it.scrollIntoView({ block: "center" }));
+    // Scrolling, which is told a frame later, hides tooltips.
+    await page.evaluate(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))));
     await shape.hover({ force: true });
     if (!(await page.locator("#tooltip").isVisible())) fault("a shape shows no tooltip");
   }
