@@ -19,7 +19,7 @@ pub fn lead(summary: &Summary) -> Html {
     let mut html = Html::new();
     html.element("p", &[], |html| {
         html.text(&format!(
-            "minic {} ran {} on {} with {}, from {} on, in {}: {}, {cached} of them out of the store.",
+            "minic {} ran {} on {} ({}), {}. It took {}: {}, {cached} of them out of the store.",
             run.minic,
             run.recipe,
             run.device,
@@ -315,7 +315,7 @@ pub fn model_of<'a>(summary: &'a Summary, stage: &str) -> Option<&'a String> {
     let node = summary.plan.iter().find(|node| node.name == stage);
     let winner = || {
         let of = |search: &minic_runtime::run::search::SearchSummary| {
-            stage.strip_prefix(&search.chosen).is_some_and(|rest| rest.starts_with('.'))
+            stage.strip_prefix(&search.chosen).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
         };
         summary.searches.iter().find(|(_, search)| of(search)).map(|(name, _)| name)
     };
