@@ -122,7 +122,7 @@ fn caption(summary: &Summary, rows: &[Row]) -> String {
 struct Row {
     label: String,
     values: BTreeMap<String, f64>,
-    show: fn(f64) -> String,
+    show: Show,
     compare: Compare,
 }
 
@@ -134,7 +134,7 @@ enum Compare {
 }
 
 impl Row {
-    fn new(label: impl Into<String>, show: fn(f64) -> String, compare: Compare) -> Row {
+    fn new(label: impl Into<String>, show: Show, compare: Compare) -> Row {
         Row { label: label.into(), values: BTreeMap::new(), show, compare }
     }
 
@@ -206,8 +206,9 @@ fn shapes(summary: &Summary) -> Vec<Row> {
 }
 
 type Read = fn(&Figures) -> Option<f64>;
+type Show = fn(f64) -> String;
 
-const FIGURES: &[(&str, Read, fn(f64) -> String, Compare)] = &[
+const FIGURES: &[(&str, Read, Show, Compare)] = &[
     ("Loss", |f| Some(f.loss), |v| format!("{v:.4}"), Compare::Difference),
     ("Perplexity", |f| Some(f.perplexity), |v| format!("{v:.3}"), Compare::Difference),
     ("Top-1", |f| Some(f.top1), percent, Compare::Difference),
@@ -243,7 +244,7 @@ fn costs(summary: &Summary) -> Vec<Row> {
     let Some(tokens) = summary.costs.values().next().map(|cost| grouped(cost.sequence as u64)) else {
         return Vec::new();
     };
-    let show: fn(f64) -> String = |v| bytes(v as u64);
+    let show: Show = |v| bytes(v as u64);
     let mut weights = Row::new("Weights in bf16", show, Compare::Ratio);
     let mut state = Row::new(format!("State of {tokens} tokens"), show, Compare::Ratio);
     let mut flops = Row::new("Operations per token", operations, Compare::Ratio);
