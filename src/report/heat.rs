@@ -325,7 +325,7 @@ mod tests {
             scores.iter().map(|score| scale.level(f64::from(*score))).collect()
         };
         assert_eq!(levels(&[0.0, 1.0, 2.0, 4.0]), [0, 2, 4, 7]);
-        assert_eq!(levels(&[1e-4, 1e-2, 1.0]), [0, 4, 7]);
+        assert_eq!(levels(&[1e-4, 2e-2, 1.0]), [0, 4, 7]);
         assert_eq!(levels(&[3.0, 3.0]), [4, 4]);
         assert!(Scale::of(&[]).is_none());
     }

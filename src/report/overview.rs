@@ -19,7 +19,7 @@ pub fn lead(summary: &Summary) -> Html {
     let mut html = Html::new();
     html.element("p", &[], |html| {
         html.text(&format!(
-            "minic {} ran {} on {} with {}, from {} on, in {}: {}, {cached} of them out of the store.",
+            "minic {} ran {} on {} ({}), {}. It took {}: {}, {cached} of them out of the store.",
             run.minic,
             run.recipe,
             run.device,
@@ -122,7 +122,7 @@ fn caption(summary: &Summary, rows: &[Row]) -> String {
 struct Row {
     label: String,
     values: BTreeMap<String, f64>,
-    show: fn(f64) -> String,
+    show: Show,
     compare: Compare,
 }
 
@@ -134,7 +134,7 @@ enum Compare {
 }
 
 impl Row {
-    fn new(label: impl Into<String>, show: fn(f64) -> String, compare: Compare) -> Row {
+    fn new(label: impl Into<String>, show: Show, compare: Compare) -> Row {
         Row { label: label.into(), values: BTreeMap::new(), show, compare }
     }
 
@@ -206,8 +206,9 @@ fn shapes(summary: &Summary) -> Vec<Row> {
 }
 
 type Read = fn(&Figures) -> Option<f64>;
+type Show = fn(f64) -> String;
 
-const FIGURES: &[(&str, Read, fn(f64) -> String, Compare)] = &[
+const FIGURES: &[(&str, Read, Show, Compare)] = &[
     ("Loss", |f| Some(f.loss), |v| format!("{v:.4}"), Compare::Difference),
     ("Perplexity", |f| Some(f.perplexity), |v| format!("{v:.3}"), Compare::Difference),
     ("Top-1", |f| Some(f.top1), percent, Compare::Difference),
@@ -243,7 +244,7 @@ fn costs(summary: &Summary) -> Vec<Row> {
     let Some(tokens) = summary.costs.values().next().map(|cost| grouped(cost.sequence as u64)) else {
         return Vec::new();
     };
-    let show: fn(f64) -> String = |v| bytes(v as u64);
+    let show: Show = |v| bytes(v as u64);
     let mut weights = Row::new("Weights in bf16", show, Compare::Ratio);
     let mut state = Row::new(format!("State of {tokens} tokens"), show, Compare::Ratio);
     let mut flops = Row::new("Operations per token", operations, Compare::Ratio);
@@ -315,7 +316,7 @@ pub fn model_of<'a>(summary: &'a Summary, stage: &str) -> Option<&'a String> {
     let node = summary.plan.iter().find(|node| node.name == stage);
     let winner = || {
         let of = |search: &minic_runtime::run::search::SearchSummary| {
-            stage.strip_prefix(&search.chosen).is_some_and(|rest| rest.starts_with('.'))
+            stage.strip_prefix(&search.chosen).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
         };
         summary.searches.iter().find(|(_, search)| of(search)).map(|(name, _)| name)
     };

@@ -43,6 +43,7 @@ const COMMANDS: &[(&str, &[&str], &[&str])] = &[
     ),
     ("verify", &["half"], &["nowhere"]),
     ("synth", &["model", "--output", "made"], &["nowhere", "--output", "made"]),
+    ("report", &["recipe.mrecipe"], &["nowhere"]),
     ("diff", &["model", "half"], &["model", "recipe.mrecipe"]),
     ("bench", &["surgery", "model"], &["surgery", "nowhere"]),
     ("cache", &["ls", "--recipe", "recipe.mrecipe"], &["ls", "--store", "nowhere"]),
