@@ -2,6 +2,7 @@
 //! of states (`XDG_STATE_HOME`, `~/.local/state`).
 
 use crate::output::Output;
+use crate::table::date;
 use serde::{Deserialize, Serialize};
 use std::env;
 use std::fmt;
@@ -184,19 +185,6 @@ fn today() -> String {
     date(seconds / 86_400)
 }
 
-/// Of so many days after 1970-01-01, in the Gregorian calendar; years begin in March, so that a leap day ends one
-/// (Hinnant, chrono-compatible low-level date algorithms).
-fn date(days: u64) -> String {
-    let days = days + 719_468;
-    let (era, day) = (days / 146_097, days % 146_097);
-    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let day = day - (153 * month + 2) / 5 + 1;
-    let (month, next) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
-    format!("{:04}-{month:02}-{day:02}", era * 400 + year + next)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -204,14 +192,6 @@ mod tests {
     fn figure(kind: Kind, params: u64, sequence: usize, rate: f64) -> Figure {
         let of = Circumstances { kind, device: "cpu".into(), threads: 2, params, sequence };
         Figure { of, rate, date: today(), minic: "0".into() }
-    }
-
-    #[test]
-    fn days_have_their_dates() {
-        let known = [(0, "1970-01-01"), (59, "1970-03-01"), (11_016, "2000-02-29"), (20_783, "2026-11-26")];
-        for (days, expected) in known {
-            assert_eq!(date(days), expected);
-        }
     }
 
     #[test]

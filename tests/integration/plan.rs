@@ -429,7 +429,7 @@ fn what_would_stop_a_run_fails_its_plan() {
     assert_eq!(plan(&[]).exit, 0);
     told(&["--memory", "1MB"], 3, &["`student` needs at least", "1.00 MB", "--memory 80GB"]);
     told(&["--store", "heldout.txt/store"], 3, &["store cannot be written to", "--store"]);
-    told(&["--out", "heldout.txt"], 3, &["exports cannot be written to", "--out"]);
+    told(&["--out", "heldout.txt"], 3, &["the folder of `export student` cannot be written to", "--out"]);
     fs::write(at("recipe.mrecipe"), TRAINED.replace("samples = 16", "samples = 100000")).unwrap();
     told(&[], 1, &["100000", "heldout.txt"]);
     fs::write(at("recipe.mrecipe"), TRAINED).unwrap();
