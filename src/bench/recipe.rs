@@ -170,7 +170,7 @@ impl Bench<'_> {
                 continue;
             }
             self.output.remark(&format!("{name}: updates of {} parameters", grouped(params)));
-            // Every lane has something to do; a whole batch takes as much longer as it is larger.
+            // Every lane has something to do; of a whole batch only the share of AdamW would be less.
             let batch = phase.batch.min(self.device.lanes().max(1));
             let seconds = self.updates(pupil, phase, sequence, batch)?;
             let each = |desc: &ModelDesc| cost::flops_per_token(desc, sequence) as f64;

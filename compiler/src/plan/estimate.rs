@@ -32,7 +32,8 @@ pub struct Estimate {
     pub flops: Option<Bounds<f64>>,
     /// Those among them that updates of a training take: forwards, in reverse, and a teacher's.
     pub trained: Option<Bounds<f64>>,
-    /// Parameters of the model that is run, trained or moved, and the tokens of its samples.
+    /// Parameters of the model that is run, trained or moved, and the tokens of its samples, the longest where they
+    /// differ.
     pub params: Option<Bounds>,
     pub sequence: Option<usize>,
     /// Bytes of the weights in f32 and of the buffers of one lane, as scheduled. Of a training: of all its

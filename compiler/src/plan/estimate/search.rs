@@ -60,7 +60,9 @@ impl Plan {
         let trained = rungs.iter().fold(none, |sum, rung| Some(sum?.plus(rung.trained?)));
         let memory = rungs.iter().filter_map(|rung| rung.memory).reduce(Bounds::larger);
         let params = Some(models.candidate.params());
-        Estimate { flops, trained, params, memory, rungs, ..Estimate::default() }
+        let ranks = search.search.rungs.iter().filter_map(|rung| rung.on.as_ref());
+        let windows = ranks.filter_map(|on| Some(self.loaded(self.samples_of(id, on)?)?.sequence));
+        Estimate { flops, trained, params, sequence: windows.max(), memory, rungs, ..Estimate::default() }
     }
 
     /// `before`: tokens of the schedule that its candidates have been trained on.
