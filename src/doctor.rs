@@ -235,7 +235,7 @@ fn hub() -> Finding {
     let there = if kept.is_dir() { "" } else { " (not there yet)" };
     let token =
         if token.is_some() { "a token is set" } else { "no token is set: gated models cannot be fetched" };
-    let offline = if offline { ", offline by HF_HUB_OFFLINE" } else { "" };
+    let offline = if offline { ", offline" } else { "" };
     Finding::ok("hub", format!("{}{there}; {token}{offline}", kept.display()), facts)
 }
 

@@ -2,6 +2,7 @@
 //! of states (`XDG_STATE_HOME`, `~/.local/state`).
 
 use crate::output::Output;
+use crate::table::date;
 use serde::{Deserialize, Serialize};
 use std::env;
 use std::fmt;
@@ -85,23 +86,38 @@ pub struct Figures {
     figures: Vec<Figure>,
 }
 
+/// Why a file gives no figures.
+#[derive(Debug)]
+struct Unread {
+    why: String,
+    /// It is no JSON, as half of a file is none: nothing in it is of use to anybody.
+    broken: bool,
+}
+
 impl Figures {
     /// Those of this machine; none where nothing was measured, or where the file cannot be read, which is told.
     pub fn kept(output: &Output) -> Figures {
         let Some(path) = file() else { return Figures::default() };
-        Figures::read(&path).unwrap_or_else(|why| {
+        Figures::read(&path).unwrap_or_else(|Unread { why, .. }| {
             output.note(&format!("{}: {why}; times are not measured", path.display()));
             Figures::default()
         })
     }
 
-    fn read(path: &Path) -> Result<Figures, String> {
+    /// A rate that nothing can be divided by is none.
+    fn read(path: &Path) -> Result<Figures, Unread> {
         const LONGEST: u64 = 4 << 20;
         if !path.is_file() {
             return Ok(Figures::default());
         }
-        let bytes = minic_runtime::input::read(path, LONGEST).map_err(|e| e.to_string())?;
-        serde_json::from_slice(&bytes).map_err(|e| format!("holds no figures: {e}"))
+        let bytes = minic_runtime::input::read(path, LONGEST)
+            .map_err(|error| Unread { why: error.to_string(), broken: false })?;
+        let mut read: Figures = serde_json::from_slice(&bytes).map_err(|error| Unread {
+            why: format!("holds no figures: {error}"),
+            broken: !error.is_data(),
+        })?;
+        read.figures.retain(|figure| figure.rate.is_finite() && figure.rate > 0.0);
+        Ok(read)
     }
 
     /// The figure of the nearest model and sample, and whether these are near enough to be more than a rough guide.
@@ -134,15 +150,16 @@ impl Figures {
         });
     }
 
-    /// Under a name of its own first, so that the file is always whole.
+    /// Under another name first, so that the file is always whole.
     fn write(&self, path: &Path) -> io::Result<()> {
-        let folder = path.parent().unwrap_or(Path::new("."));
-        fs::create_dir_all(folder)?;
-        let beside = path.with_extension(format!("{}.tmp", std::process::id()));
-        let mut file = File::create(&beside)?;
-        file.write_all(serde_json::to_string_pretty(self)?.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&beside, path)
+        let beside = path.with_extension("json.tmp");
+        let write = || {
+            let mut file = File::create(&beside)?;
+            file.write_all(serde_json::to_string_pretty(self)?.as_bytes())?;
+            file.sync_all()?;
+            fs::rename(&beside, path)
+        };
+        write().inspect_err(|_| drop(fs::remove_file(&beside)))
     }
 }
 
@@ -164,13 +181,35 @@ impl Circumstances {
 /// Keeps figures for plans. That they cannot be kept is told, and fails no benchmark.
 pub fn keep(new: Vec<Figure>, output: &Output) {
     let Some(path) = file().filter(|_| !new.is_empty()) else { return };
-    // A file that holds no figures is replaced.
-    let mut figures = Figures::read(&path).unwrap_or_default();
+    let file = path.display();
+    output.note(&match add(&path, new) {
+        Ok(None) => format!("kept for `minic plan` in {file}"),
+        Ok(Some(broken)) => {
+            format!("{file}: {broken}; replaced, with what was measured now for `minic plan`")
+        }
+        Err(why) => format!("{file}: not kept for `minic plan`: {why}"),
+    });
+}
+
+/// Merges figures into a file, which nobody else writes meanwhile. What was wrong with a file that was replaced.
+fn add(path: &Path, new: Vec<Figure>) -> Result<Option<String>, String> {
+    let _lock = lock(path).map_err(|error| error.to_string())?;
+    let (mut figures, broken) = match Figures::read(path) {
+        Ok(figures) => (figures, None),
+        Err(Unread { why, broken: true }) => (Figures::default(), Some(why)),
+        Err(Unread { why, broken: false }) => return Err(why),
+    };
     figures.merge(new);
-    match figures.write(&path) {
-        Ok(()) => output.note(&format!("kept for `minic plan` in {}", path.display())),
-        Err(error) => output.note(&format!("{}: not kept for `minic plan`: {error}", path.display())),
-    }
+    figures.write(path).map_err(|error| error.to_string())?;
+    Ok(broken)
+}
+
+/// Waits for other benchmarks; held until the file is dropped.
+fn lock(path: &Path) -> io::Result<File> {
+    fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
+    let lock = File::options().create(true).truncate(false).write(true).open(path.with_extension("lock"))?;
+    lock.lock()?;
+    Ok(lock)
 }
 
 fn file() -> Option<PathBuf> {
@@ -184,19 +223,6 @@ fn today() -> String {
     date(seconds / 86_400)
 }
 
-/// Of so many days after 1970-01-01, in the Gregorian calendar; years begin in March, so that a leap day ends one
-/// (Hinnant, chrono-compatible low-level date algorithms).
-fn date(days: u64) -> String {
-    let days = days + 719_468;
-    let (era, day) = (days / 146_097, days % 146_097);
-    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let day = day - (153 * month + 2) / 5 + 1;
-    let (month, next) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
-    format!("{:04}-{month:02}-{day:02}", era * 400 + year + next)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -204,14 +230,6 @@ mod tests {
     fn figure(kind: Kind, params: u64, sequence: usize, rate: f64) -> Figure {
         let of = Circumstances { kind, device: "cpu".into(), threads: 2, params, sequence };
         Figure { of, rate, date: today(), minic: "0".into() }
-    }
-
-    #[test]
-    fn days_have_their_dates() {
-        let known = [(0, "1970-01-01"), (59, "1970-03-01"), (11_016, "2000-02-29"), (20_783, "2026-11-26")];
-        for (days, expected) in known {
-            assert_eq!(date(days), expected);
-        }
     }
 
     #[test]
@@ -234,18 +252,52 @@ mod tests {
         assert_eq!(figures.nearest(&elsewhere), None, "of other threads");
     }
 
+    fn rates(path: &Path) -> Vec<f64> {
+        Figures::read(path).expect("figures").figures.iter().map(|figure| figure.rate).collect()
+    }
+
     #[test]
     fn a_figure_replaces_that_of_the_same_circumstances_in_a_file_that_is_whole() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("minic/figures.json");
-        let mut figures = Figures::read(&path).expect("nothing is there");
-        figures.merge(vec![figure(Kind::Train, 10, 4, 1.0), figure(Kind::Forward, 10, 4, 2.0)]);
-        figures.merge(vec![figure(Kind::Train, 10, 4, 5.0)]);
-        figures.write(&path).expect("it can be written");
-        let read = Figures::read(&path).expect("figures");
-        assert_eq!(read.figures.iter().map(|f| f.rate).collect::<Vec<_>>(), [2.0, 5.0]);
-        assert_eq!(fs::read_dir(folder.path().join("minic")).expect("a folder").count(), 1);
-        fs::write(&path, "{}").expect("it can be written");
-        assert!(Figures::read(&path).is_err_and(|why| why.contains("figures")));
+        let both = vec![figure(Kind::Train, 10, 4, 1.0), figure(Kind::Forward, 10, 4, 2.0)];
+        assert_eq!(add(&path, both), Ok(None));
+        assert_eq!(add(&path, vec![figure(Kind::Train, 10, 4, 5.0)]), Ok(None));
+        assert_eq!(rates(&path), [2.0, 5.0]);
+        assert_eq!(fs::read_dir(folder.path().join("minic")).expect("a folder").count(), 2, "and the lock");
+        fs::write(&path, fs::read_to_string(&path).expect("text").replace("5.0", "0.0")).expect("written");
+        assert_eq!(rates(&path), [2.0], "a rate of nothing gives no time");
+    }
+
+    #[test]
+    fn benchmarks_at_once_lose_no_figure() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("figures.json");
+        std::thread::scope(|scope| {
+            for n in 1..=8 {
+                let path = &path;
+                scope.spawn(move || add(path, vec![figure(Kind::Train, n, 4, n as f64)]).expect("kept"));
+            }
+        });
+        assert_eq!(rates(&path), [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]);
+    }
+
+    #[test]
+    fn a_file_is_replaced_only_where_it_is_broken() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("figures.json");
+        let new = || vec![figure(Kind::Train, 10, 4, 1.0)];
+        // Of a later minic, maybe.
+        fs::write(&path, "{}").expect("written");
+        assert!(add(&path, new()).is_err_and(|why| why.contains("holds no figures")));
+        assert_eq!(fs::read_to_string(&path).expect("text"), "{}");
+        fs::write(&path, r#"{ "figures": ["#).expect("written");
+        assert!(add(&path, new()).is_ok_and(|broken| broken.is_some()));
+        assert_eq!(rates(&path), [1.0]);
+        // It cannot be put into place.
+        let folder = folder.path().join("a");
+        fs::create_dir_all(folder.join("figures.json/full")).expect("a folder");
+        assert!(add(&folder.join("figures.json"), new()).is_err());
+        assert!(!folder.join("figures.json.tmp").exists());
     }
 }

@@ -12,6 +12,7 @@ use minic_runtime::threads;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::env;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -110,6 +111,7 @@ impl Machine {
     /// called before any thread is started.
     pub fn settle(wanted: Wanted, output: &Output) -> Result<Machine, Failure> {
         let variable = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
+        KEYS.iter().flat_map(|key| key.variables).try_for_each(|name| is_text(name, env::var_os(name)))?;
         let mut told = read_files(&files(&wanted.folder, &variable), variable("HOME").as_deref(), output)?;
         told.extend(of_environment(&variable)?);
         let mut machine = Machine { told };
@@ -197,6 +199,15 @@ fn wrong(message: String) -> Failure {
     Failure::new(Exit::Input, message)
 }
 
+/// A value that is none would be passed over.
+fn is_text(name: &str, value: Option<OsString>) -> Result<(), Failure> {
+    match value.map(OsString::into_string) {
+        Some(Err(value)) => Err(wrong(format!("{name}={}: is not UTF-8 text", value.display()))
+            .help(format!("give {name} another value, or unset it"))),
+        Some(Ok(_)) | None => Ok(()),
+    }
+}
+
 /// The user's file and the nearest one, which counts for more, as far as they are there.
 fn files(folder: &Path, variable: &dyn Fn(&str) -> Option<String>) -> Vec<PathBuf> {
     let home = || variable("HOME").map(|home| Path::new(&home).join(".config"));
@@ -215,13 +226,13 @@ fn read_files(
 ) -> Result<BTreeMap<&'static str, Told>, Failure> {
     let mut told = BTreeMap::new();
     for path in files {
-        let file = path.display().to_string();
+        let file = text(path)?;
         let bytes = minic_runtime::input::read(path, LONGEST)?;
-        let text = String::from_utf8(bytes).map_err(|_| wrong(format!("{file}: is not UTF-8 text")))?;
-        match parse(&file, &text, home) {
+        let content = String::from_utf8(bytes).map_err(|_| wrong(format!("{file}: is not UTF-8 text")))?;
+        match parse(&file, &content, home) {
             Ok(settings) => told.extend(settings),
             Err(found) => {
-                let sources = Sources::new(&file, &text);
+                let sources = Sources::new(&file, &content);
                 output.diagnostics(&sources, &found);
                 let failure = wrong(format!("{file}: {}", count(found.len(), "error")));
                 return Err(failure.diagnostics(render::to_json(&sources, &found)));
@@ -229,6 +240,14 @@ fn read_files(
         }
     }
     Ok(told)
+}
+
+/// Relative paths of the file are completed by it.
+fn text(path: &Path) -> Result<String, Failure> {
+    path.to_str().map(String::from).ok_or_else(|| {
+        wrong(format!("{}: the name of a folder above it is not UTF-8 text", path.display()))
+            .help("rename the folder, or put the file elsewhere")
+    })
 }
 
 /// The settings of a file, or everything that is wrong with it.
@@ -387,6 +406,18 @@ mod tests {
         let found = parse("minic.toml", "device = cpu\n", None).expect_err("no TOML");
         assert_eq!((found.len(), lines.position(found[0].span.start).line), (1, 1));
         assert!(found[0].help.as_deref().is_some_and(|help| help.contains("\"cpu\"")));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn text_that_is_none_is_told_and_not_passed_over() {
+        use std::os::unix::ffi::OsStringExt;
+        let strange = || OsString::from_vec(b"/a\xff".to_vec());
+        let failure = format!("{:?}", is_text("MINIC_STORE", Some(strange())).expect_err("no text"));
+        assert!(failure.contains("MINIC_STORE=/a") && failure.contains("not UTF-8"), "{failure}");
+        assert!(is_text("MINIC_STORE", Some("/a".into())).is_ok() && is_text("MINIC_STORE", None).is_ok());
+        let failure = format!("{:?}", text(&Path::new(&strange()).join(FILE)).expect_err("no text"));
+        assert!(failure.contains("minic.toml") && failure.contains("rename the folder"), "{failure}");
     }
 
     #[test]

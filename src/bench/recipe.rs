@@ -14,7 +14,7 @@ use minic_compiler::cost;
 use minic_compiler::forward::Objective;
 use minic_compiler::hir;
 use minic_compiler::model::ModelDesc;
-use minic_compiler::plan::{Estimate, Plan, Shapes, Source, Stage, StageId, Training, Value};
+use minic_compiler::plan::{Estimate, Plan, Search, Shapes, Source, Stage, StageId, Value};
 use minic_runtime::device::{Device, Weights};
 use minic_runtime::synth;
 use serde_json::json;
@@ -89,14 +89,16 @@ impl Bench<'_> {
         let node = plan.node(id);
         let from = |value| plan.source(id, value);
         match &node.stage {
-            Stage::Train(training) | Stage::Distill(training) => self.training(plan, shapes, id, training),
-            Stage::Search(search) => {
-                let data = search.search.rungs.iter().filter_map(|rung| rung.on.as_deref());
-                for data in data {
-                    self.pass(&node.name, largest(shapes, &search.space.from), sequence(plan, id, data))?;
+            Stage::Train(training) | Stage::Distill(training) => {
+                let student = from(Value::Model).and_then(|from| made(plan, shapes, from));
+                if let Some(heldout) = &training.heldout {
+                    self.pass(&node.name, student.clone(), sequence(plan, id, &heldout.data))?;
                 }
-                Ok(())
+                let teacher = from(Value::Teacher).map(|from| made(plan, shapes, from));
+                let Some(pupil) = Pupil::of(student, teacher) else { return Ok(()) };
+                self.schedule(plan, id, &pupil, &training.schedule, Some(&training.data))
             }
+            Stage::Search(search) => self.search(plan, shapes, id, search),
             Stage::Calibrate(_) | Stage::Score(_) | Stage::Evaluate(_) | Stage::Repair(_) => {
                 let Estimate { sequence, passes, .. } = plan.estimate(shapes, id);
                 let model = passes.and_then(|_| from(Value::Model)).and_then(|from| made(plan, shapes, from));
@@ -131,31 +133,49 @@ impl Bench<'_> {
         Ok(())
     }
 
-    fn training(
+    /// What its rungs take of its largest candidate: an update of every schedule, and a pass over what ranks.
+    fn search(&mut self, plan: &Plan, shapes: &Shapes, id: StageId, search: &Search) -> Result<(), Failure> {
+        let student = made(plan, shapes, id);
+        for data in search.search.rungs.iter().filter_map(|rung| rung.on.as_deref()) {
+            self.pass(&plan.node(id).name, student.clone(), sequence(plan, id, data))?;
+        }
+        let training = search.search.training.as_ref();
+        let teacher = training.and_then(|training| training.teacher.as_ref());
+        let teacher = teacher.map(|teacher| largest(shapes, teacher));
+        let Some(pupil) = Pupil::of(student, teacher) else { return Ok(()) };
+        let after = |name: &str| search.search.rungs.iter().any(|rung| rung.after.as_deref() == Some(name));
+        for (_, schedule) in search.schedules.iter().filter(|(name, _)| after(name)) {
+            self.schedule(plan, id, &pupil, schedule, training.map(|training| training.data.as_str()))?;
+        }
+        Ok(())
+    }
+
+    /// An update of every phase; `data` is that of phases that name none.
+    fn schedule(
         &mut self,
         plan: &Plan,
-        shapes: &Shapes,
         id: StageId,
-        training: &Training,
+        pupil: &Pupil,
+        schedule: &hir::Schedule,
+        data: Option<&str>,
     ) -> Result<(), Failure> {
-        let name = &plan.node(id).name;
-        let student = plan.source(id, Value::Model).and_then(|from| made(plan, shapes, from));
-        let teacher = plan.source(id, Value::Teacher).map(|from| made(plan, shapes, from));
-        let (Some(student), None | Some(Some(_))) = (student, &teacher) else { return Ok(()) };
-        let teacher = teacher.flatten();
-        for phase in &training.schedule.phases {
-            let data = phase.data.as_ref().unwrap_or(&training.data);
-            let Some(sequence) = sequence(plan, id, data).map(|n| phase.window(n)) else { continue };
-            let Some(here) = self.open(Kind::Train, student.params(), sequence) else { continue };
-            let held = 4 * (4 * student.params() + teacher.as_ref().map_or(0, ModelDesc::params));
+        let (name, params) = (&plan.node(id).name, pupil.student.params());
+        for phase in &schedule.phases {
+            let data = phase.data.as_deref().or(data);
+            let sequence = data.and_then(|data| sequence(plan, id, data)).map(|n| phase.window(n));
+            let Some(sequence) = sequence else { continue };
+            let Some(here) = self.open(Kind::Train, params, sequence) else { continue };
+            let held = 4 * (4 * params + pupil.teacher.as_ref().map_or(0, ModelDesc::params));
             if !self.has_room(name, held) {
                 continue;
             }
-            self.output.remark(&format!("{name}: updates of {} parameters", grouped(student.params())));
-            let seconds = self.updates(&student, teacher.as_ref(), phase, sequence)?;
+            self.output.remark(&format!("{name}: updates of {} parameters", grouped(params)));
+            // Every lane has something to do; a whole batch takes as much longer as it is larger.
+            let batch = phase.batch.min(self.device.lanes().max(1));
+            let seconds = self.updates(pupil, phase, sequence, batch)?;
             let each = |desc: &ModelDesc| cost::flops_per_token(desc, sequence) as f64;
-            let per_token = 3.0 * each(&student) + teacher.as_ref().map_or(0.0, each);
-            self.figures.extend(here.measured(per_token * (phase.batch * sequence) as f64, seconds));
+            let per_token = 3.0 * each(&pupil.student) + pupil.teacher.as_ref().map_or(0.0, each);
+            self.figures.extend(here.measured(per_token * (batch * sequence) as f64, seconds));
         }
         Ok(())
     }
@@ -163,22 +183,23 @@ impl Bench<'_> {
     /// The median of seconds that an update takes.
     fn updates(
         &self,
-        student: &ModelDesc,
-        teacher: Option<&ModelDesc>,
+        pupil: &Pupil,
         phase: &hir::Phase,
         sequence: usize,
+        batch: usize,
     ) -> Result<f64, Failure> {
+        let Pupil { student, teacher } = pupil;
         // Which layer of the teacher one is compared with changes no cost.
         let origins: Vec<usize> = (0..student.layers.len()).collect();
         let objective = Objective::new(&phase.loss, &origins);
         let training = TrainingOf {
             student,
-            teacher,
+            teacher: teacher.as_ref(),
             objective: &objective,
             sequence: sequence as u32,
-            batch: phase.batch as u32,
+            batch: batch as u32,
         };
-        let teachers = teacher.map(weights).transpose()?.unwrap_or_default();
+        let teachers = teacher.as_ref().map(weights).transpose()?.unwrap_or_default();
         Ok(training.measure(self.device, weights(student)?, teachers, self.until)?.median())
     }
 
@@ -186,8 +207,9 @@ impl Bench<'_> {
     fn data(&mut self, local: &Plan, id: StageId, world: &World) -> Result<(), Failure> {
         let bytes = small::bytes(local, id, world);
         let bytes = bytes.filter(|bytes| *bytes > self.read && *bytes <= small::SMALL);
+        let Some(bytes) = bytes else { return Ok(()) };
         let began = Instant::now();
-        let Some((bytes, samples)) = bytes.zip(small::load(local, id, world)) else { return Ok(()) };
+        let Some(samples) = small::load(local, id, world) else { return Ok(()) };
         samples?;
         self.read = bytes;
         self.figures.retain(|figure| figure.of.kind != Kind::Data);
@@ -224,6 +246,23 @@ impl Bench<'_> {
             self.output.note(&message);
         }
         needs <= has
+    }
+}
+
+/// A model that is trained, and the one that it learns from.
+struct Pupil {
+    student: ModelDesc,
+    teacher: Option<ModelDesc>,
+}
+
+impl Pupil {
+    /// Nothing where a size is not known.
+    fn of(student: Option<ModelDesc>, teacher: Option<Option<ModelDesc>>) -> Option<Pupil> {
+        let teacher = match teacher {
+            Some(teacher) => Some(teacher?),
+            None => None,
+        };
+        Some(Pupil { student: student?, teacher })
     }
 }
 

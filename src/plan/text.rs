@@ -1,11 +1,10 @@
 //! The answer of `minic plan` for people: the shape of every model, the state and the cost of every stage.
 
 use super::report::{Phase, Report, StageReport, Standing, Totals};
-use super::time::duration;
 use crate::inspect::DIMS;
 use crate::output::Output;
 use crate::recipe;
-use crate::table::{Table, bytes, grouped, operations};
+use crate::table::{Table, bytes, duration, grouped, operations};
 use minic_compiler::dim::Dim;
 use minic_compiler::model::LayerKind;
 use minic_compiler::plan::{self, Bounds, Points, Shape, Stage};
@@ -93,7 +92,9 @@ impl<'a> Report<'a> {
         match (missing.as_slice(), totals.rough) {
             ([], false) => String::new(),
             ([], true) => format!("~ is by figures of models of other sizes: {command} these.\n"),
-            (missing, _) => format!("Not measured on this machine: {}.\n{command} it.\n", missing.join(", ")),
+            (missing, _) => {
+                format!("Not measured on this machine: {}.\n{command} that.\n", missing.join(", "))
+            }
         }
     }
 

@@ -1,7 +1,6 @@
 //! How long stages take, by what `minic bench` measured on this machine.
 
 use crate::figures::{Circumstances, Figures, Kind};
-use crate::table::grouped;
 use minic_compiler::hir::Quantity;
 use minic_compiler::plan::{Bounds, Estimate, Needs, Search, Source, Stage};
 use std::collections::BTreeSet;
@@ -89,48 +88,4 @@ fn measures_speed(search: &Search) -> bool {
     terms
         .into_iter()
         .any(|(_, quantity)| matches!(quantity, Quantity::Latency { .. } | Quantity::Throughput { .. }))
-}
-
-/// `0.4 s`, `12 s`, `3 min 20 s`, `5 h 12 min`, `12 d 3 h`, `31 years`: two units at most.
-pub fn duration(seconds: f64) -> String {
-    let whole = seconds.round() as u64;
-    match whole {
-        _ if seconds < 0.05 => "<0.1 s".into(),
-        _ if seconds < 9.95 => format!("{seconds:.1} s"),
-        ..120 => format!("{whole} s"),
-        120..7200 => two(whole, 60, "min", 1, "s"),
-        7200..172_800 => two(whole, 3600, "h", 60, "min"),
-        172_800..94_608_000 => two(whole, 86_400, "d", 3600, "h"),
-        _ => format!("{} years", grouped(whole / 31_557_600)),
-    }
-}
-
-fn two(seconds: u64, large: u64, of: &str, small: u64, and: &str) -> String {
-    match seconds % large / small {
-        0 => format!("{} {of}", seconds / large),
-        rest => format!("{} {of} {rest} {and}", seconds / large),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_have_two_units_at_most() {
-        let cases = [
-            (0.0, "<0.1 s"),
-            (0.44, "0.4 s"),
-            (12.2, "12 s"),
-            (119.0, "119 s"),
-            (200.0, "3 min 20 s"),
-            (7200.0, "2 h"),
-            (18_720.0, "5 h 12 min"),
-            (1_047_600.0, "12 d 3 h"),
-            (1e12, "31,688 years"),
-        ];
-        for (seconds, expected) in cases {
-            assert_eq!(duration(seconds), expected);
-        }
-    }
 }

@@ -2,8 +2,7 @@
 
 use super::html::Html;
 use super::overview;
-use super::stages::seconds;
-use crate::table::grouped;
+use crate::table::{duration, grouped};
 use minic_runtime::record;
 use minic_runtime::run::Summary;
 use minic_runtime::train::Trained;
@@ -47,7 +46,7 @@ fn caption(summary: &Summary, stage: &str, trained: &Trained) -> String {
 
 fn facts(summary: &Summary, stage: &str, trained: &Trained) -> String {
     let Trained { updates, tokens, loss, .. } = trained;
-    let took = summary.update_seconds.get(stage).map(|took| format!(" in {}", seconds(*took)));
+    let took = summary.update_seconds.get(stage).map(|took| format!(" in {}", duration(*took)));
     let speed = speed(summary, stage).map(|speed| format!(", {} a second", grouped(speed.round() as u64)));
     format!(
         "{} updates on {} tokens{}{}; the last loss is {loss:.4}.",

@@ -2,8 +2,7 @@
 
 use super::html::Html;
 use super::overview::utc;
-use super::stages::seconds;
-use crate::table::{Table, bytes, grouped};
+use crate::table::{Table, bytes, duration, grouped};
 use minic_runtime::run::Summary;
 
 pub fn lints(summary: &Summary) -> Html {
@@ -33,7 +32,7 @@ pub fn provenance(summary: &Summary) -> Html {
         ("Device", run.device.clone()),
         ("Threads", run.threads.to_string()),
         ("Started", utc(run.started)),
-        ("Took", seconds(summary.seconds)),
+        ("Took", duration(summary.seconds)),
     ];
     html.element("dl", &[], |html| {
         for (name, value) in &facts {

@@ -1,7 +1,7 @@
 //! The stages of a run: the drawing of the plan, and what each of them took.
 
 use super::html::Html;
-use crate::table::{Table, bytes};
+use crate::table::{Table, bytes, duration};
 use minic_compiler::plan::{self, Group, NodeRecord};
 use minic_runtime::run::Summary;
 
@@ -43,16 +43,7 @@ fn state(summary: &Summary, node: &NodeRecord) -> Option<String> {
         return Some(waiting.waits.to_string());
     }
     let stage = summary.stages.get(&node.name)?;
-    Some(if stage.cached { "cached".into() } else { seconds(stage.seconds) })
-}
-
-pub fn seconds(seconds: f64) -> String {
-    match seconds {
-        s if s < 0.05 => format!("{:.0} ms", 1e3 * s),
-        s if s < 120.0 => format!("{s:.1} s"),
-        s if s < 7200.0 => format!("{:.1} min", s / 60.0),
-        s => format!("{:.1} h", s / 3600.0),
-    }
+    Some(if stage.cached { "cached".into() } else { duration(stage.seconds) })
 }
 
 fn table(summary: &Summary, stages: &[NodeRecord]) -> Table {

@@ -412,6 +412,29 @@ fn a_benchmark_of_the_recipe_leaves_no_time_unmeasured() {
     assert_eq!((&json["totals"]["updates"], &node(&json, "student")["state"]), (&json!(0), &json!("cached")));
 }
 
+/// The same for a recipe that trains only in the rungs of its search.
+#[test]
+fn a_benchmark_of_a_search_measures_its_rungs() {
+    let (head, tail) = TRAINED.split_once("distill").unwrap();
+    let search = "search best in space {
+    teacher = parent; data = heldout
+    require params <= 1B
+    rank by loss on heldout after recover keep 1
+}
+evaluate best";
+    let recipe = format!("{head}{search}{}", tail.split_once("evaluate student").unwrap().1)
+        .replace("prune half", "prune space")
+        .replace("= 224", "in {192, 224}")
+        .replace("export student", "export best");
+    let folder = quickstart(&recipe);
+    let bench = ["bench", "recipe", "recipe.mrecipe", "--seconds", "1", "--dir", "work", "--json"];
+    let done = timed(folder.path(), &bench);
+    assert_eq!(done.exit, 0, "{}", done.stderr);
+    let json = timed(folder.path(), &["plan", "recipe.mrecipe", "--json"]).json();
+    assert_eq!((&json["totals"]["untimed"], &json["not_measured"]), (&json!(0), &json!([])), "{json}");
+    assert!(node(&json, "best")["seconds"]["max"].as_f64().is_some_and(|seconds| seconds > 0.0), "{json}");
+}
+
 #[test]
 fn what_would_stop_a_run_fails_its_plan() {
     let folder = quickstart(TRAINED);
@@ -431,7 +454,7 @@ fn what_would_stop_a_run_fails_its_plan() {
     assert_eq!(plan(&[]).exit, 0);
     told(&["--memory", "1MB"], 3, &["`student` needs at least", "1.00 MB", "--memory 80GB"]);
     told(&["--store", "heldout.txt/store"], 3, &["store cannot be written to", "--store"]);
-    told(&["--out", "heldout.txt"], 3, &["exports cannot be written to", "--out"]);
+    told(&["--out", "heldout.txt"], 3, &["the folder of `export student` cannot be written to", "--out"]);
     fs::write(at("recipe.mrecipe"), TRAINED.replace("samples = 16", "samples = 100000")).unwrap();
     told(&[], 1, &["100000", "heldout.txt"]);
     fs::write(at("recipe.mrecipe"), TRAINED).unwrap();
