@@ -337,7 +337,7 @@ impl<W: Write> Server<W> {
     fn open(&mut self, params: DidOpenTextDocumentParams) {
         let opened = params.text_document;
         let uri = opened.uri.to_string();
-        let file = uri::to_path(&uri).unwrap_or_else(|| self.folder.join("recipe.mrecipe"));
+        let file = uri::to_path(&uri).unwrap_or_else(|| self.folder.join(uri.replace('/', "_")));
         let folder = file.parent().unwrap_or(&self.folder).to_path_buf();
         let world = Remembered::new(folder, Rc::clone(&self.open));
         let document = Document {
@@ -423,4 +423,29 @@ impl<W: Write> Server<W> {
 
 fn read<P: DeserializeOwned>(params: Value) -> Result<P, Refused> {
     serde_json::from_value(params).map_err(|error| Refused::new(ErrorCode::InvalidParams, error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_request_that_is_taken_back_while_it_waits_gets_no_result() {
+        let (send, receive) = mpsc::channel();
+        let asked = |id: &str| json!({ "jsonrpc": "2.0", "id": id, "method": "initialize", "params": { "capabilities": {} } });
+        let back = json!({ "jsonrpc": "2.0", "method": "$/cancelRequest", "params": { "id": "second" } });
+        for message in [asked("first"), asked("second"), back] {
+            send.send(wire::read_message(message.to_string().as_bytes())).expect("a receiver");
+        }
+        drop(send);
+        let mut output = Vec::new();
+        assert!(!Server::new(&mut output, receive).serve().expect("it writes"), "nobody said good-bye");
+        let told = String::from_utf8(output).expect("UTF-8");
+        let answers: Vec<&str> =
+            told.split("Content-Length").filter(|part| part.contains("\"id\"")).collect();
+        assert!(answers[0].contains("first") && answers[0].contains("\"result\""), "{told}");
+        assert!(answers[1].contains("second") && answers[1].contains("-32800"), "{told}");
+        assert_eq!(answers.len(), 2, "{told}");
+    }
 }

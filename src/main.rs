@@ -105,9 +105,8 @@ impl Command {
             | Command::Verify(_)
             | Command::Synth(_)
             | Command::Diff(_)
-            | Command::Report(_)
-            | Command::Lsp(_) => Wanted::here(),
-            Command::Fmt(_) | Command::Completions(_) => return None,
+            | Command::Report(_) => Wanted::here(),
+            Command::Fmt(_) | Command::Lsp(_) | Command::Completions(_) => return None,
         })
     }
 }

@@ -6,6 +6,7 @@ mod environment;
 
 use environment::{Corpus, checked, corpus};
 use minic_compiler::assist::{Draft, rename, symbols, uses};
+use minic_compiler::check::Environment;
 use std::fs;
 
 /// A recipe before and after the line that is being written.
@@ -265,6 +266,41 @@ fn names_of_used_files_are_known_where_they_are_used() {
         draft.complete(at("peak = 0.01") - 1).0.into_iter().map(|word| word.label).collect();
     assert_eq!(offered, ["peak"]);
     assert_eq!(symbols(&draft).len(), 5);
+}
+
+/// The world of the corpus, with another text of the file that is used.
+struct Edited(String);
+
+impl Environment for Edited {
+    fn config(&self, checkpoint: &str) -> Result<Option<String>, String> {
+        Corpus.config(checkpoint)
+    }
+
+    fn module(&self, _path: &str) -> Result<Option<String>, String> {
+        Ok(Some(self.0.clone()))
+    }
+}
+
+#[test]
+fn a_name_of_a_used_file_is_renamed_in_every_file_and_means_the_same() {
+    let draft = Draft::new("recipe.mrecipe", USES, &Corpus);
+    let peak = USES.find("peak").expect("it is set");
+    let mut spans = rename(&draft.checked.ast, peak, "highest").expect("a new name");
+    spans.sort_by_key(|span| std::cmp::Reverse(span.start));
+    let mut texts: Vec<String> = draft.checked.sources.iter().map(|file| file.text.clone()).collect();
+    for span in spans {
+        let (file, local) = draft.checked.sources.locate(span);
+        let index = draft.checked.sources.iter().position(|f| f.base == file.base).expect("a file");
+        texts[index].replace_range(local.start..local.end, "highest");
+    }
+    let renamed = Draft::new("recipe.mrecipe", &texts[0], &Edited(texts[1].clone()));
+    // A place that was left behind would be a name that nothing declares.
+    let codes = |draft: &Draft| draft.checked.found.iter().map(|found| found.code).collect::<Vec<_>>();
+    assert_eq!(codes(&renamed), codes(&draft));
+    assert!(texts.iter().all(|text| text.contains("highest")), "{texts:?}");
+
+    let broken = Draft::new("recipe.mrecipe", &format!("{USES}param x =\n"), &Corpus);
+    assert!(rename(&broken.checked.ast, peak, "highest").is_err(), "names in what is not read would stay");
 }
 
 #[test]

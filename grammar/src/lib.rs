@@ -19,6 +19,7 @@ mod suggest;
 pub const GRAMMAR: &str = include_str!("../mrecipe.pest");
 
 pub use diagnostic::{Diagnostic, Fix, Help, Label, Severity};
+pub use parse::layout::MAX_DEPTH;
 pub use parse::{parse, parse_at, quantity, units};
 pub use source::{Source, Sources};
 pub use span::{Span, Spanned};

@@ -37,8 +37,9 @@ pub fn parse(source: &str) -> (Recipe, Vec<Diagnostic>) {
 
 /// Reads a file that begins at the offset `base`, where [`crate::Sources`] put it: all places are offsets like that.
 pub fn parse_at(source: &str, base: usize) -> (Recipe, Vec<Diagnostic>) {
-    // Blanks are no part of any statement.
-    let moved = format!("{:base$}{}", "", source.trim_start_matches('\u{feff}'));
+    // Blanks are no part of any statement; a byte order mark is as long as three.
+    let (mark, rest) = source.strip_prefix('\u{feff}').map_or((0, source), |rest| (3, rest));
+    let moved = " ".repeat(base + mark) + rest;
     let source = if base == 0 { source } else { &moved };
     let layout = layout::scan(source);
     let mut layout_faults: Vec<usize> = layout.diagnostics.iter().map(|d| d.span.start).collect();
@@ -50,7 +51,7 @@ pub fn parse_at(source: &str, base: usize) -> (Recipe, Vec<Diagnostic>) {
         diagnostics: layout.diagnostics,
         unopened: false,
     };
-    reader.recipe(&layout.text, &layout.statements);
+    reader.recipe(&layout.text, &layout.statements, base);
     diagnostic::sort(&mut reader.diagnostics);
     (reader.recipe, reader.diagnostics)
 }
@@ -68,14 +69,14 @@ struct Reader {
 }
 
 impl Reader {
-    fn recipe(&mut self, text: &str, statements: &[Span]) {
+    fn recipe(&mut self, text: &str, statements: &[Span], base: usize) {
         let mut statements = statements.iter().copied().peekable();
         let first = statements.peek().copied();
         if let Some(header) = first.filter(|s| self.is_header(text, *s)) {
             statements.next();
             self.header(text, header);
         } else {
-            let at = first.map_or(0, |s| s.start);
+            let at = first.map_or(base, |s| s.start);
             let end = at + first_word(text, at).len();
             self.report(
                 Diagnostic::new("E0101", Span::new(at, end), "the header `mrecipe 1` is missing")
@@ -293,8 +294,8 @@ fn declared_name(text: &str, statement: Span) -> Option<Ident> {
 #[cfg(test)]
 mod tests {
     use crate::ast::{Declaration, Expr, ExprKind, PruneItem};
-    use crate::parse;
     use crate::span::Span;
+    use crate::{parse, parse_at};
 
     #[test]
     fn spans_cover_what_was_written_without_the_blanks_around_it() {
@@ -328,6 +329,20 @@ mod tests {
         match &expr.kind {
             ExprKind::Path(path) => path.segments.iter().map(|s| &text[s.span.start..s.span.end]).collect(),
             _ => Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_file_far_behind_others_and_with_a_mark_has_its_places_there() {
+        let text = "\u{feff}mrecipe 1\nparam width = 1\nparam broken =\n";
+        for base in [1, 70_000] {
+            let (recipe, found) = parse_at(text, base);
+            let [Declaration::Param(param)] = &recipe.declarations[..] else { panic!("{recipe}") };
+            let local = param.name.span.start - base..param.name.span.end - base;
+            assert_eq!(&text[local], "width");
+            assert!(found.len() == 1 && found[0].span.start > base + 30, "{found:?}");
+            let (_, found) = parse_at("", base);
+            assert_eq!(found[0].span, Span::new(base, base));
         }
     }
 

@@ -190,9 +190,12 @@ fn gather(
 /// The figures of a meter that saw all samples.
 pub fn finish(comparison: &Comparison, meter: Meter) -> Result<Figures, RunError> {
     let figures = meter.figures().ok_or(RunError::NoSamples)?;
-    match figures.loss.is_finite() {
-        true => Ok(figures),
-        false => Err(RunError::NotFinite { what: format!("the loss of `{}`", comparison.model) }),
+    let wrong = [("loss", Some(figures.loss)), ("perplexity", Some(figures.perplexity)), ("kl", figures.kl)]
+        .into_iter()
+        .find(|(_, value)| value.is_some_and(|value| !value.is_finite()));
+    match wrong {
+        None => Ok(figures),
+        Some((what, _)) => Err(RunError::NotFinite { what: format!("the {what} of `{}`", comparison.model) }),
     }
 }
 

@@ -46,11 +46,15 @@ struct Appended {
 }
 
 /// What the updates of a training took together, in seconds, as its record in a folder tells; nothing where the
-/// folder has none.
+/// folder does not have all of it.
 pub fn seconds(folder: &Path, stage: &str) -> Result<Option<f64>, IoError> {
-    let (mut before, mut seconds) = (0, 0.0);
+    let (mut before, mut updates, mut seconds) = (0, 0, 0.0);
     for (line, _) in rows::read(&folder.join(METRICS_FILE))? {
         if let (true, Row::Update(update)) = (line.stage == stage, line.row) {
+            updates += 1;
+            if update.update != updates {
+                return Ok(None);
+            }
             seconds += update.tokens.saturating_sub(before) as f64 / update.tokens_per_second;
             before = update.tokens;
         }

@@ -28,7 +28,13 @@ pub struct Lines<'a> {
 
 impl<'a> Lines<'a> {
     pub fn new(text: &'a str, encoding: Encoding) -> Lines<'a> {
-        let after = text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(at, _)| at + 1);
+        // As the protocol has it, a carriage return ends a line, too.
+        let ends = |(at, b): &(usize, u8)| match b {
+            b'\n' => true,
+            b'\r' => text.as_bytes().get(at + 1) != Some(&b'\n'),
+            _ => false,
+        };
+        let after = text.bytes().enumerate().filter(ends).map(|(at, _)| at + 1);
         Lines { text, starts: std::iter::once(0).chain(after).collect(), encoding }
     }
 

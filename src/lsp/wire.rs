@@ -23,14 +23,22 @@ pub enum Incoming {
 /// Reads until the input ends or breaks.
 pub fn read_all(input: impl Read, to: &Sender<Incoming>) {
     let mut input = io::BufReader::new(input);
-    while let Ok(Some(frame)) = read_frame(&mut input) {
-        if to.send(read_message(&frame)).is_err() {
+    loop {
+        let (incoming, broken) = match read_frame(&mut input) {
+            Ok(Some(frame)) => (read_message(&frame), false),
+            Ok(None) => return,
+            Err(error) => {
+                let why = format!("the messages cannot be told apart any more: {error}");
+                (Incoming::Broken { id: Value::Null, why }, true)
+            }
+        };
+        if to.send(incoming).is_err() || broken {
             return;
         }
     }
 }
 
-fn read_message(frame: &[u8]) -> Incoming {
+pub fn read_message(frame: &[u8]) -> Incoming {
     let whole: Value = match serde_json::from_slice(frame) {
         Ok(whole) => whole,
         Err(error) => return Incoming::Broken { id: Value::Null, why: error.to_string() },
@@ -66,7 +74,8 @@ fn read_frame(input: &mut impl BufRead) -> io::Result<Option<Vec<u8>>> {
         }
     }
     let length = length.filter(|length| *length <= MOST_BYTES);
-    let length = length.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
+    let wanted = || format!("`Content-Length` with at most {MOST_BYTES} bytes is wanted");
+    let length = length.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, wanted()))?;
     let mut frame = vec![0; length];
     input.read_exact(&mut frame)?;
     Ok(Some(frame))
@@ -110,11 +119,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_frame_ends_the_reading() {
+    fn what_is_no_frame_is_told_and_ends_the_reading() {
+        assert_eq!(read("").len(), 0);
         for text in
-            ["", "nonsense\r\n\r\n{}", "Content-Length: 9\r\n\r\n{}", "Content-Length: 99999999999\r\n\r\n{}"]
+            ["nonsense\r\n\r\n{}", "Content-Length: 9\r\n\r\n{}", "Content-Length: 99999999999\r\n\r\n{}"]
         {
-            assert_eq!(read(text).len(), 0, "{text:?}");
+            let more = format!("{text}Content-Length: 2\r\n\r\n{{}}");
+            let [Incoming::Broken { .. }, ..] = &read(&more)[..] else { panic!("{text:?}") };
+            assert_eq!(read(text).len(), 1, "{text:?}");
         }
     }
 }

@@ -102,7 +102,7 @@ impl Row {
         };
         let cells = place.scores.chunks(group).enumerate().map(cell).collect();
         let kind = |layer: usize| step.before.pattern.chars().nth(layer).map_or("", kind_name);
-        let name = place.layer.map_or("whole model".into(), |layer| format!("{layer} {}", kind(layer)));
+        let name = place.layer.map_or("whole model".into(), |layer| format!("layer {layer} {}", kind(layer)));
         Some(Row { name, members, span: whole, cells })
     }
 }
@@ -173,7 +173,7 @@ fn draw(label: &str, ranking: &AxisRanking, rows: &[Row], scale: Scale) -> Strin
             "<text class=\"label\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\" font-size=\"11\">{}</text>",
             LEFT - 8.0,
             top + 11.0,
-            escaped(&row.name)
+            escaped(row.name.trim_start_matches("layer "))
         );
         row.draw(&mut out, top, scale);
     }
@@ -211,7 +211,7 @@ impl Row {
             };
             let _ = writeln!(
                 out,
-                "<g><title>layer {}, {which}: {}, {kept}</title><rect class=\"h{}\" x=\"{x:.1}\" y=\"{top:.1}\" \
+                "<g><title>{}, {which}: {}, {kept}</title><rect class=\"h{}\" x=\"{x:.1}\" y=\"{top:.1}\" \
                  width=\"{width:.2}\" height=\"{CELL}\"/>",
                 escaped(&self.name),
                 shown(cell.score),

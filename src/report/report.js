@@ -13,10 +13,13 @@
     document.querySelector("nav").append(toggle);
   }
 
+  const units = { kB: 1e3, MB: 1e6, GB: 1e9, TB: 1e12, ms: 1e-3, min: 60, h: 3600, K: 1e3, M: 1e6, G: 1e9, T: 1e12 };
   const value = (row, column) => {
-    const text = row.cells[column]?.textContent ?? "";
+    const cell = row.cells[column];
+    const text = cell?.textContent ?? "";
     const number = parseFloat(text.replaceAll(",", ""));
-    return Number.isNaN(number) ? text : number;
+    if (Number.isNaN(number) || !cell.classList.contains("number")) return text;
+    return number * (units[text.trim().split(" ")[1]] ?? 1);
   };
   const order = (a, b) => (typeof a === typeof b ? (a < b ? -1 : a > b ? 1 : 0) : typeof a === "number" ? -1 : 1);
   for (const table of document.querySelectorAll("table.sortable")) {

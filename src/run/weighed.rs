@@ -125,7 +125,9 @@ fn score(rung: &RungRecord, name: &str) -> String {
 /// Losses with four decimals, large numbers with few.
 pub fn number(value: f64) -> String {
     match value.abs() {
-        size if size >= 1000.0 => grouped(value.round() as u64),
+        size if size >= 1000.0 => {
+            format!("{}{}", if value < 0.0 { "-" } else { "" }, grouped(size.round() as u64))
+        }
         size if size >= 100.0 => format!("{value:.1}"),
         _ => format!("{value:.4}"),
     }

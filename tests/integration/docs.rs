@@ -220,7 +220,7 @@ fn the_reference_names_everything_that_a_recipe_may_name() {
 }
 
 /// Folders that are made, not written.
-const MADE: &[&str] = &["target", ".git", ".minic", "__pycache__", "out"];
+const MADE: &[&str] = &["target", ".git", ".minic", "__pycache__", "node_modules", "out"];
 
 fn files() -> Vec<PathBuf> {
     let (mut folders, mut files) = (vec![repository("")], Vec::new());

@@ -47,8 +47,7 @@ fn grouped(n: u64) -> String {
 pub(super) fn outline<'a>(draft: &'a Draft, name: &str) -> Option<&'a Outline> {
     match draft.checked.known.shapes.get(name)? {
         Shape::One(outline) => Some(outline),
-        Shape::Space(space) | Shape::Chosen(space) => space.parent(),
-        Shape::Unknown => None,
+        Shape::Space(_) | Shape::Chosen(_) | Shape::Unknown => None,
     }
 }
 

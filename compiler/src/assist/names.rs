@@ -24,11 +24,8 @@ fn find<'a>(recipe: &'a Recipe, name: &str) -> Option<(Kind, &'a Ident)> {
 
 /// The declared name that stands at a place, if one does.
 pub(super) fn declared_at<'a>(recipe: &'a Recipe, word: Span, text: &str) -> Option<&'a Ident> {
-    let name = text.split('.').next().unwrap_or(text);
-    let used = uses(recipe, word.start);
-    let whole = text == name || used.is_empty();
-    let (_, ident) = find(recipe, name).filter(|_| whole)?;
-    used.iter().any(|used| used.span.start == word.start).then_some(ident)
+    let (_, ident) = find(recipe, text)?;
+    uses(recipe, word.start).iter().any(|used| used.span.start == word.start).then_some(ident)
 }
 
 /// Every place of the name that stands at an offset, its declaration first; none where no declared name stands.
@@ -55,6 +52,10 @@ fn referred(recipe: &Recipe) -> impl Iterator<Item = &Ident> {
 
 /// The places of the name at an offset, if `to` may stand in all of them.
 pub fn rename(recipe: &Recipe, offset: usize, to: &str) -> Result<Vec<Span>, Refusal> {
+    if !recipe.broken.is_empty() {
+        // Names in what cannot be read would be left behind.
+        return Err(Refusal("a statement of the recipe cannot be read: mend it first".into()));
+    }
     let places = uses(recipe, offset);
     let Some(declaration) = places.first() else {
         return Err(Refusal("no name that the recipe declares stands here".into()));

@@ -1,5 +1,6 @@
 //! What may stand at a place, read off the words before it.
 
+use minic_grammar::MAX_DEPTH;
 use minic_grammar::ast::DECLARATIONS;
 
 /// What a place wants. Names in them are as written, known or not.
@@ -110,6 +111,8 @@ impl<'a> Frame<'a> {
 pub fn at(text: &str, offset: usize) -> Place {
     let before = &text[..text.floor_char_boundary(offset)];
     match frames(before) {
+        // Deeper than any recipe that can be read.
+        Some(frames) if frames.len() > MAX_DEPTH => Place::Nothing,
         Some(frames) => {
             let line = frames.last().map_or(&[][..], |frame| &frame.line);
             wanted(&frames, line)

@@ -38,7 +38,8 @@ pub(super) fn load(file: &str, text: &str, environment: &dyn Environment) -> Loa
     let name = Path::new(file).file_name().map(PathBuf::from).unwrap_or_default();
     let mut loader = Loader {
         environment,
-        files: vec![File { path: name, user: None, shown: PathBuf::from(file) }],
+        files: vec![File { path: name, shown: PathBuf::from(file) }],
+        edges: Vec::new(),
         out: Loaded { ast, sources: Sources::new(file, text), replaced: Vec::new(), found, lacking: false },
     };
     loader.files_of(uses);
@@ -48,8 +49,6 @@ pub(super) fn load(file: &str, text: &str, environment: &dyn Environment) -> Loa
 /// A file by its path from the recipe's folder.
 struct File {
     path: PathBuf,
-    /// The index of the file that was the first to use it.
-    user: Option<usize>,
     shown: PathBuf,
 }
 
@@ -57,6 +56,8 @@ struct Loader<'a> {
     environment: &'a dyn Environment,
     /// As in [`Sources::iter`].
     files: Vec<File>,
+    /// Which file uses which, by their indices, and where.
+    edges: Vec<(usize, usize, Span)>,
     out: Loaded,
 }
 
@@ -71,66 +72,90 @@ impl Loader<'_> {
     /// Breadth first; values are set from the end, so that the `use` nearest to the recipe holds.
     fn files_of(&mut self, mut uses: Vec<(usize, Use)>) {
         let mut set: Vec<(usize, Use)> = Vec::new();
-        let mut seen: Vec<(usize, usize, Span)> = Vec::new();
         let mut next = 0;
         while let Some((user, line)) = uses.get(next).cloned() {
             next += 1;
             let path = resolved(&self.files[user].path, &line.file.node);
             let known = self.files.iter().position(|f| f.path == path);
             match known {
-                Some(used) if self.is_within(user, used) => self.circle(&line),
+                Some(used) if self.reaches(used, user) => {
+                    self.circle(&line);
+                    continue;
+                }
                 Some(used) => {
-                    let before = seen.iter().find(|(by, of, _)| (*by, *of) == (user, used));
-                    if let Some((_, _, first)) = before {
-                        self.twice(&line, *first);
+                    let before = self.edges.iter().find(|(by, of, _)| (*by, *of) == (user, used));
+                    if let Some((_, _, first)) = before.copied() {
+                        self.twice(&line, first);
                     }
-                    seen.push((user, used, line.span));
-                    set.push((used, line));
+                    set.push((used, line.clone()));
+                    self.edges.push((user, used, line.span));
                 }
                 None => {
-                    if let Some(more) = self.read(path, user, &line) {
-                        let used = self.files.len() - 1;
-                        seen.push((user, used, line.span));
-                        set.push((used, line));
-                        uses.extend(more);
-                    }
+                    let Some(more) = self.read(path, &line) else { continue };
+                    let used = self.files.len() - 1;
+                    self.edges.push((user, used, line.span));
+                    set.push((used, line));
+                    uses.extend(more);
                 }
             }
         }
         for (used, line) in set.iter().rev() {
-            line.settings.iter().for_each(|setting| self.set(*used, line, setting));
+            for (number, setting) in line.settings.iter().enumerate() {
+                match line.settings[..number].iter().find(|s| s.key.node == setting.key.node) {
+                    Some(first) => self.set_twice(first, setting),
+                    None => self.set(*used, line, setting),
+                }
+            }
         }
     }
 
-    /// Is `used` the file `user`, or one on the way to it from the recipe?
-    fn is_within(&self, user: usize, used: usize) -> bool {
-        user == used || self.files[user].user.is_some_and(|above| self.is_within(above, used))
+    /// Is `to` the file `from`, or one that it uses, by whatever way?
+    fn reaches(&self, from: usize, to: usize) -> bool {
+        let mut seen = vec![from];
+        let mut next = 0;
+        while let Some(file) = seen.get(next).copied() {
+            next += 1;
+            let used = self.edges.iter().filter(|(by, ..)| *by == file).map(|(_, used, _)| *used);
+            let fresh: Vec<usize> = used.filter(|used| !seen.contains(used)).collect();
+            seen.extend(fresh);
+        }
+        seen.contains(&to)
     }
 
     /// Takes in a file; gives the files that it uses.
-    fn read(&mut self, path: PathBuf, user: usize, line: &Use) -> Option<Vec<(usize, Use)>> {
+    fn read(&mut self, path: PathBuf, line: &Use) -> Option<Vec<(usize, Use)>> {
         let folder = self.files[0].shown.parent().map(Path::to_path_buf).unwrap_or_default();
         let shown = folder.join(&path);
-        let text = match self.environment.module(&path.to_string_lossy()) {
-            _ if self.files.len() == MOST_FILES => {
-                Err(format!("the recipe uses more than {MOST_FILES} files"))
+        let text = if self.files.len() == MOST_FILES {
+            Err((
+                format!("the recipe uses more than {MOST_FILES} files"),
+                "put what they declare into fewer".into(),
+            ))
+        } else {
+            match self.environment.module(&path.to_string_lossy()) {
+                Ok(Some(text)) => Ok(text),
+                Ok(None) => Err((
+                    format!("there is no file {}", shown.display()),
+                    format!(
+                        "put it there, or mend `{}`: the path is relative to the folder of {}",
+                        line.file.node,
+                        self.user(line)
+                    ),
+                )),
+                Err(why) => Err((why, format!("mend {}", shown.display()))),
             }
-            Ok(Some(text)) => Ok(text),
-            Ok(None) => Err(format!("there is no file {}", shown.display())),
-            Err(why) => Err(why),
         };
         let text = match text {
             Ok(text) => text,
-            Err(why) => {
+            Err((why, help)) => {
                 self.out.lacking = true;
-                let help = "the path of a used file is relative to the file that uses it";
                 let fault = Diagnostic::new("E0210", line.file.span, why).label("used here").help(help);
                 self.out.found.push(fault);
                 return None;
             }
         };
         let base = self.out.sources.add(shown.display().to_string(), &text).base;
-        self.files.push(File { path, user: Some(user), shown });
+        self.files.push(File { path, shown });
         let (ast, found) = parse_at(&text, base);
         self.out.found.extend(found);
         let uses = uses_of(&ast, self.files.len() - 1);
@@ -139,6 +164,11 @@ impl Loader<'_> {
             self.declaration(declaration, line);
         }
         Some(uses)
+    }
+
+    /// The file that a line stands in, as it is shown.
+    fn user(&self, line: &Use) -> &str {
+        &self.out.sources.at(line.span.start).name
     }
 
     fn declaration(&mut self, declaration: Declaration, line: &Use) {
@@ -164,14 +194,21 @@ impl Loader<'_> {
 
     fn circle(&mut self, line: &Use) {
         let message = format!("`{}` uses itself, by way of this line", line.file.node);
-        let fault = Diagnostic::new("E0212", line.file.span, message).help("remove this line");
-        self.out.found.push(fault);
+        self.out.found.push(removable(Diagnostic::new("E0212", line.file.span, message), line));
     }
 
     fn twice(&mut self, line: &Use, first: Span) {
         let fault = Diagnostic::new("W0205", line.file.span, format!("`{}` is used already", line.file.node))
-            .also(first, "used here first")
-            .help("remove one of the two lines");
+            .also(first, "used here first");
+        self.out.found.push(removable(fault, line));
+    }
+
+    fn set_twice(&mut self, first: &Setting, again: &Setting) {
+        let fault = Diagnostic::new("E0207", again.key.span, format!("`{}` is set twice", again.key.node))
+            .label("set again here")
+            .also(first.key.span, "first set here")
+            .help(format!("keep one `{}`", again.key.node))
+            .fix("remove this one", again.key.span.to(again.value.span), "");
         self.out.found.push(fault);
     }
 
@@ -188,7 +225,10 @@ impl Loader<'_> {
         let Some(param) = params.iter_mut().find(|p| p.name.node == setting.key.node) else {
             let names: Vec<&str> = params.iter().map(|p| p.name.node.as_str()).collect();
             let message = format!("`{}` declares no param `{}`", line.file.node, setting.key.node);
-            let help = suggestion(&setting.key.node, "params", &names);
+            let help = match names.is_empty() {
+                true => format!("declare it there: `param {} = ..`", setting.key.node).into(),
+                false => suggestion(&setting.key.node, "params", &names),
+            };
             self.out.found.push(Diagnostic::new("E0208", setting.key.span, message).help(help));
             return;
         };
@@ -267,8 +307,16 @@ impl Checked {
 
 /// A file without its header, and without the blank lines around what is left.
 fn headless(text: &str) -> String {
-    let lines = text.lines().filter(|line| line.split_whitespace().next() != Some("mrecipe"));
+    let lines = text
+        .trim_start_matches('\u{feff}')
+        .lines()
+        .filter(|line| line.split_whitespace().next() != Some("mrecipe"));
     lines.collect::<Vec<_>>().join("\n").trim().to_string()
+}
+
+/// A fault that is mended by removing a `use`.
+fn removable(fault: Diagnostic, line: &Use) -> Diagnostic {
+    fault.help(format!("remove `use {:?}`", line.file.node)).fix("remove this line", line.span, "")
 }
 
 fn is_shareable(declaration: &Declaration) -> bool {
