@@ -263,11 +263,12 @@ fn run(chapter: &str) -> usize {
                 }
             }
             "json" => drop(serde_json::from_str::<serde_json::Value>(&block.text).expect(&place)),
-            "toml" | "yaml" | "lua" => match block.attribute("file") {
-                Some(file) => fs::write(folder.path().join(file), &block.text).expect("a file"),
-                // Read by editors and clusters, not by minic; `docs.rs` looks at the commands of clusters.
-                None => {}
-            },
+            // Without a name, editors and clusters read it, and not minic; `docs.rs` looks at the commands of clusters.
+            "toml" | "yaml" | "lua" => {
+                if let Some(file) = block.attribute("file") {
+                    fs::write(folder.path().join(file), &block.text).expect("a file");
+                }
+            }
             language => panic!("{place}: nothing runs `{language}`"),
         }
     }
