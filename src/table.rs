@@ -1,5 +1,7 @@
 //! Aligned columns, numbers, durations and dates for people.
 
+pub use minic_compiler::text::grouped;
+
 /// Rows of cells under a head, columns as wide as their widest cell. Columns of numbers are right-aligned.
 pub struct Table {
     pub head: Vec<String>,
@@ -42,19 +44,6 @@ impl Table {
         }
         out
     }
-}
-
-/// `8,100,852,736`
-pub fn grouped(n: u64) -> String {
-    let digits = n.to_string();
-    let mut out = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
 }
 
 /// `16.2 GB`: three digits and a decimal unit.
@@ -122,8 +111,6 @@ mod tests {
 
     #[test]
     fn numbers_read_well() {
-        assert_eq!(grouped(8_100_852_736), "8,100,852,736");
-        assert_eq!([grouped(0), grouped(999), grouped(1000)], ["0", "999", "1,000"]);
         assert_eq!(
             [bytes(0), bytes(999), bytes(1000), bytes(16_201_705_472)],
             ["0 B", "999 B", "1.00 kB", "16.2 GB"]

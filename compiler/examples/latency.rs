@@ -110,6 +110,7 @@ distill student{n} from best{n} {{
 evaluate student{n} against parent on calibration{n} {{ loss, perplexity, top1, kl }}
 evaluate fixed{n} on calibration{n} {{ loss }}
 deploy fixed{n} for hf
+deploy best{n} for hf
 export student{n} to "out/student-{n}" {{ dtype = bf16; shard = 5GB }}
 export fixed{n} to "out/fixed-{n}"
 

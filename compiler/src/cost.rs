@@ -11,6 +11,9 @@ use crate::model::{DType, LayerKind, ModelDesc};
 use crate::plan::Calibrate;
 use crate::targets;
 
+/// Tokens of the sequence that costs are given for where nothing names another.
+pub const SEQUENCE: usize = 4096;
+
 /// Bytes of one element of weights, keys, values and convolution windows in a deployment.
 const BF16: u64 = 2;
 /// Bytes of one element of an SSM's state: recurrences in 16 bits drift, so that every engine keeps f32.

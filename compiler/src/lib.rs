@@ -27,3 +27,4 @@ pub mod plan;
 pub mod schedule;
 pub mod space;
 pub mod targets;
+pub mod text;

@@ -169,20 +169,6 @@ impl Space {
         all
     }
 
-    /// The points among these that are accepted, in their order.
-    pub fn filter(&self, points: &[u64], accepts: impl Fn(&Outline) -> bool + Sync) -> Vec<u64> {
-        let chunks = points.par_chunks(CHUNK as usize).map(|points| {
-            let mut model = self.parent.clone();
-            let mut kept = points.to_vec();
-            kept.retain(|point| {
-                self.enter(&mut model, *point);
-                accepts(&model)
-            });
-            kept
-        });
-        chunks.collect::<Vec<_>>().concat()
-    }
-
     /// Gives a model the sizes of a point.
     pub fn enter(&self, model: &mut Outline, point: u64) {
         let mut slot = 0;

@@ -90,6 +90,9 @@ const TENSOR_PARALLEL: &[Argument] = &[Argument {
     doc: "devices that share every layer",
 }];
 
+/// No more devices are proposed: a recipe may name any number.
+const MOST_DEVICES: usize = 4096;
+
 impl Target {
     /// The rules that a model breaks. No size is proposed that is greater than `most` allows.
     pub fn check(&self, model: &Outline, given: &Given, most: &dyn Fn(Dim) -> usize) -> Vec<Finding> {
@@ -144,7 +147,8 @@ impl Rule {
                 given[at].1 = value;
                 (self.holds)(&Sizes { given: &given, ..*sizes })
             };
-            ways.extend(around(*own, own.saturating_mul(2), fits).map(|v| format!("`{name}` {v}")));
+            let (near, most) = ((*own).min(MOST_DEVICES), own.saturating_mul(2).min(MOST_DEVICES));
+            ways.extend(around(near, most, fits).map(|v| format!("`{name}` {v}")));
         }
         ways.join(", or ")
     }
@@ -206,3 +210,64 @@ impl Sizes<'_> {
 }
 
 const HEADS: &[Dim] = &[Dim::MambaNumHeads, Dim::MambaHeadDim];
+
+/// Of a rule about several devices.
+const ON_ONE: &str = "deploy on one device: `tensor_parallel = 1`";
+
+// What loaders that split every layer ask alike, each where it says so itself.
+
+const fn mamba_heads(origin: Origin) -> Rule {
+    Rule {
+        name: "mamba_heads",
+        origin,
+        refuses: true,
+        asks: "mamba_num_heads must be a multiple of the devices",
+        dims: &[Dim::MambaNumHeads],
+        holds: |s| s.divides(Dim::MambaNumHeads, s.devices()),
+        found: |s| s.on_devices(Dim::MambaNumHeads),
+        otherwise: ON_ONE,
+    }
+}
+
+const fn attention_heads(origin: Origin) -> Rule {
+    Rule {
+        name: "attention_heads",
+        origin,
+        refuses: true,
+        asks: "num_attention_heads must be a multiple of the devices",
+        dims: &[],
+        holds: |s| s.divides(Dim::NumAttentionHeads, s.devices()),
+        found: |s| s.on_devices(Dim::NumAttentionHeads),
+        otherwise: ON_ONE,
+    }
+}
+
+const fn kv_heads(origin: Origin) -> Rule {
+    Rule {
+        name: "kv_heads",
+        origin,
+        refuses: true,
+        // Fewer of them than devices are repeated, as long as they come out even.
+        asks: "num_key_value_heads must be a multiple of the devices, or the devices a multiple of it",
+        dims: &[],
+        holds: |s| {
+            let heads = s.of(Dim::NumKeyValueHeads);
+            heads == 0 || heads.is_multiple_of(s.devices()) || s.devices().is_multiple_of(heads)
+        },
+        found: |s| s.on_devices(Dim::NumKeyValueHeads),
+        otherwise: ON_ONE,
+    }
+}
+
+const fn neurons(origin: Origin) -> Rule {
+    Rule {
+        name: "neurons",
+        origin,
+        refuses: true,
+        asks: "ffn_hidden_size must be a multiple of the devices",
+        dims: &[Dim::FfnHiddenSize],
+        holds: |s| s.divides(Dim::FfnHiddenSize, s.devices()),
+        found: |s| s.on_devices(Dim::FfnHiddenSize),
+        otherwise: ON_ONE,
+    }
+}

@@ -146,6 +146,12 @@ fn hovered(lines: &str) -> String {
 }
 
 #[test]
+fn data_show_their_tokens_however_many_they_are() {
+    let shown = hovered("data lar|ge { files = [\"a\"]; sequence = 4096; samples = 9000000B }");
+    assert!(shown.ends_with("9000000000000000 windows of 4096 tokens, 36864000T tokens"), "{shown}");
+}
+
+#[test]
 fn a_model_shows_its_sizes_beside_those_of_its_parent() {
     let text = hovered("export ha|lf to \"out\"");
     for part in [

@@ -69,19 +69,3 @@ fn every_rule_says_where_it_comes_from() {
     }
     assert!(seen.len() > 20, "{seen:?}");
 }
-
-/// The rows of the table in the reference.
-fn table() -> String {
-    let row = |target: &str, rule: &Rule| {
-        let (Rule { name, asks, .. }, origin) = (rule, &rule.origin);
-        let severity = if rule.refuses { "error" } else { "warning" };
-        format!("| `{target}` | `{name}` | {asks} | [{}]({}) | {severity} |\n", origin.name, origin.url)
-    };
-    TARGETS.iter().flat_map(|t| t.rules.iter().map(move |rule| row(t.name, rule))).collect()
-}
-
-#[test]
-fn the_reference_lists_every_rule() {
-    let reference = fs::read_to_string(corpus().join("../../../docs/language.md")).expect("the reference");
-    assert!(reference.contains(&table()), "the table of docs/language.md is to be\n{}", table());
-}

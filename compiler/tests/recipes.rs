@@ -5,6 +5,7 @@
 use minic_compiler::check::{Checked, Environment, check_text};
 use minic_compiler::dim::Dim;
 use minic_compiler::plan::{Bounds, Shapes};
+use minic_compiler::text::grouped;
 use minic_compiler::{lower, passes};
 use minic_grammar::render;
 use std::fmt::Write;
@@ -39,11 +40,6 @@ fn shipped(path: &Path) -> Checked {
 
 /// `4,489,123,456`; the ends where layers or sizes are still to be chosen.
 fn counted(bounds: Bounds) -> String {
-    let grouped = |n: u64| {
-        let digits = n.to_string();
-        let groups = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy);
-        groups.collect::<Vec<_>>().join(",")
-    };
     match bounds.exact() {
         Some(exact) => grouped(exact),
         None => format!("{} .. {}", grouped(bounds.min), grouped(bounds.max)),

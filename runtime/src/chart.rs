@@ -3,6 +3,7 @@
 //! Colors are attributes, so that a file shows them anywhere; the classes beside them (`paper`, `title`, `label`,
 //! `axis`, `grid`, and `s0` to `s5` with `fill` or `line`) let the style sheet of a page overrule them.
 
+pub use minic_compiler::text::escaped;
 use std::fmt::Write;
 
 const WIDTH: f64 = 520.0;
@@ -330,10 +331,6 @@ fn trimmed(text: String) -> String {
         return text;
     }
     text.trim_end_matches('0').trim_end_matches('.').to_string()
-}
-
-pub fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use crate::inspect::DIMS;
 use crate::output::Failure;
 use crate::recipe::World;
 use minic_compiler::check::Environment;
+use minic_compiler::cost::SEQUENCE;
 use minic_compiler::dim::Dim;
 use minic_compiler::hir::{self, Recipe};
 use minic_compiler::plan::{
@@ -17,9 +18,6 @@ use minic_runtime::run::State;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
-
-/// The sequence of figures of a model where the recipe has no data.
-const SEQUENCE: usize = 4096;
 
 /// What a report is made of.
 pub struct Parts<'a> {

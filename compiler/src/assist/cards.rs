@@ -6,15 +6,13 @@ use crate::axes;
 use crate::check::names::{Kind, declared};
 use crate::check::value::{bytes, count};
 use crate::check::{Counts, Outline, Shape};
-use crate::cost::Parts;
+use crate::cost::{Parts, SEQUENCE};
 use crate::dim::Dim;
 use crate::hir::Quantity;
 use crate::model::LayerKind;
+use crate::text::grouped;
 use minic_grammar::ast::{Declaration, Ident, Unit};
 use minic_grammar::{forms, quantity};
-
-/// The sequence of figures of a model where the recipe has no data.
-const SEQUENCE: usize = 4096;
 
 /// Of a search with more points left no bounds are computed while a recipe is written.
 const MOST_POINTS: usize = 2_000;
@@ -32,15 +30,6 @@ pub(super) fn number(word: &str) -> Option<String> {
         Unit::Float => return None,
     };
     (!plain).then(|| format!("`{word}` = {text}"))
-}
-
-/// `8,100,852,736`
-fn grouped(n: u64) -> String {
-    let digits = n.to_string();
-    let head = digits.len() % 3;
-    let groups = digits.as_bytes()[head..].chunks(3).map(|group| String::from_utf8_lossy(group).into_owned());
-    let first = (head > 0).then(|| digits[..head].to_string());
-    first.into_iter().chain(groups).collect::<Vec<_>>().join(",")
 }
 
 /// The one model that a name stands for, where it is one and its sizes are known.
@@ -146,8 +135,9 @@ fn replaced(draft: &Draft, name: &str) -> Option<String> {
 fn data(draft: &Draft, name: &str) -> String {
     let Some(data) = draft.checked.known.recipe.data.get(name) else { return String::new() };
     let windows = data.samples.map_or("all windows".into(), |n| format!("{n} windows"));
-    let tokens =
-        data.samples.map_or(String::new(), |n| format!(", {} tokens", count((n * data.sequence) as f64)));
+    let tokens = data
+        .samples
+        .map_or(String::new(), |n| format!(", {} tokens", count(n as f64 * data.sequence as f64)));
     format!("{windows} of {} tokens{tokens}", data.sequence)
 }
 

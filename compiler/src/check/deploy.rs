@@ -6,12 +6,14 @@ use super::models::Shape;
 use super::names::{Known, suggestion_of};
 use super::outline::Outline;
 use super::prune::{member, twice};
-use super::space::Space;
+use super::space::{Space, points as plural};
 use crate::dim::Dim;
 use crate::hir::{self, Quantity, Require};
+use crate::space;
 use crate::targets::{self, Finding, Given, TARGETS, Target};
 use minic_grammar::ast::{self, Declaration, Deploy, Expr, ExprKind, PruneItem, SearchItem};
 use minic_grammar::{Diagnostic, Span};
+use std::sync::Arc;
 
 /// A target of a `deploy` line, with its arguments.
 struct Named {
@@ -117,47 +119,53 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// A search must be able to find a point that every target accepts, and better finds no other.
+    /// A search must be able to find a point that every target accepts, and better finds no other. Targets are counted
+    /// as constraints, so that what takes long is not done again for every change of a recipe.
     fn points_accepted(&mut self, model: &str, space: &Space, targets: &[Named]) {
-        let (Some(points), Some(left)) = (&space.points, &space.left) else { return };
-        let mut left: Vec<u64> = left.to_vec();
-        let all = left.len();
+        let Some(points) = &space.points else { return };
+        let mut together = space.require.clone();
+        let all = self.counted(points, &together);
+        let mut left = Arc::clone(&all);
         for named in targets {
-            let Some(&first) = left.first() else { return };
-            let given = named.given();
-            let refused = |outline: &Outline| named.target.refusals(&outline.desc, &given) > 0;
-            let accepted = points.filter(&left, |outline| !refused(outline));
-            if accepted.len() == left.len() {
+            let asked = named.require();
+            if space.require.iter().any(|require| require.quantity == asked.quantity) {
                 continue;
             }
+            let own = [&space.require[..], std::slice::from_ref(&asked)].concat();
+            let accepted = self.counted(points, &own);
+            let refused = all.points.len() - accepted.points.len();
+            if refused == 0 {
+                continue;
+            }
+            let before = left;
+            together.push(asked);
+            left = self.counted(points, &together);
             let name = named.target.name;
-            let worst = left.iter().find(|point| accepted.binary_search(point).is_err()).unwrap_or(&first);
-            let mut outline = points.parent().clone();
-            points.enter(&mut outline, *worst);
-            let cause = named.check(&outline, &|_| usize::MAX).into_iter().find(|f| f.refused);
-            let Finding { asks, found, help, .. } = cause.unwrap_or_default();
-            if accepted.is_empty() {
-                let message = format!("`{name}` would refuse every point of `{model}`: {asks}");
-                let label = format!("removes the last {} points; of the first: {found}", left.len());
+            if left.points.is_empty() {
+                let (asks, found, help) = named.refusal(points, before.points.first());
+                let among = if accepted.points.is_empty() { "" } else { " that others accept" };
+                let message = format!("`{name}` would refuse every point of `{model}`{among}: {asks}");
+                let (last, of) = (before.points.len(), plural(all.points.len() as u64));
+                let label = format!("removes the last {last} of {of}; of the first: {found}");
                 self.report(Diagnostic::new("E0902", named.span, message).label(label).help(help));
                 return;
             }
-            if let Some(search) = self.ancestry(model).search {
-                let refused = left.len() - accepted.len();
-                let message =
-                    format!("`{name}` would refuse {refused} of the {all} points that `{model}` may be");
-                let help = format!(
-                    "add `require deployable` to search `{}`: it then tries none of them\n{asks}",
-                    search.name.node
-                );
-                self.report(
-                    Diagnostic::new("W0902", named.span, message)
-                        .label(format!("of the first of them: {found}"))
-                        .also(search.name.span, "may choose any of them")
-                        .help(help),
-                );
-            }
-            left = accepted;
+            let Some(search) = self.ancestry(model).search else { continue };
+            let worst = all.points.iter().find(|point| accepted.points.binary_search(point).is_err());
+            let (asks, found, _) = named.refusal(points, worst);
+            let all = all.points.len();
+            let message =
+                format!("`{name}` would refuse {refused} of the {all} points that `{model}` may be");
+            let help = format!(
+                "add `require deployable` to search `{}`: it then tries none of them\n{asks}",
+                search.name.node
+            );
+            self.report(
+                Diagnostic::new("W0902", named.span, message)
+                    .label(format!("of the first of them: {found}"))
+                    .also(search.name.span, "may choose any of them")
+                    .help(help),
+            );
         }
     }
 
@@ -168,10 +176,10 @@ impl<'a> Checker<'a> {
             Declaration::Deploy(deploy) => Some(deploy),
             _ => None,
         });
-        let made = |deploy: &&&'a Deploy| {
+        let made = |deploy: &&'a Deploy| {
             self.ancestry(&deploy.model.node).search.is_some_and(|s| s.name.span == search.name.span)
         };
-        let ours: Vec<&'a Deploy> = deploys.collect::<Vec<_>>().iter().filter(made).copied().collect();
+        let ours: Vec<&'a Deploy> = deploys.filter(made).collect();
         if ours.is_empty() {
             let name = &search.name.node;
             self.report(
@@ -185,11 +193,7 @@ impl<'a> Checker<'a> {
         }
         let named: Vec<Option<Named>> =
             ours.iter().flat_map(|deploy| &deploy.targets).map(|expr| self.target(expr)).collect();
-        let require = |named: Named| {
-            let quantity = Quantity::Refusals { target: named.target.name, given: named.given() };
-            Require { quantity, lo: f64::NEG_INFINITY, hi: 0.0, span: named.span }
-        };
-        named.into_iter().map(|named| named.map(require)).collect()
+        named.into_iter().map(|named| named.map(|named| named.require())).collect()
     }
 
     /// Trainings change no size: behind them stands what does.
@@ -220,6 +224,21 @@ impl Named {
     fn given(&self) -> Given {
         let whole = |name| usize::try_from(self.arguments.whole(name)).unwrap_or(usize::MAX);
         self.target.arguments.iter().map(|argument| (argument.name, whole(argument.name))).collect()
+    }
+
+    /// That it refuses nothing.
+    fn require(&self) -> Require {
+        let quantity = Quantity::Refusals { target: self.target.name, given: self.given() };
+        Require { quantity, lo: f64::NEG_INFINITY, hi: 0.0, span: self.span }
+    }
+
+    /// What it asks that this point lacks, what the point has, and a way out.
+    fn refusal(&self, points: &space::Space, point: Option<&u64>) -> (String, String, String) {
+        let mut outline = points.parent().clone();
+        point.iter().for_each(|point| points.enter(&mut outline, **point));
+        let cause = self.check(&outline, &|_| usize::MAX).into_iter().find(|finding| finding.refused);
+        let Finding { asks, found, help, .. } = cause.unwrap_or_default();
+        (asks, found, help)
     }
 
     fn check(&self, outline: &Outline, most: &dyn Fn(Dim) -> usize) -> Vec<Finding> {

@@ -215,7 +215,10 @@ impl Checker<'_> {
             models.into_iter().filter(|m| *m != but && self.vocabulary(m) == Some(tokens)).collect();
         match fit.as_slice() {
             [] => format!("both must have the same tokenizer: no other model has {tokens} tokens"),
-            fit => format!("both must have the same tokenizer; {tokens} tokens has {}", list(fit)),
+            fit => {
+                let there = if fit.len() == 1 { "is" } else { "are" };
+                format!("both must have the same tokenizer; with {tokens} tokens there {there} {}", list(fit))
+            }
         }
     }
 }

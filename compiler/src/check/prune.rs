@@ -78,7 +78,7 @@ impl<'a> Checker<'a> {
         else {
             return;
         };
-        let (width, positions) = (cost::widest_read(&model.desc), sequence * samples);
+        let (width, positions) = (cost::widest_read(&model.desc), sequence.saturating_mul(samples));
         if positions < POSITIONS * width {
             let more = (POSITIONS * width).div_ceil(sequence.max(1));
             self.report(

@@ -5,7 +5,7 @@ use super::arguments::call_of;
 use super::deploy::asks_deployable;
 use super::names::legible;
 use super::quantity::is_quantity;
-use super::space::describe;
+use super::space::{describe, points};
 use super::value::Number;
 use crate::hir::{Quantity, Require};
 use crate::space::{Feasible, Relaxed, Space};
@@ -152,13 +152,13 @@ impl<'a> Checker<'a> {
             _ => format!("no point of `{name}` can meet this constraint"),
         };
         let mut report = Diagnostic::new("E0605", requires[at].span, message)
-            .label(format!("removes the last {before} of {} points", found.legal));
+            .label(format!("removes the last {before} of {}", points(found.legal)));
         if let Some(asked) = asks_deployable(search).filter(|_| refusal.is_some()) {
             report = report.also(asked, "asked for here");
         }
         for other in (0..requires.len()).filter(|other| *other != at) {
             let leaves = if other < at { format!(", leaves {}", found.left[other]) } else { String::new() };
-            let removes = format!("removes {} points by itself{leaves}", found.removed[other]);
+            let removes = format!("removes {} by itself{leaves}", points(found.removed[other]));
             report = report.also(requires[other].span, removes);
         }
         let several = (requires.len() > 1).then(|| ranked(requires, &found));

@@ -317,7 +317,7 @@ impl<'a> Checker<'a> {
                 .also(place, format!("{updates} updates in all"))
                 .help(format!(
                     "a shorter `warmup`, or `tokens = {}` or more",
-                    at_least((warmup + 1) * update)
+                    at_least((warmup + 1).saturating_mul(update))
                 )),
             );
         }

@@ -70,6 +70,7 @@ impl<'a> Checker<'a> {
         match self.feasible(search, &points, require) {
             Some(left) => {
                 space.left = Some(Arc::new(left));
+                space.require = require.to_vec();
                 Shape::Chosen(space)
             }
             None => Shape::Unknown,

@@ -19,12 +19,14 @@ pub(crate) struct Space {
     pub points: Option<Arc<space::Space>>,
     /// The points that a search's `require` lines leave; `None`: all.
     pub left: Option<Arc<Vec<u64>>>,
+    /// Those lines.
+    pub require: Vec<Require>,
 }
 
 impl Space {
     pub fn new(parent: Option<&Outline>, axes: Vec<(Dim, Vec<usize>)>, rules: &LayerRules) -> Space {
         let points = parent.map(|parent| Arc::new(space::Space::new(parent, axes.clone(), rules)));
-        Space { axes, points, left: None }
+        Space { axes, points, left: None, require: Vec::new() }
     }
 
     /// Combinations, legal or not.
@@ -74,6 +76,11 @@ impl Checker<'_> {
 /// Whether the family can express the sizes of a model.
 pub(super) fn expressible(model: &Outline) -> Result<(), ConfigError> {
     model.desc.family().constraint(&model.desc)
+}
+
+/// `1 point`, `12 points`
+pub(super) fn points(n: u64) -> String {
+    format!("{n} point{}", if n == 1 { "" } else { "s" })
 }
 
 /// `mamba_num_heads 112, hidden_size 3072`

@@ -166,7 +166,7 @@ impl Plan {
         let passes = Passes { whole: 1, partial: 0 };
         let passed = Estimate { passes: Some(passes), ..passing(shape, data, passes) };
         let (Some(desc), Scope::Layer(kind)) = (shape.desc(), axis.scope) else { return passed };
-        let tokens = data.samples.map(|n| n as u64 * data.sequence as u64);
+        let tokens = tokens_of(data);
         let ranked = tokens.map(|n| cost::residual_flops(&desc, kind, n) as f64);
         let flops = passed.flops.zip(ranked).map(|(passed, ranked)| passed.map(|f| f + ranked));
         Estimate { flops, memory: Bounds::of([cost::residual_bytes(&desc, kind)]), ..passed }
@@ -342,7 +342,7 @@ impl Plan {
         let Some(heldout) = &training.heldout else { return Some(Bounds { min: 0.0, max: 0.0 }) };
         let data = self.samples_of(id, &heldout.data).and_then(|from| self.loaded(from))?;
         let looks = 1 + tokens.div_ceil(heldout.every);
-        let seen = (looks * data.samples? as u64 * data.sequence as u64) as f64;
+        let seen = looks as f64 * data.samples? as f64 * data.sequence as f64;
         let one = |shape: &Shape| shape.flops_per_token(data.sequence).map(|flops| flops as f64 * seen);
         [Some(student?), teacher].into_iter().flatten().map(one).reduce(Bounds::plus)
     }
@@ -389,7 +389,7 @@ fn repaired(
     data: &hir::Data,
     repairs: &[hir::RepairKind],
 ) -> Estimate {
-    let tokens = data.samples.map(|n| n as u64 * data.sequence as u64);
+    let tokens = tokens_of(data);
     let per_token = |desc| cost::flops_per_token(desc, data.sequence) as f64;
     let (mut passes, mut flops, mut memory) = (0, tokens.map(|_| 0.0), 0);
     for kind in repairs {
@@ -402,7 +402,7 @@ fn repaired(
                 let searches =
                     [Role::Norm, Role::GatedNorm].iter().filter(|role| changed(role)).count() as u64;
                 passes += FITTED * searches;
-                let tried = |n| (FITTED * searches * n) as f64 * per_token(student);
+                let tried = |n| (FITTED * searches) as f64 * n as f64 * per_token(student);
                 flops = flops.zip(tokens).map(|(f, n)| f + tried(n));
                 memory = memory.max(4 * student.params());
             }
@@ -423,6 +423,11 @@ fn repaired(
         memory: Bounds::of([memory]),
         ..Estimate::default()
     }
+}
+
+/// A recipe may name any number of samples, of any length.
+fn tokens_of(data: &hir::Data) -> Option<u64> {
+    data.samples.map(|n| (n as u64).saturating_mul(data.sequence as u64))
 }
 
 fn passing(shape: &Shape, data: &hir::Data, passes: Passes) -> Estimate {

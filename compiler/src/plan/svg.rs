@@ -4,7 +4,8 @@
 //! several layers gets a waypoint in each, shared by all edges that carry the same value of one stage; within
 //! the layers, the order follows the mean place of the neighbours, swept to and fro, and so do the heights.
 
-use super::{Group, NodeRecord, Plan};
+use super::{Group, NodeRecord, Plan, Value};
+use crate::text::escaped;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
@@ -336,12 +337,6 @@ fn colors(group: Group) -> (&'static str, &'static str) {
 
 /// Weights stand out from what is measured.
 fn stroke(value: &str) -> &'static str {
-    match value {
-        "model" | "teacher" => "#d97706",
-        _ => "#94a3b8",
-    }
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+    let weights = [Value::Model, Value::Teacher].iter().any(|weights| weights.name() == value);
+    if weights { "#d97706" } else { "#94a3b8" }
 }

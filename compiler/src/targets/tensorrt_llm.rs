@@ -1,6 +1,8 @@
 //! `tensorrt_llm(tensor_parallel = T)`: the PyTorch backend of TensorRT-LLM, every layer split over T devices.
 
-use super::{HEADS, Origin, Rule, TENSOR_PARALLEL, Target};
+use super::{
+    HEADS, ON_ONE, Origin, Rule, TENSOR_PARALLEL, Target, attention_heads, kv_heads, mamba_heads, neurons,
+};
 use crate::dim::Dim;
 
 pub const TARGET: Target = Target {
@@ -29,8 +31,6 @@ const MIXER: Origin = Origin {
     url: "https://github.com/NVIDIA/TensorRT-LLM/blob/main/tensorrt_llm/_torch/modules/mamba/mamba2_mixer.py",
 };
 
-const OTHERWISE: &str = "deploy on one device: `tensor_parallel = 1`";
-
 const ARCHITECTURE: Rule = Rule {
     name: "architecture",
     origin: Origin {
@@ -56,7 +56,7 @@ const SSM_GROUPS: Rule = Rule {
         groups.is_multiple_of(s.devices()) || s.devices().is_multiple_of(groups)
     },
     found: |s| s.on_devices(Dim::NGroups),
-    otherwise: OTHERWISE,
+    otherwise: ON_ONE,
 };
 
 const WHOLE_GROUPS: Rule = Rule {
@@ -68,65 +68,25 @@ const WHOLE_GROUPS: Rule = Rule {
     // Where neither divides the other, `ssm_groups` has said so.
     holds: |s| s.divides(Dim::NGroups, s.devices()) || !(SSM_GROUPS.holds)(s),
     found: |s| s.on_devices(Dim::NGroups),
-    otherwise: OTHERWISE,
+    otherwise: ON_ONE,
 };
 
-const MAMBA_HEADS: Rule = Rule {
-    name: "mamba_heads",
-    origin: TP,
-    refuses: true,
-    asks: "mamba_num_heads must be a multiple of the devices",
-    dims: &[Dim::MambaNumHeads],
-    holds: |s| s.divides(Dim::MambaNumHeads, s.devices()),
-    found: |s| s.on_devices(Dim::MambaNumHeads),
-    otherwise: OTHERWISE,
-};
+const MAMBA_HEADS: Rule = mamba_heads(TP);
 
-const ATTENTION_HEADS: Rule = Rule {
-    name: "attention_heads",
-    origin: Origin {
-        name: "TensorRT-LLM, modules/attention.py",
-        url: "https://github.com/NVIDIA/TensorRT-LLM/blob/main/tensorrt_llm/_torch/modules/attention.py",
-    },
-    refuses: true,
-    asks: "num_attention_heads must be a multiple of the devices",
-    dims: &[],
-    holds: |s| s.divides(Dim::NumAttentionHeads, s.devices()),
-    found: |s| s.on_devices(Dim::NumAttentionHeads),
-    otherwise: OTHERWISE,
-};
+const ATTENTION_HEADS: Rule = attention_heads(Origin {
+    name: "TensorRT-LLM, modules/attention.py",
+    url: "https://github.com/NVIDIA/TensorRT-LLM/blob/main/tensorrt_llm/_torch/modules/attention.py",
+});
 
-const KV_HEADS: Rule = Rule {
-    name: "kv_heads",
-    origin: Origin {
-        name: "TensorRT-LLM, modeling_utils.py",
-        url: "https://github.com/NVIDIA/TensorRT-LLM/blob/main/tensorrt_llm/_torch/models/modeling_utils.py",
-    },
-    refuses: true,
-    // Fewer of them than devices are repeated, as long as they come out even.
-    asks: "num_key_value_heads must be a multiple of the devices, or the devices a multiple of it",
-    dims: &[],
-    holds: |s| {
-        let heads = s.of(Dim::NumKeyValueHeads);
-        heads == 0 || heads.is_multiple_of(s.devices()) || s.devices().is_multiple_of(heads)
-    },
-    found: |s| s.on_devices(Dim::NumKeyValueHeads),
-    otherwise: OTHERWISE,
-};
+const KV_HEADS: Rule = kv_heads(Origin {
+    name: "TensorRT-LLM, modeling_utils.py",
+    url: "https://github.com/NVIDIA/TensorRT-LLM/blob/main/tensorrt_llm/_torch/models/modeling_utils.py",
+});
 
-const NEURONS: Rule = Rule {
-    name: "neurons",
-    origin: Origin {
-        name: "TensorRT-LLM, modules/linear.py",
-        url: "https://github.com/NVIDIA/TensorRT-LLM/blob/main/tensorrt_llm/_torch/modules/linear.py",
-    },
-    refuses: true,
-    asks: "ffn_hidden_size must be a multiple of the devices",
-    dims: &[Dim::FfnHiddenSize],
-    holds: |s| s.divides(Dim::FfnHiddenSize, s.devices()),
-    found: |s| s.on_devices(Dim::FfnHiddenSize),
-    otherwise: OTHERWISE,
-};
+const NEURONS: Rule = neurons(Origin {
+    name: "TensorRT-LLM, modules/linear.py",
+    url: "https://github.com/NVIDIA/TensorRT-LLM/blob/main/tensorrt_llm/_torch/modules/linear.py",
+});
 
 const FLASHINFER: Rule = Rule {
     name: "flashinfer",

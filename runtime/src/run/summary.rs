@@ -10,7 +10,7 @@ use crate::gate::FolderProof;
 use crate::input;
 use crate::provenance::{DataRecord, ModelRecord, Parent, RepairRecord, Step};
 use crate::train::Trained;
-use minic_compiler::cost;
+use minic_compiler::cost::{self, SEQUENCE};
 use minic_compiler::model::ModelDesc;
 use minic_compiler::plan::{Evaluation, NodeRecord};
 use serde::{Deserialize, Serialize};
@@ -159,9 +159,6 @@ pub struct CostRecord {
     /// Floating-point operations of the forward pass of a token, the mean over such a sequence.
     pub flops: u64,
 }
-
-/// Tokens of the sequence that costs are given for.
-const SEQUENCE: usize = 4096;
 
 impl CostRecord {
     fn of(desc: &ModelDesc) -> CostRecord {
