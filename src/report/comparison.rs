@@ -45,13 +45,7 @@ fn parts(parts: &[Part]) -> Html {
             Part::Text(text) => html.leaf("p", "", text.trim()),
             Part::Table { title, table } => html.table(title, table),
             Part::Lines(title, lines) => {
-                let attributes = [
-                    ("class", "scroll"),
-                    ("tabindex", "0"),
-                    ("role", "group"),
-                    ("aria-label", title.as_str()),
-                ];
-                html.element("pre", &attributes, |html| {
+                html.scroll("pre", title, |html| {
                     for line in lines {
                         html.leaf(if line.starts_with('-') { "del" } else { "ins" }, "", line);
                     }

@@ -44,7 +44,7 @@ fn axis(html: &mut Html, step: &Step, made: &str, ranking: &AxisRanking, places:
     html.leaf("h3", "", &format!("{} of {} by {}", ranking.axis, step.from, ranking.metric));
     html.element("figure", &[], |html| {
         let label = format!("Importance of {} in {}", ranking.axis, step.from);
-        html.scroll(&label, |html| html.markup(&draw(&label, ranking, &rows, scale)));
+        html.scroll("div", &label, |html| html.markup(&draw(&label, ranking, &rows, scale)));
         html.element("p", &[("class", "legend")], |html| legend(html, scale));
         let each = places.iter().find_map(|place| place.each);
         let each = each.map(|dim| format!(" Every one of {} ranks its own.", dim.name())).unwrap_or_default();

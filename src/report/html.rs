@@ -59,23 +59,23 @@ impl Html {
         self.element(name, &[("class", class)], |html| html.text(text));
     }
 
-    /// What may be wider than the page scrolls in a box of its own, which the keyboard reaches.
-    pub fn scroll(&mut self, label: &str, inner: impl FnOnce(&mut Html)) {
+    /// What may be wider than the page, in an element that scrolls by itself and which the keyboard reaches.
+    pub fn scroll(&mut self, element: &str, label: &str, inner: impl FnOnce(&mut Html)) {
         let attributes = [("class", "scroll"), ("tabindex", "0"), ("role", "group"), ("aria-label", label)];
-        self.element("div", &attributes, inner);
+        self.element(element, &attributes, inner);
     }
 
     /// A drawing with what one sees on it. Drawings are made of escaped text.
     pub fn figure(&mut self, label: &str, drawing: &str, caption: &str) {
         self.element("figure", &[], |html| {
-            html.scroll(label, |html| html.markup(drawing));
+            html.scroll("div", label, |html| html.markup(drawing));
             html.leaf("figcaption", "", caption);
         });
     }
 
     /// A table whose first row is its head. Rows whose first cell is `*` are marked.
     pub fn table(&mut self, caption: &str, table: &Table) {
-        self.scroll(caption, |html| {
+        self.scroll("div", caption, |html| {
             html.element("table", &[("class", "sortable")], |html| {
                 html.caption(caption);
                 html.element("thead", &[], |html| html.element("tr", &[], |html| head(html, table)));

@@ -2,6 +2,7 @@
 
 use super::html::Html;
 use super::overview;
+use minic_compiler::model::LayerKind;
 use minic_runtime::chart::{COLORS, Frame, Scale, escaped, shown};
 use minic_runtime::provenance::Step;
 use minic_runtime::run::Summary;
@@ -55,7 +56,7 @@ fn layers(html: &mut Html, step: &Step, made: &str, ranking: &AxisRanking) {
     html.leaf("h3", "", &format!("{} by {}", step.from, ranking.metric));
     html.element("figure", &[], |html| {
         let label = format!("Importance of the layers of {}", step.from);
-        html.scroll(&label, |html| html.markup(&chart.draw(&label)));
+        html.scroll("div", &label, |html| html.markup(&chart.draw(&label)));
         html.element("p", &[("class", "legend")], |html| legend(html, &chart.kinds));
         html.leaf("figcaption", "", &caption(&chart, step, made, span));
     });
@@ -78,21 +79,33 @@ fn caption(chart: &Layers, step: &Step, made: &str, span: usize) -> String {
     }
 }
 
-/// Layer kinds as patterns write them, with a color each.
-const KINDS: &[(char, &str, usize)] = &[('M', "Mamba2", 0), ('*', "attention", 1), ('-', "feed-forward", 2)];
-
-pub fn kind_name(kind: char) -> &'static str {
-    KINDS.iter().find(|(c, ..)| *c == kind).map_or("layer", |(_, name, _)| name)
+/// A kind of layer by its letter in a pattern.
+fn kind_of(letter: char) -> Option<LayerKind> {
+    LayerKind::ALL.iter().copied().find(|kind| kind.letter() == letter)
 }
 
-fn color(kind: Option<&char>) -> usize {
-    KINDS.iter().find(|(c, ..)| Some(c) == kind).map_or(5, |(.., color)| *color)
+/// As readers call it, and its color.
+fn drawn(kind: LayerKind) -> (&'static str, usize) {
+    match kind {
+        LayerKind::Mamba => ("Mamba2", 0),
+        LayerKind::Attention => ("attention", 1),
+        LayerKind::Mlp => ("feed-forward", 2),
+    }
 }
 
-fn legend(html: &mut Html, kinds: &[char]) {
-    for (kind, name, color) in KINDS.iter().filter(|(kind, ..)| kinds.contains(kind)) {
+pub fn kind_name(letter: char) -> &'static str {
+    kind_of(letter).map_or("layer", |kind| drawn(kind).0)
+}
+
+fn color(letter: Option<&char>) -> usize {
+    letter.and_then(|letter| kind_of(*letter)).map_or(5, |kind| drawn(kind).1)
+}
+
+fn legend(html: &mut Html, letters: &[char]) {
+    for kind in LayerKind::ALL.iter().filter(|kind| letters.contains(&kind.letter())) {
+        let (name, color) = drawn(*kind);
         html.element("span", &[("class", &format!("key s{color}"))], |html| {
-            html.text(&format!("{name} ({kind})"))
+            html.text(&format!("{name} ({})", kind.letter()))
         });
     }
 }

@@ -72,7 +72,7 @@ pub fn models(summary: &Summary) -> Html {
         Some(name) => format!("Every model; small figures compare with {name}"),
         None => "Every model".to_string(),
     };
-    html.scroll(&caption, |html| {
+    html.scroll("div", &caption, |html| {
         html.element("table", &[("class", "models")], |html| {
             html.caption(&caption);
             html.element("thead", &[], |html| {

@@ -131,9 +131,7 @@ pub fn recipe(summary: &Summary) -> Html {
     if summary.run.text.is_empty() {
         return html;
     }
-    let attributes =
-        [("class", "scroll"), ("tabindex", "0"), ("role", "group"), ("aria-label", "The recipe")];
-    html.element("pre", &attributes, |html| summary.run.text.lines().for_each(|line| colored(html, line)));
+    html.scroll("pre", "The recipe", |html| summary.run.text.lines().for_each(|line| colored(html, line)));
     html
 }
 

@@ -34,7 +34,7 @@ fn panels(html: &mut Html, chart: Chart, caption: &str) {
             let drawing =
                 Chart { title: panel.title.clone(), panels: vec![Panel { title: String::new(), ..panel }] };
             let drawing = drawing.svg();
-            html.element("figure", &[], |html| html.scroll(&label, |html| html.markup(&drawing)));
+            html.element("figure", &[], |html| html.scroll("div", &label, |html| html.markup(&drawing)));
         }
     });
     html.leaf("p", "caption", caption);

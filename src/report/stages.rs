@@ -15,7 +15,7 @@ pub fn section(summary: &Summary) -> Html {
     let drawing = plan::draw(&stages, |node| state(summary, node));
     let drawing = drawing.replacen("<svg ", "<svg role=\"img\" aria-label=\"The stages of the run\" ", 1);
     html.element("figure", &[("class", "wide")], |html| {
-        html.scroll("The plan", |html| html.markup(&drawing));
+        html.scroll("div", "The plan", |html| html.markup(&drawing));
         html.element("p", &[("class", "legend")], |html| legend(html, summary));
         html.leaf(
             "figcaption",
