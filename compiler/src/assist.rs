@@ -21,7 +21,7 @@ pub use words::{Word, WordKind};
 
 use crate::check::{Checked, Environment, check_again, check_text, resolved};
 use minic_grammar::Span;
-use minic_grammar::ast::{Declaration, Use};
+use minic_grammar::ast::Use;
 use std::ops::Range;
 use std::path::Path;
 
@@ -97,11 +97,7 @@ impl Draft {
 
     fn used_file(&self, offset: usize) -> Option<Span> {
         let here = |u: &&Use| u.file.span.start <= offset && offset <= u.file.span.end;
-        let uses = self.checked.ast.declarations.iter().filter_map(|d| match d {
-            Declaration::Use(line) => Some(line),
-            _ => None,
-        });
-        let written = &uses.into_iter().find(here)?.file.node;
+        let written = &self.checked.ast.uses().find(here)?.file.node;
         let own = Path::new(&self.checked.sources.own().name);
         let path = resolved(own, written);
         let mut used = self.checked.sources.used().iter();

@@ -15,6 +15,13 @@ pub struct Recipe {
 }
 
 impl Recipe {
+    /// The lines that name other files.
+    pub fn uses(&self) -> impl Iterator<Item = &Use> {
+        self.declarations
+            .iter()
+            .filter_map(|d| if let Declaration::Use(line) = d { Some(line) } else { None })
+    }
+
     /// Would a statement that could not be read have declared this name?
     pub fn is_unread(&self, name: &str) -> bool {
         self.broken.iter().any(|b| b.name.as_ref().is_some_and(|n| n.node == name))

@@ -43,11 +43,8 @@ pub fn uses(recipe: &Recipe, offset: usize) -> Vec<Place> {
 
 /// Also the params of used files that a `use` gives other values.
 fn referred(recipe: &Recipe) -> impl Iterator<Item = &Ident> {
-    let given = recipe.declarations.iter().filter_map(|declaration| match declaration {
-        Declaration::Use(line) => Some(line.settings.iter().map(|setting| &setting.key)),
-        _ => None,
-    });
-    recipe.declarations.iter().flat_map(references).chain(given.flatten())
+    let given = recipe.uses().flat_map(|line| line.settings.iter().map(|setting| &setting.key));
+    recipe.declarations.iter().flat_map(references).chain(given)
 }
 
 /// The places of the name at an offset, if `to` may stand in all of them.

@@ -109,8 +109,8 @@ fn declarations(out: &mut String) {
 
 fn settings(out: &mut String) {
     out.push_str("\n## Settings\n\n| of | setting | meaning |\n|---|---|---|\n");
-    for owner in words::OWNERS {
-        for key in words::settings(owner) {
+    for (owner, keys) in words::SETTINGS {
+        for key in *keys {
             let _ = writeln!(out, "| `{owner}` | `{}` | {} |", key.name, cell(key.doc));
         }
     }

@@ -133,21 +133,20 @@ fn keyword(word: &str) -> Word {
     Word::new(WordKind::Keyword, word, "", forms::doc(word).unwrap_or_default())
 }
 
-/// What has settings.
-pub(super) const OWNERS: &[&str] = &["model", "data", "source", "schedule", "distill", "train", "export"];
+/// What has settings, and which.
+pub(super) const SETTINGS: &[(&str, &[Named])] = &[
+    ("model", models::KEYS),
+    ("data", data::KEYS),
+    ("source", data::SOURCE_KEYS),
+    ("schedule", schedule::KEYS),
+    ("phase", schedule::KEYS),
+    ("distill", distill::DISTILL),
+    ("train", distill::TRAIN),
+    ("export", export::KEYS),
+];
 
-/// The settings of a block.
-pub(super) fn settings(owner: &str) -> &'static [Named] {
-    match owner {
-        "model" => models::KEYS,
-        "data" => data::KEYS,
-        "source" => data::SOURCE_KEYS,
-        "schedule" | "phase" => schedule::KEYS,
-        "distill" => distill::DISTILL,
-        "train" => distill::TRAIN,
-        "export" => export::KEYS,
-        _ => &[],
-    }
+fn settings(owner: &str) -> &'static [Named] {
+    SETTINGS.iter().find(|(of, _)| *of == owner).map_or(&[], |(_, keys)| keys)
 }
 
 fn keys(owner: &str, given: &[String]) -> Vec<Word> {

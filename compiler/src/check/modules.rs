@@ -63,9 +63,7 @@ struct Loader<'a> {
 
 /// The `use` lines of a file, by its index.
 fn uses_of(ast: &ast::Recipe, user: usize) -> Vec<(usize, Use)> {
-    let uses =
-        ast.declarations.iter().filter_map(|d| if let Declaration::Use(u) = d { Some(u) } else { None });
-    uses.map(|u| (user, u.clone())).collect()
+    ast.uses().map(|line| (user, line.clone())).collect()
 }
 
 impl Loader<'_> {
@@ -259,10 +257,7 @@ impl Checked {
         if self.sources.used().is_empty() {
             return self.sources.own().text.clone();
         }
-        let uses = self.ast.declarations.iter().filter_map(|d| match d {
-            Declaration::Use(u) => Some((u.span, format!("# used: {}", u.file.node))),
-            _ => None,
-        });
+        let uses = self.ast.uses().map(|line| (line.span, format!("# used: {}", line.file.node)));
         let values = self.replaced.iter().map(|r| (r.default, self.sources.text(r.value).to_string()));
         let mut edits: Vec<(Span, String)> = uses.chain(values).collect();
         edits.sort_by_key(|(span, _)| span.start);

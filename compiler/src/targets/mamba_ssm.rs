@@ -1,7 +1,7 @@
 //! `mamba_ssm`: the fused kernels of mamba_ssm and causal_conv1d, which transformers runs as well where they are
 //! installed.
 
-use super::{HEADS, Origin, Rule, Target};
+use super::{HEADS, Origin, Rule, Sizes, Target};
 use crate::dim::Dim;
 
 pub const TARGET: Target = Target {
@@ -57,35 +57,37 @@ const ROW_STRIDE: Rule = Rule {
     otherwise: "use a version of mamba_ssm with mamba#713",
 };
 
-const STREAM_WIDTH: Rule = Rule {
-    name: "stream_width",
-    origin: ODD,
-    refuses: false,
-    asks: "hidden_size runs at full speed in multiples of 64",
-    dims: &[Dim::HiddenSize],
-    holds: |s| s.divides(Dim::HiddenSize, FAST),
-    found: |s| s.shown(Dim::HiddenSize),
-    otherwise: NOTHING,
-};
+/// A width that is slow unless it is a multiple of [`FAST`].
+const fn fast(
+    name: &'static str,
+    asks: &'static str,
+    dims: &'static [Dim],
+    holds: fn(&Sizes) -> bool,
+    found: fn(&Sizes) -> String,
+) -> Rule {
+    Rule { name, origin: ODD, refuses: false, asks, dims, holds, found, otherwise: NOTHING }
+}
 
-const NEURON_WIDTH: Rule = Rule {
-    name: "neuron_width",
-    origin: ODD,
-    refuses: false,
-    asks: "ffn_hidden_size runs at full speed in multiples of 64",
-    dims: &[Dim::FfnHiddenSize],
-    holds: |s| s.divides(Dim::FfnHiddenSize, FAST),
-    found: |s| s.shown(Dim::FfnHiddenSize),
-    otherwise: NOTHING,
-};
+const STREAM_WIDTH: Rule = fast(
+    "stream_width",
+    "hidden_size runs at full speed in multiples of 64",
+    &[Dim::HiddenSize],
+    |s| s.divides(Dim::HiddenSize, FAST),
+    |s| s.shown(Dim::HiddenSize),
+);
 
-const HEAD_WIDTH: Rule = Rule {
-    name: "head_width",
-    origin: ODD,
-    refuses: false,
-    asks: "heads x head_dim runs at full speed in multiples of 64",
-    dims: HEADS,
-    holds: |s| s.inner().is_multiple_of(FAST),
-    found: |s| s.inner_shown(),
-    otherwise: NOTHING,
-};
+const NEURON_WIDTH: Rule = fast(
+    "neuron_width",
+    "ffn_hidden_size runs at full speed in multiples of 64",
+    &[Dim::FfnHiddenSize],
+    |s| s.divides(Dim::FfnHiddenSize, FAST),
+    |s| s.shown(Dim::FfnHiddenSize),
+);
+
+const HEAD_WIDTH: Rule = fast(
+    "head_width",
+    "heads x head_dim runs at full speed in multiples of 64",
+    HEADS,
+    |s| s.inner().is_multiple_of(FAST),
+    |s| s.inner_shown(),
+);

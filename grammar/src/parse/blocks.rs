@@ -93,7 +93,7 @@ pub(crate) const LINE_FORMS: &[(&str, &[Form])] =
 
 /// Does a line of some block begin with this word?
 pub(super) fn is_line(word: &str) -> bool {
-    [&PRUNE, &SEARCH, &SCHEDULE, &GROUP].iter().any(|block| form(block.forms, word).is_some())
+    LINE_FORMS.iter().any(|(_, forms)| form(forms, word).is_some())
 }
 
 impl Block {
